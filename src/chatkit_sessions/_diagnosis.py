@@ -1,0 +1,249 @@
+"""Which trouble is this, and what should be checked? Pure decisions on an error answer.
+
+The cases, their statuses and texts are those that the API is known to give; what is recognised by
+its text alone is so because the API gives it no code.
+"""
+
+import re
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+from .errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    BetaNotAvailableBadRequestError,
+    BetaNotAvailableError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    SessionNotFoundError,
+    UnprocessableEntityError,
+    WorkflowNotFoundError,
+)
+from .models import ChatKitErrorDetail
+
+
+class Diagnosis(NamedTuple):
+    """The class of the error and its hint; `{host}` is filled in by `diagnose`."""
+
+    error_type: type[APIStatusError]
+    hint: str
+
+
+_BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+_BETA = (
+    "The API did not see or accept the header `OpenAI-Beta: chatkit_beta=v1`, which this library "
+    "always sends. Check whether a proxy or gateway at {host} drops it, and whether ChatKit is "
+    "available to the key's organization."
+)
+_WRONG_KEY = (
+    "The API key is not valid: mistyped, revoked, or of another service. Compare OPENAI_API_KEY "
+    "(or the `api_key` you passed) with https://platform.openai.com/api-keys and check that "
+    "{host} is the service that issued it."
+)
+_NO_KEY = (
+    "The request arrived without its Authorization header. This library always sends it: check "
+    "whether a proxy or gateway at {host} removes it."
+)
+_MISSING_SCOPES = (
+    "The key is restricted and lacks a permission. Give it write access to ChatKit (or all "
+    "permissions) at https://platform.openai.com/api-keys, or use a key that has it."
+)
+_MISMATCHED_PROJECT = (
+    "The key belongs to another project or organization than the one named in the request. Check "
+    "OPENAI_PROJECT_ID and OPENAI_ORG_ID (or `project` and `organization`), or leave them out."
+)
+_REGION = (
+    "The API refuses calls from the country or region of this machine's network address. Check "
+    "where the backend, or the proxy that it goes through, is hosted."
+)
+_WORKFLOW = (
+    "Check that the id (OPENAI_CHATKIT_WORKFLOW_ID or `workflow_id`) is complete, that the "
+    "workflow is published and active, and that the key belongs to the same project and "
+    "organization: this is the most frequent cause. Agent Builder, where hosted workflows are "
+    "made, closes on 2026-11-30; afterwards also check whether the workflow still exists, and set "
+    "OPENAI_BASE_URL where a ChatKit-compatible server has taken its place."
+)
+_SESSION = (
+    "No session of this id exists for the key's project. Check that the id (`cksess_…`) is the "
+    "one create returned, and that it was created with a key of the same project."
+)
+_ROUTE = (
+    "{host} has no such route. Check OPENAI_BASE_URL (or `base_url`): it names the API's root and "
+    "usually ends in `/v1`; a gateway or ChatKit-compatible server may not offer this call."
+)
+_MALFORMED_SESSION_ID = (
+    "A session's id begins with `cksess`. Check that `session.id` was passed, not the client "
+    "secret, the user or the workflow id."
+)
+_USER_TYPE = (
+    "`user` is a string that identifies your end user, never an object. This library sends it so: "
+    "check whether a gateway at {host} rewrites the request."
+)
+_MISSING_PARAMETER = (
+    "The API asks for a parameter that this request did not hold. Check whether a gateway at "
+    "{host} rewrites requests, and whether a newer version of this library knows the parameter."
+)
+_UNKNOWN_PARAMETER = (
+    "The API does not know a parameter of this request. Leave that option out, and check whether "
+    "a newer version of this library or of the server at {host} agrees on it."
+)
+_BAD_REQUEST = "The API refuses the request as it is; its message names the argument to change."
+_UNAUTHORIZED = (
+    "{host} does not accept the key. Check OPENAI_API_KEY (or `api_key`), and the project and "
+    "organization that it belongs to."
+)
+_FORBIDDEN = (
+    "The key is known but may not do this. Check its permissions and its project at "
+    "https://platform.openai.com/api-keys."
+)
+_NOT_FOUND = (
+    "Check the ids in the request and OPENAI_BASE_URL (or `base_url`): the call went to {host}."
+)
+_RATE_LIMIT = (
+    "Too many requests, or no quota left. Wait as long as `retry_after` says, ask for fewer "
+    "sessions, and check the limits and the billing of the key's organization."
+)
+_SERVER = (
+    "The fault is on the server's side at {host}. Try again later; if it lasts, look at "
+    "https://status.openai.com and give the request id to OpenAI's support."
+)
+_REDIRECT = (
+    "Redirects are not followed, so that neither key nor user data goes to another place. Set "
+    "OPENAI_BASE_URL (or `base_url`) to the API's final address; the call went to {host}."
+)
+_NOT_THE_API = (
+    "The answer is not one of the API's: something in front of it answered (a proxy, a CDN, a "
+    "login page), or {host} is not the API. Check OPENAI_BASE_URL (or `base_url`) and the proxy "
+    "settings of this machine."
+)
+_OTHER = "The API at {host} gave an answer that is not documented; its message may tell more."
+
+_OTHER_HINTS: Final[dict[type[APIStatusError], str]] = {
+    RateLimitError: _RATE_LIMIT,
+    InternalServerError: _SERVER,
+}
+
+_BETA_MESSAGE = re.compile(r"must provide the '?OpenAI-Beta'? header", re.IGNORECASE)
+_ROUTE_MESSAGE = re.compile(r"^Invalid (URL|method for URL)\b", re.IGNORECASE)
+# The first of the two words names what is missing; the other may be part of its id.
+_NOT_FOUND_MESSAGE = re.compile(r"\b(workflow|session)\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
+_ENDED_MESSAGE = re.compile(
+    r"\bsession\b.*\b(?:already|is|was|has|been)\s+(?:already\s+|been\s+)*(cancell?ed|expired)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+# Not 401 and 403: there an expired session is a gateway's login.
+_ENDED_STATUSES = frozenset({400, 404, 409, 410, 422})
+
+
+def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) -> Diagnosis:
+    """Choose the error's class and write its hint.
+
+    Args:
+        status_code: Any status that is not 2xx.
+        detail: The API's own error, None where the answer had none (HTML, plain text, nothing).
+        host: Where the call went, such as `api.openai.com`.
+    """
+    error_type, hint = (
+        _without_envelope(status_code) if detail is None else _case(status_code, detail)
+    )
+    return Diagnosis(error_type, hint.format(host=host))
+
+
+def says_route_is_missing(status_code: int, detail: ChatKitErrorDetail | None) -> bool:
+    """Whether the answer says for good that the server lacks the route, not only for this call."""
+    if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return True
+    return (
+        status_code == HTTPStatus.NOT_FOUND
+        and detail is not None
+        and _ROUTE_MESSAGE.search(detail.message) is not None
+    )
+
+
+def says_session_ended(status_code: int, detail: ChatKitErrorDetail | None) -> str | None:
+    """`cancelled` or `expired` where a cancel is refused because the session has ended already."""
+    if detail is None or status_code not in _ENDED_STATUSES:
+        return None
+    found = _ENDED_MESSAGE.search(detail.message)
+    if found is None:
+        return None
+    return "expired" if found[1].lower() == "expired" else "cancelled"
+
+
+def _by_status(status_code: int) -> type[APIStatusError]:
+    if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return InternalServerError
+    return _BY_STATUS.get(status_code, APIStatusError)
+
+
+def _without_envelope(status_code: int) -> Diagnosis:
+    redirect = HTTPStatus.MULTIPLE_CHOICES <= status_code < HTTPStatus.BAD_REQUEST
+    return Diagnosis(_by_status(status_code), _REDIRECT if redirect else _NOT_THE_API)
+
+
+def _case(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
+    message, code = detail.message, detail.code
+    if code == "invalid_beta" or _BETA_MESSAGE.search(message):
+        bad_request = status_code == HTTPStatus.BAD_REQUEST
+        return Diagnosis(
+            BetaNotAvailableBadRequestError if bad_request else BetaNotAvailableError, _BETA
+        )
+    error_type = _by_status(status_code)
+    if error_type in {AuthenticationError, PermissionDeniedError}:
+        return Diagnosis(error_type, _key_hint(error_type, message, code))
+    if says_route_is_missing(status_code, detail):
+        return Diagnosis(error_type, _ROUTE)
+    if error_type is NotFoundError:
+        return _missing(message)
+    if error_type in {BadRequestError, UnprocessableEntityError}:
+        return Diagnosis(error_type, _request_hint(detail))
+    return Diagnosis(error_type, _OTHER_HINTS.get(error_type, _OTHER))
+
+
+def _missing(message: str) -> Diagnosis:
+    found = _NOT_FOUND_MESSAGE.search(message)
+    if found is None:
+        return Diagnosis(NotFoundError, _NOT_FOUND)
+    if found[1].lower() == "session":
+        return Diagnosis(SessionNotFoundError, _SESSION)
+    return Diagnosis(WorkflowNotFoundError, _WORKFLOW)
+
+
+def _key_hint(error_type: type[APIStatusError], message: str, code: str | None) -> str:
+    if code == "mismatched_project":
+        return _MISMATCHED_PROJECT
+    if code == "unsupported_country_region_territory":
+        return _REGION
+    if "missing scopes" in message.lower():
+        return _MISSING_SCOPES
+    if code == "invalid_api_key" or message.startswith("Incorrect API key"):
+        return _WRONG_KEY
+    if message.startswith("Missing bearer"):
+        return _NO_KEY
+    return _UNAUTHORIZED if error_type is AuthenticationError else _FORBIDDEN
+
+
+def _request_hint(detail: ChatKitErrorDetail) -> str:
+    message = detail.message
+    if message.startswith("Missing required parameter"):
+        return _MISSING_PARAMETER
+    if message.startswith("Unknown parameter"):
+        return _UNKNOWN_PARAMETER
+    if message.startswith("Invalid type for 'user'"):
+        return _USER_TYPE
+    if message.startswith("Invalid 'session_id'"):
+        return _MALFORMED_SESSION_ID
+    return _BAD_REQUEST

@@ -1,0 +1,208 @@
+"""Everything that this library raises.
+
+    ChatKitError
+    ├── ConfigurationError              no key, no workflow id, key over plain http to a remote host
+    ├── InvalidRequestError             an argument outside the contract; also a ValueError
+    ├── SessionNotRecordedError         get: the API cannot say, this client never saw the session
+    ├── APIConnectionError              no answer, or it broke off
+    │   └── APITimeoutError             … within the time that the call had
+    ├── APIResponseValidationError      a 2xx that is not what the contract says
+    └── APIStatusError                  any other status
+        ├── BadRequestError             400
+        ├── AuthenticationError         401
+        ├── PermissionDeniedError       403
+        ├── NotFoundError               404
+        │   ├── WorkflowNotFoundError
+        │   └── SessionNotFoundError
+        ├── ConflictError               409
+        ├── UnprocessableEntityError    422
+        ├── RateLimitError              429
+        ├── InternalServerError         500 and above
+        └── BetaNotAvailableError       code invalid_beta; a BadRequestError too where it is 400
+
+Names are those of the official SDK wherever it has one. No message, attribute or cause of these
+holds an API key or a client secret: text that came from elsewhere is redacted before it gets here.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import JsonValue
+
+from .models import ChatKitErrorDetail
+
+_Error = TypeVar("_Error", bound="ChatKitError")
+
+
+class ChatKitError(Exception):
+    """The root of all errors of this library.
+
+    Attributes:
+        message: What happened.
+        hint: What to check, in one or two sentences; None where the message says it all.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self._headline()}\nHint: {self.hint}" if self.hint else self._headline()
+
+    def _headline(self) -> str:
+        return self.message
+
+    def __reduce__(
+        self,
+    ) -> tuple[
+        Callable[[type["ChatKitError"], str], "ChatKitError"],
+        tuple[type["ChatKitError"], str],
+        dict[str, object],
+    ]:
+        """Survive pickling, as task queues do to errors, in spite of the keyword-only arguments."""
+        return _blank, (type(self), self.message), vars(self)
+
+
+def _blank(error_type: type[_Error], message: str) -> _Error:
+    return error_type.__new__(error_type, message)
+
+
+class ConfigurationError(ChatKitError):
+    """The client cannot work with what it was given; nothing was sent."""
+
+
+class InvalidRequestError(ChatKitError, ValueError):
+    """An argument is outside the API's contract; nothing was sent."""
+
+
+class SessionNotRecordedError(ChatKitError):
+    """The API has no route for reading a session, and this client never saw the one asked for."""
+
+
+class APIConnectionError(ChatKitError):
+    """No answer came, or it broke off. The request may have had its effect all the same."""
+
+
+class APITimeoutError(APIConnectionError):
+    """No complete answer came within the time that the call had."""
+
+
+class APIResponseValidationError(ChatKitError):
+    """A success answer that is not what the contract says. The body is never quoted.
+
+    Attributes:
+        status_code: The HTTP status, 200 to 299.
+        content_type: The answer's content type, None where it had none.
+        content_length: How many bytes of the body were read.
+        request_id: The API's name of the request, None where the answer had none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        content_type: str | None,
+        content_length: int,
+        request_id: str | None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status_code = status_code
+        self.content_type = content_type
+        self.content_length = content_length
+        self.request_id = request_id
+
+    def _headline(self) -> str:
+        return _headline(self.status_code, self.message, self.request_id)
+
+
+class APIStatusError(ChatKitError):
+    """The API, or something in front of it, answered with another status than success.
+
+    Attributes:
+        status_code: The HTTP status.
+        error: The inner part of the API's error answer; None where it sent none.
+        body: The decoded JSON of the answer, else its text, None where it was empty; redacted.
+        request_id: The API's name of the request, for OpenAI's support; None where there was none.
+        retry_after: Seconds that the server asks to wait; None where it did not say.
+        should_retry: What the answer's `x-should-retry` says; None where it did not say.
+        hint: What to check.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        error: ChatKitErrorDetail | None = None,
+        body: JsonValue = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status_code = status_code
+        self.error = error
+        self.body = body
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.should_retry = should_retry
+
+    def _headline(self) -> str:
+        return _headline(self.status_code, self.message, self.request_id)
+
+
+def _headline(status_code: int, message: str, request_id: str | None) -> str:
+    named = f" (request id {request_id})" if request_id else ""
+    return f"{status_code}: {message}{named}"
+
+
+class BadRequestError(APIStatusError):
+    """400: the API refuses the request as it is."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the API does not accept the key."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key is valid but may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: the workflow, the session or the route does not exist, or not for this key."""
+
+
+class WorkflowNotFoundError(NotFoundError):
+    """404: no workflow of this id is visible to the key's project."""
+
+
+class SessionNotFoundError(NotFoundError):
+    """404: no session of this id is visible to the key's project."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request collides with another one."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the request is well-formed and still refused."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests, or no quota left; see `retry_after`."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above: the fault is on the server's side."""
+
+
+class BetaNotAvailableError(APIStatusError):
+    """The API did not accept the `OpenAI-Beta` header: ChatKit's beta is not available here."""
+
+
+class BetaNotAvailableBadRequestError(BetaNotAvailableError, BadRequestError):
+    """The same with status 400; caught as either of its two parents."""

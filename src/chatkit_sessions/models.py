@@ -1,0 +1,308 @@
+"""What the ChatKit sessions API says and takes, as frozen pydantic models and typed dictionaries.
+
+Only what a caller cannot do without is required; every other field of the published contract is
+optional, fields that the contract does not know are kept in `model_extra`, and a `status` that it
+does not know is kept as it is: a server that learns something new must not break this library.
+"""
+
+import builtins
+import math
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal, TypeAlias, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from ._redaction import MASK, is_masked, names_a_secret, redact_json
+
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:  # pydantic, and so FastAPI, takes only this one as a response type before Python 3.12
+    from typing_extensions import TypedDict
+
+StateVariable: TypeAlias = str | int | float | bool
+
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2101, 1, 1, tzinfo=UTC)
+
+
+class BrowserSession(TypedDict):
+    """What the web page needs: the answer of your endpoint to the ChatKit widget."""
+
+    client_secret: str
+    """The secret in plain text: for the browser of the session's user and nobody else."""
+    expires_at: str
+    """ISO 8601 in UTC, such as `2026-11-22T10:00:00Z`."""
+    session_id: str
+
+
+class FileUpload(TypedDict, total=False):
+    """The option `file_upload` in full. Uploads are on unless `enabled` says False."""
+
+    enabled: bool
+    max_file_size: int
+    """Megabytes for each file, 1 to 512."""
+    max_files: int
+    """Files for each session, 1 or more."""
+
+
+class History(TypedDict, total=False):
+    """The option `history` in full. History is on unless `enabled` says False."""
+
+    enabled: bool
+    recent_threads: int
+    """How many recent threads the user can open, 1 or more; left out: all."""
+
+
+class _Model(BaseModel):
+    """Frozen, keeps unknown fields, and shows none of them in its repr."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
+        declared = type(self).model_fields
+        return [(name, value) for name, value in super().__repr_args__() if name in declared]
+
+    @model_serializer(mode="wrap")
+    def _mask_secrets(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Unknown fields may hold anything: mask what is named or shaped like a secret."""
+        dumped: dict[str, object] = dump(self)
+        secrets = [value for _, value in self if isinstance(value, SecretStr)]
+        for name in self.model_extra or {}:
+            if name in dumped:
+                hidden = dumped[name] is not None and names_a_secret(name)
+                value = cast("JsonValue", dumped[name])  # it came from JSON
+                dumped[name] = MASK if hidden else redact_json(value, secrets)
+        return dumped
+
+
+class ChatKitErrorDetail(_Model):
+    """The inner part of an error answer."""
+
+    message: str
+    type: str
+    param: str | None = None
+    """The argument at fault, where the API names one."""
+    code: str | None = None
+    """A short name of the case, such as `invalid_api_key`, where the API gives one."""
+
+
+class ChatKitErrorResponse(_Model):
+    """An error answer of the API: `{"error": {"message": …, "type": …}}`."""
+
+    error: ChatKitErrorDetail
+
+
+class ChatKitWorkflowTracing(_Model):
+    """Whether the workflow's runs are traced."""
+
+    enabled: bool | None = None
+
+
+class ChatKitWorkflow(_Model):
+    """The workflow behind a session."""
+
+    id: str
+    version: str | None = None
+    """None: the latest deployed version."""
+    state_variables: dict[str, StateVariable] | None = Field(default=None, repr=False)
+    tracing: ChatKitWorkflowTracing | None = None
+
+    @field_serializer("state_variables")
+    def _mask_state(
+        self, state: dict[str, StateVariable] | None
+    ) -> dict[str, StateVariable] | None:
+        if state is None:
+            return None
+        return {name: MASK if names_a_secret(name) else value for name, value in state.items()}
+
+
+class ChatSessionRateLimits(_Model):
+    """The limit in force for a session."""
+
+    max_requests_per_1_minute: int | None = None
+
+
+class ChatSessionAutomaticThreadTitling(_Model):
+    """Whether threads get their titles by themselves."""
+
+    enabled: bool | None = None
+
+
+class ChatSessionFileUpload(_Model):
+    """The file uploads in force for a session."""
+
+    enabled: bool | None = None
+    max_file_size: int | None = None
+    """Megabytes."""
+    max_files: int | None = None
+
+
+class ChatSessionHistory(_Model):
+    """The chat history in force for a session."""
+
+    enabled: bool | None = None
+    recent_threads: int | None = None
+    """None: all of them."""
+
+
+class ChatSessionChatKitConfiguration(_Model):
+    """The widget's features in force for a session."""
+
+    automatic_thread_titling: ChatSessionAutomaticThreadTitling | None = None
+    file_upload: ChatSessionFileUpload | None = None
+    history: ChatSessionHistory | None = None
+
+
+def _parse_moment(value: object) -> datetime:
+    """Read Unix seconds, as the contract has them, or ISO 8601, as compatible servers send it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | datetime):
+        raise ValueError("must be Unix seconds or an ISO 8601 string")  # noqa: TRY004 -- pydantic turns only a ValueError into its own error
+    try:
+        moment = _to_utc(value)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("must be a date that exists") from None
+    if not _EARLIEST <= moment < _LATEST:
+        raise ValueError("must lie in the years 2000 to 2100")
+    return moment
+
+
+def _to_utc(value: float | str | datetime) -> datetime:
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise ValueError
+        return datetime.fromtimestamp(value, UTC)
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Moment: TypeAlias = Annotated[datetime, BeforeValidator(_parse_moment)]
+
+
+class _Session(_Model):
+    """What both views of a session have."""
+
+    id: str = Field(min_length=1)
+    expires_at: Moment
+    object: str | None = None
+    status: str | None = None
+    user: str | None = None
+    workflow: ChatKitWorkflow | None = None
+    max_requests_per_1_minute: int | None = None
+    rate_limits: ChatSessionRateLimits | None = Field(default=None, repr=False)
+    chatkit_configuration: ChatSessionChatKitConfiguration | None = Field(default=None, repr=False)
+    request_id: str | None = None
+
+    def expires_in(self, *, now: datetime | None = None) -> float:
+        """Tell how long the session still lasts.
+
+        Args:
+            now: The moment to count from, with a time zone; left out: the present. Tests pass
+                their own, such as `FakeChatKit().clock.now()`.
+
+        Returns:
+            Seconds; zero or less once the session has expired.
+        """
+        return (self.expires_at - (now or datetime.now(UTC))).total_seconds()
+
+    def is_expired(self, *, now: datetime | None = None) -> bool:
+        """Tell whether the session has expired; `now` as for `expires_in`."""
+        return self.expires_in(now=now) <= 0
+
+
+class ChatKitSessionResponse(_Session):
+    """A session with its secret, as create and refresh return it.
+
+    `repr`, `str` and JSON dumps mask the secret; `for_browser()` is the one place that unwraps it.
+
+    Attributes:
+        id: The session's id, such as `cksess_…`: pass it to `get_session` and `delete_session`.
+        client_secret: What the widget authenticates with. Never empty.
+        expires_at: When the secret stops working, in UTC.
+        object: `chatkit.session`.
+        status: `active`, `expired` or `cancelled`; a value that the contract does not know is kept.
+        user: The user that the session was created for.
+        workflow: The workflow behind the session.
+        max_requests_per_1_minute: The same as in `rate_limits`.
+        rate_limits: The limit in force.
+        chatkit_configuration: The widget's features in force.
+        request_id: The API's name of the request, for OpenAI's support.
+    """
+
+    client_secret: SecretStr
+
+    @field_validator("client_secret")
+    @classmethod
+    def _refuse_a_secret_that_is_none(cls, secret: SecretStr) -> SecretStr:
+        plain = secret.get_secret_value()
+        if not plain.strip():
+            raise ValueError("must not be empty")
+        if is_masked(plain):
+            raise ValueError("is masked: it was read from a dump, not from the API")
+        return secret
+
+    def for_browser(self) -> BrowserSession:
+        """Unwrap the secret for the user's browser.
+
+        Returns:
+            `client_secret`, `expires_at` (ISO 8601 in UTC, whole seconds) and `session_id`, ready
+            to be sent as JSON. Send it with `Cache-Control: no-store`, and do not log it.
+        """
+        return {
+            "client_secret": self.client_secret.get_secret_value(),
+            "expires_at": self.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "session_id": self.id,
+        }
+
+
+class ChatKitSessionInfo(_Session):
+    """A session without its secret, as `get_session` returns it.
+
+    The attributes are those of `ChatKitSessionResponse` without `client_secret`, and:
+
+    Attributes:
+        status: Worked out against the clock: an `active` session that has passed its `expires_at`
+            is `expired`. None where nobody said.
+        source: `api` where the server answered; `record` where it has no route for reading and the
+            answer comes from what this client saw on creating, refreshing or deleting it.
+    """
+
+    source: Literal["api", "record"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_the_secret(cls, data: builtins.object) -> builtins.object:
+        if not isinstance(data, dict):
+            return data
+        fields = cast("dict[str, builtins.object]", data)
+        return {name: value for name, value in fields.items() if name != "client_secret"}
+
+
+class CancelledSession(_Model):
+    """What cancelling answers: the full session, or on some servers hardly more than its id."""
+
+    id: str = Field(min_length=1)
+    status: str | None = None
+    expires_at: Moment | None = None
+    user: str | None = None
+    workflow: ChatKitWorkflow | None = None
+
+    @field_validator("status")
+    @classmethod
+    def _refuse_active(cls, status: str | None) -> str | None:
+        if status == "active":
+            raise ValueError("must not be active after cancelling")
+        return status
