@@ -1,0 +1,451 @@
+"""The client for asynchronous code, under asyncio or trio."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self, TypeAlias, TypeVar
+
+from pydantic import SecretStr
+
+from . import _operations as operations
+from ._async_runtime import PerLoop, sleep, time_limit
+from ._base import DISCARD_TIMEOUT, NO_RETRIES, BaseClient, Route
+from ._config import (
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT,
+    NOT_GIVEN,
+    NotGiven,
+    as_secret,
+    load_config,
+)
+from ._http import (
+    TRANSPORT_ERRORS,
+    AsyncHTTPClient,
+    Deadline,
+    aread_body,
+    async_client_factory,
+    check_async_client,
+    connection_error,
+)
+from ._operations import Operation, RejectedSession, SessionOptions
+from ._protocol import Answer, Request
+from ._retry import RetryPolicy
+from .errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    ChatKitError,
+    SessionNotFoundError,
+)
+from .models import (
+    ChatKitSessionInfo,
+    ChatKitSessionResponse,
+    FileUpload,
+    History,
+    StateVariable,
+)
+
+T = TypeVar("T")
+
+AsyncKeySource: TypeAlias = Callable[[], str | SecretStr | Awaitable[str | SecretStr]]
+
+
+class AsyncChatKitClient(BaseClient[AsyncKeySource]):
+    """Creates, refreshes, gets and deletes ChatKit sessions: `ChatKitClient`, awaited.
+
+    One client serves a whole process: it is safe to use from many tasks, keeps connections open
+    between calls, and works in several event loops, each with connections of its own that are
+    closed when the loop ends. Close it at the end, or use it as an asynchronous context manager.
+
+    Args:
+        api_key: The OpenAI API key, as a string, a SecretStr or a function, plain or async, that
+            returns one and is asked at each request, so that keys can be rotated. Left out:
+            `OPENAI_API_KEY`.
+        workflow_id: The workflow behind sessions, `wf_…`. Left out: `OPENAI_CHATKIT_WORKFLOW_ID`.
+        base_url: The API's root. Left out: `OPENAI_BASE_URL`, else `https://api.openai.com/v1`.
+        organization: Sent as `OpenAI-Organization`. Left out: `OPENAI_ORG_ID`.
+        project: Sent as `OpenAI-Project`. Left out: `OPENAI_PROJECT_ID`.
+        timeout: Seconds for each whole call, with all its requests and waits; None for no limit.
+        max_retries: Attempts after a failed first one, or a RetryPolicy; 0 for none.
+        http_client: An `httpx.AsyncClient` of yours to send with, used as it is and never closed.
+        allow_insecure_http: Permit a plain `http://` base URL that is not of this machine.
+        clock: Tells the present, with a time zone, for the status of sessions; for tests.
+
+    Raises:
+        ConfigurationError: No key was given, or a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | SecretStr | AsyncKeySource | None = None,
+        workflow_id: str | None = None,
+        base_url: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        max_retries: int | RetryPolicy = DEFAULT_MAX_RETRIES,
+        http_client: AsyncHTTPClient | None = None,
+        allow_insecure_http: bool = False,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        key: SecretStr | AsyncKeySource | None = as_secret(api_key)
+        del api_key  # local variables are part of tracebacks
+        config = load_config(
+            api_key=key,
+            workflow_id=workflow_id,
+            base_url=base_url,
+            organization=organization,
+            project=project,
+            timeout=timeout,
+            max_retries=max_retries,
+            allow_insecure_http=allow_insecure_http,
+        )
+        super().__init__(config, clock)
+        if http_client is not None:
+            check_async_client(http_client)
+        self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient] = http_client or PerLoop(
+            async_client_factory(config.base_url)
+        )
+        self._sleep: Callable[[float], Awaitable[None]] = sleep
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        A client from `with_options` closes only itself, and an `http_client` of yours stays open.
+        Connections of other event loops are closed when these end.
+        """
+        if self._lifetime.end() and isinstance(self._http, PerLoop):
+            await self._http.aclose()
+
+    def with_options(
+        self,
+        *,
+        api_key: str | SecretStr | AsyncKeySource | NotGiven = NOT_GIVEN,
+        workflow_id: str | NotGiven | None = NOT_GIVEN,
+        organization: str | NotGiven | None = NOT_GIVEN,
+        project: str | NotGiven | None = NOT_GIVEN,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+        max_retries: int | RetryPolicy | NotGiven = NOT_GIVEN,
+    ) -> Self:
+        """Make a client with other settings on the same connections, such as for one tenant.
+
+        What is left out stays as it is. The new client ends with this one.
+
+        Raises:
+            ConfigurationError: A setting cannot be used.
+        """
+        key: SecretStr | AsyncKeySource | NotGiven = as_secret(api_key)
+        del api_key
+        return self._derive(
+            api_key=key,
+            workflow_id=workflow_id,
+            organization=organization,
+            project=project,
+            timeout=timeout,
+            max_retries=max_retries,
+        )
+
+    async def create_session(
+        self,
+        user: str,
+        *,
+        workflow_id: str | None = None,
+        workflow_version: str | None = None,
+        state_variables: Mapping[str, StateVariable] | None = None,
+        tracing: bool | None = None,
+        expires_after: int | timedelta | None = None,
+        max_requests_per_1_minute: int | None = None,
+        file_upload: bool | FileUpload | None = None,
+        history: bool | History | None = None,
+        automatic_thread_titling: bool | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+    ) -> ChatKitSessionResponse:
+        """Create a session for one of your users: `POST /chatkit/sessions`.
+
+        Options that are left out are the API's to decide; bounds and defaults are those of
+        OpenAI's API description.
+
+        Args:
+            user: Your own id of the end user, 1 character or more. Take it from your login, never
+                from what the browser sent.
+            workflow_id: Another workflow than the client's.
+            workflow_version: A published version; left out: the latest one.
+            state_variables: At most 64 values for the workflow: strings of at most 10,485,760
+                characters, integers of at most 64 bits, finite numbers and booleans, under names
+                of at most 64 characters.
+            tracing: Whether the workflow's runs are traced; left out: yes.
+            expires_after: How long the secret works, 1 to 600 whole seconds or a timedelta; left
+                out: 600.
+            max_requests_per_1_minute: The user's messages per minute, 1 or more; left out: 10.
+            file_upload: Whether the user can upload files, or a `FileUpload`; left out: no.
+            history: Whether the user can open earlier threads, or a `History`; left out: yes.
+            automatic_thread_titling: Whether threads get titles by themselves; left out: yes.
+            timeout: Seconds for this call; left out: the client's; None: no limit.
+
+        Returns:
+            The session. Send `session.for_browser()` to the page.
+
+        Raises:
+            InvalidRequestError: An argument is outside these bounds; nothing was sent.
+            ConfigurationError: There is no workflow id, or the key cannot be used.
+            APIStatusError: The API refused, as one of its subclasses.
+            APIConnectionError: No answer came; a session may exist and expires by itself.
+            APIResponseValidationError: The answer is not what the contract says.
+        """
+        workflow_id = self._workflow_id(workflow_id)
+        options = SessionOptions(
+            workflow_version=workflow_version,
+            state_variables=state_variables,
+            tracing=tracing,
+            expires_after=expires_after,
+            max_requests_per_1_minute=max_requests_per_1_minute,
+            file_upload=file_upload,
+            history=history,
+            automatic_thread_titling=automatic_thread_titling,
+        )
+        create = operations.create(user, workflow_id=workflow_id, options=options)
+        session = await self._call(create, self._deadline(timeout))
+        return self._record_session(session, user=user, workflow_id=workflow_id)
+
+    async def refresh_session(
+        self,
+        client_secret: str | SecretStr,
+        *,
+        user: str,
+        workflow_id: str | None = None,
+        workflow_version: str | None = None,
+        state_variables: Mapping[str, StateVariable] | None = None,
+        tracing: bool | None = None,
+        expires_after: int | timedelta | None = None,
+        max_requests_per_1_minute: int | None = None,
+        file_upload: bool | FileUpload | None = None,
+        history: bool | History | None = None,
+        automatic_thread_titling: bool | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+    ) -> ChatKitSessionResponse:
+        """Exchange a session's secret, before it expires, for another one; never the same.
+
+        Asks `POST /chatkit/sessions/refresh` first, a route that is in use but not in OpenAI's API
+        description. Its answer counts only if it has another secret and names this user and this
+        workflow; else, and where the server refuses or lacks the route, a new session is created.
+
+        Args:
+            client_secret: The secret that the widget holds now.
+            user: As for `create_session`: from your login, so that a stolen secret is of no use.
+            workflow_id: As for `create_session`.
+            workflow_version: As for `create_session`; this and the options below apply where a new
+                session is created.
+            state_variables: As for `create_session`.
+            tracing: As for `create_session`.
+            expires_after: As for `create_session`.
+            max_requests_per_1_minute: As for `create_session`.
+            file_upload: As for `create_session`.
+            history: As for `create_session`.
+            automatic_thread_titling: As for `create_session`.
+            timeout: Seconds for this call, both requests together; left out: the client's; None:
+                no limit.
+
+        Returns:
+            A session with another secret.
+
+        Raises:
+            InvalidRequestError: An argument is outside its bounds; nothing was sent.
+            ConfigurationError: There is no workflow id, or the key cannot be used.
+            APIStatusError: The API refused to create a session, limits the rate (429) or is in
+                trouble (5xx).
+            APIConnectionError: No answer came.
+            APIResponseValidationError: The answer to create is not what the contract says.
+        """
+        client_secret = operations.check_client_secret(client_secret)
+        workflow_id = self._workflow_id(workflow_id)
+        options = SessionOptions(
+            workflow_version=workflow_version,
+            state_variables=state_variables,
+            tracing=tracing,
+            expires_after=expires_after,
+            max_requests_per_1_minute=max_requests_per_1_minute,
+            file_upload=file_upload,
+            history=history,
+            automatic_thread_titling=automatic_thread_titling,
+        )
+        create = operations.create(user, workflow_id=workflow_id, options=options)
+        refresh = operations.refresh(client_secret, user=user, workflow_id=workflow_id)
+        deadline = self._deadline(timeout)
+        session = await self._try_refresh(refresh, deadline)
+        if session is None:
+            session = await self._call(create, deadline)
+        return self._record_session(session, user=user, workflow_id=workflow_id)
+
+    async def get_session(
+        self, session_id: str, *, timeout: float | NotGiven | None = NOT_GIVEN
+    ) -> ChatKitSessionInfo:
+        """Tell what is known of a session: status, expiry, user and workflow, never its secret.
+
+        Asks `GET /chatkit/sessions/{session_id}`, which some ChatKit-compatible servers offer.
+        Where the server has no such route, as OpenAI's, the answer comes from what this client (or
+        one on the same connections) saw, until 24 hours after the session's expiry.
+
+        Args:
+            session_id: `session.id`, at most 256 characters.
+            timeout: Seconds for this call; left out: the client's; None: no limit.
+
+        Returns:
+            The session; its `source` says who answered, its `status` is worked out by the clock.
+
+        Raises:
+            InvalidRequestError: The id cannot be one; nothing was sent.
+            SessionNotRecordedError: The server has no such route and this client never saw it.
+            SessionNotFoundError: The server has the route and does not know the session.
+            APIStatusError: The API refused in another way.
+            APIConnectionError: No answer came.
+            APIResponseValidationError: The answer is not what the contract says.
+        """
+        operation = operations.get(session_id)
+        deadline = self._deadline(timeout)
+        info = await self._try_get(operation, deadline)
+        return self._info_from_record(session_id) if info is None else self._observe(info)
+
+    async def delete_session(
+        self,
+        session_id: str,
+        *,
+        missing_ok: bool = False,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+    ) -> None:
+        """End a session: its secret stops working. `POST /chatkit/sessions/{session_id}/cancel`.
+
+        A session that has been cancelled or has expired already counts as ended.
+
+        Args:
+            session_id: `session.id`, at most 256 characters.
+            missing_ok: Whether a session that the API does not know counts as ended, too.
+            timeout: Seconds for this call; left out: the client's; None: no limit.
+
+        Raises:
+            InvalidRequestError: The id cannot be one; nothing was sent.
+            SessionNotFoundError: The API does not know the session, unless `missing_ok`.
+            APIStatusError: The API refused in another way.
+            APIConnectionError: No answer came; the session may be cancelled.
+            APIResponseValidationError: The answer is not what the contract says.
+        """
+        cancel = operations.cancel(session_id)
+        try:
+            ended = await self._call(cancel, self._deadline(timeout))
+        except SessionNotFoundError:
+            self._forget(session_id)
+            if not missing_ok:
+                raise
+        else:
+            self._record_end(session_id, ended)
+
+    async def _try_refresh(
+        self, refresh: Operation[ChatKitSessionResponse | RejectedSession], deadline: Deadline
+    ) -> ChatKitSessionResponse | None:
+        """The refreshed session, or None where a new one is to be created."""
+        if not self._may_have(Route.REFRESH):
+            return None
+        try:
+            answer = await self._call(refresh, deadline)
+        except (APIStatusError, APIResponseValidationError) as error:
+            if not self._creates_after(error):
+                raise
+            return None
+        if isinstance(answer, ChatKitSessionResponse):
+            return answer
+        self._log_rejected(answer)
+        if answer.id is not None:
+            await self._discard(answer.id, deadline)
+        return None
+
+    async def _discard(self, session_id: str, deadline: Deadline) -> None:
+        """Cancel, as far as possible, a session that nobody may use."""
+        cancel = operations.cancel(session_id)
+        try:
+            ended = await self._call(cancel, deadline.at_most(DISCARD_TIMEOUT), policy=NO_RETRIES)
+        except ChatKitError as error:
+            self._log_not_discarded(error)
+        else:
+            self._record_end(session_id, ended)
+
+    async def _try_get(
+        self, operation: Operation[ChatKitSessionInfo], deadline: Deadline
+    ) -> ChatKitSessionInfo | None:
+        """The API's answer, or None where it has no route for the question."""
+        if not self._may_have(Route.GET):
+            self._check_open()
+            return None
+        try:
+            return await self._call(operation, deadline)
+        except APIStatusError as error:
+            if not self._lacks(Route.GET, error):
+                raise
+            return None
+
+    async def _call(
+        self, operation: Operation[T], deadline: Deadline, *, policy: RetryPolicy | None = None
+    ) -> T:
+        """Send until there is a result, or an error that is not worth another attempt."""
+        retries_done = 0
+        while True:
+            self._check_open()
+            deadline.check()
+            request, key = self._request(operation, await self._key())
+            try:
+                return self._read(operation, await self._send(request, deadline), key)
+            except (APIConnectionError, APIStatusError) as error:
+                delay = self._delay_after(
+                    error,
+                    operation=operation,
+                    policy=policy,
+                    retries_done=retries_done,
+                    deadline=deadline,
+                )
+                if delay is None:
+                    raise
+            await self._sleep(delay)
+            retries_done += 1
+
+    async def _key(self) -> object:
+        source = self._config.api_key
+        if isinstance(source, SecretStr):
+            return source
+        key = source()
+        return as_secret(await key if inspect.isawaitable(key) else key)
+
+    async def _send(self, request: Request, deadline: Deadline) -> Answer:
+        http = await self._http.get() if isinstance(self._http, PerLoop) else self._http
+        failure: APIConnectionError
+        try:
+            async with (
+                time_limit(deadline.remaining()),
+                http.stream(
+                    request.method,
+                    request.url,
+                    content=request.body,
+                    headers=request.headers,
+                    timeout=deadline.timeouts(),
+                    auth=None,
+                    follow_redirects=False,
+                ) as response,
+            ):
+                return await aread_body(response, deadline)
+        except TRANSPORT_ERRORS as error:
+            failure = connection_error(error, request)
+        except TimeoutError:
+            failure = deadline.error()
+        # Raised here, outside the `except`, so that the HTTP client's error is not its context.
+        raise failure

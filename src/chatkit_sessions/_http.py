@@ -1,0 +1,270 @@
+"""What this library asks of an HTTP client, and the httpx clients it makes when it gets none."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+import httpx
+
+from ._config import is_loopback
+from ._protocol import Answer, Request, max_body
+from ._redaction import redact
+from .errors import APIConnectionError, APITimeoutError, ConfigurationError
+
+Timeouts: TypeAlias = tuple[float | None, float | None, float | None, float | None]
+"""Seconds to connect, to read, to write and to wait for a free connection."""
+
+_CONNECT_TIMEOUT: Final = 5.0
+
+TRANSPORT_ERRORS: Final = httpx.TransportError
+"""What an HTTP client raises where no answer came, or it broke off."""
+
+
+class HTTPResponse(Protocol):
+    """The part of an answer that both kinds of client share."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+class SyncHTTPResponse(HTTPResponse, Protocol):
+    """An answer whose body has not been read."""
+
+    def iter_bytes(self) -> Iterator[bytes]: ...
+
+
+class AsyncHTTPResponse(HTTPResponse, Protocol):
+    """An answer whose body has not been read."""
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
+
+
+class SyncHTTPClient(Protocol):
+    """An `httpx.Client`, as far as it is used."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        timeout: Timeouts,
+        auth: None,
+        follow_redirects: bool,
+    ) -> AbstractContextManager[SyncHTTPResponse]: ...
+
+    def close(self) -> None: ...
+
+
+class AsyncHTTPClient(Protocol):
+    """An `httpx.AsyncClient`, as far as it is used."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        timeout: Timeouts,
+        auth: None,
+        follow_redirects: bool,
+    ) -> AbstractAsyncContextManager[AsyncHTTPResponse]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment at which a call ends, with all its requests and waits.
+
+    Attributes:
+        clock: A monotonic clock, in seconds.
+        end: Its reading at the end of the call; None for no limit.
+    """
+
+    clock: Callable[[], float]
+    end: float | None
+
+    @classmethod
+    def after(cls, seconds: float | None, clock: Callable[[], float]) -> "Deadline":
+        """The deadline that many seconds from now."""
+        return cls(clock, None if seconds is None else clock() + seconds)
+
+    def at_most(self, seconds: float) -> "Deadline":
+        """This deadline, or that many seconds from now if it is earlier."""
+        end = self.clock() + seconds
+        return Deadline(self.clock, end if self.end is None else min(end, self.end))
+
+    def remaining(self) -> float | None:
+        """Seconds left, 0 or more; None for no limit."""
+        return None if self.end is None else max(0.0, self.end - self.clock())
+
+    def check(self) -> None:
+        """Raise APITimeoutError once the deadline has passed."""
+        if self.remaining() == 0:
+            raise self.error()
+
+    @staticmethod
+    def error() -> APITimeoutError:
+        """What ends a call whose deadline has passed."""
+        return APITimeoutError(
+            "No complete answer came within the time that the call had.",
+            hint="Check that the API is reachable, or allow the call more time: `timeout`.",
+        )
+
+    def timeouts(self) -> Timeouts:
+        """The same as an HTTP client takes it."""
+        remaining = self.remaining()
+        connect = _CONNECT_TIMEOUT if remaining is None else min(_CONNECT_TIMEOUT, remaining)
+        return (connect, remaining, remaining, remaining)
+
+
+class Body:
+    """An answer's body while it is being read, up to what its status is worth."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        self._status_code = response.status_code
+        self._headers = {name.lower(): value for name, value in response.headers.items()}
+        self._limit = max_body(response.status_code)
+        self._chunks = bytearray()
+
+    def add(self, chunk: bytes) -> bool:
+        """Take a chunk; return whether there is room for more."""
+        self._chunks += chunk
+        return len(self._chunks) <= self._limit
+
+    def answer(self, flaw: str | None = None) -> Answer:
+        """What has been read; `flaw` tells why it is not the whole body."""
+        if len(self._chunks) > self._limit:
+            flaw = f"it is longer than {self._limit:,} bytes"
+        return Answer(self._status_code, self._headers, bytes(self._chunks[: self._limit]), flaw)
+
+
+def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer:
+    """Read an answer's body within its bound and the deadline."""
+    body = Body(response)
+    try:
+        for chunk in response.iter_bytes():
+            if not body.add(chunk):
+                break
+            deadline.check()
+    except httpx.DecodingError:
+        return body.answer("its compression is broken")
+    return body.answer()
+
+
+async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer:
+    """Read an answer's body within its bound and the deadline."""
+    body = Body(response)
+    try:
+        async for chunk in response.aiter_bytes():
+            if not body.add(chunk):
+                break
+            deadline.check()
+    except httpx.DecodingError:
+        return body.answer("its compression is broken")
+    return body.answer()
+
+
+def connection_error(error: httpx.TransportError, request: Request) -> APIConnectionError:
+    """Make one of ours of an HTTP client's error, which stays its cause but loses its request.
+
+    The request, and the local variables of the client's frames, hold the API key in plain text.
+    """
+    host = urlsplit(request.url).netloc
+    text = redact(str(error), request.secrets)
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    error.request = httpx.Request(request.method, request.url)
+    error.args = (text,)
+    error.__cause__ = error.__context__ = None
+    if isinstance(error, httpx.TimeoutException):
+        mine: APIConnectionError = APITimeoutError(
+            f"{host} gave no complete answer in time ({told}).",
+            hint=f"Check that this machine reaches {host}, or allow the call more time.",
+        )
+    else:
+        mine = APIConnectionError(
+            f"No complete answer came from {host} ({told}).",
+            hint=f"Check that this machine reaches {host} (name resolution, firewall, proxy "
+            "settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
+        )
+    mine.__cause__ = error.with_traceback(None)
+    return mine
+
+
+def sync_client(base_url: str) -> httpx.Client:
+    """Make the client that ours uses when the user supplies none."""
+    return httpx.Client(limits=_LIMITS, cookies=_no_cookies(), trust_env=_may_use_a_proxy(base_url))
+
+
+def async_client_factory(base_url: str) -> Callable[[], httpx.AsyncClient]:
+    """Return what makes such clients, one for each event loop, over one TLS context."""
+    tls = httpx.create_ssl_context()
+
+    def make() -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=tls,
+            limits=_LIMITS,
+            cookies=_no_cookies(),
+            trust_env=_may_use_a_proxy(base_url),
+        )
+
+    return make
+
+
+# As many connections as there are calls: waiting for one would only turn into a timeout.
+_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that keeps nothing: what one user's answer sets must not travel with another's call."""
+    return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+
+
+def _may_use_a_proxy(base_url: str) -> bool:
+    """Plain http goes to this machine; a proxy would carry the key off it."""
+    parts = urlsplit(base_url)
+    return not (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+
+
+def check_url(base_url: str) -> None:
+    """Refuse a base URL that an HTTP client would refuse at each call."""
+    try:
+        _ = httpx.URL(base_url).host
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigurationError(
+            f"The base URL is none that can be called: {redact(str(error))}."
+        ) from None
+
+
+def check_sync_client(http_client: object) -> None:
+    """Refuse what is no `httpx.Client`."""
+    if isinstance(http_client, httpx.AsyncClient):
+        raise ConfigurationError(
+            "`http_client` is an httpx.AsyncClient: ChatKitClient takes an httpx.Client, "
+            "AsyncChatKitClient takes this one."
+        )
+    if not isinstance(http_client, httpx.Client):
+        raise ConfigurationError(
+            f"`http_client` must be an httpx.Client, not {type(http_client).__name__}."
+        )
+
+
+def check_async_client(http_client: object) -> None:
+    """Refuse what is no `httpx.AsyncClient`."""
+    if isinstance(http_client, httpx.Client):
+        raise ConfigurationError(
+            "`http_client` is an httpx.Client: AsyncChatKitClient takes an httpx.AsyncClient, "
+            "ChatKitClient takes this one."
+        )
+    if not isinstance(http_client, httpx.AsyncClient):
+        raise ConfigurationError(
+            f"`http_client` must be an httpx.AsyncClient, not {type(http_client).__name__}."
+        )

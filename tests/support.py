@@ -1,0 +1,227 @@
+"""What the client tests share: one blocking face for both clients, scripted answers, a clock."""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias, cast
+
+import httpx
+
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient, RetryPolicy
+
+Kind: TypeAlias = Literal["sync", "async"]
+JSON: TypeAlias = "dict[str, object]"
+Answer: TypeAlias = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
+
+KEY = "sk-test-0123456789abcdefKEY"
+SECRET = "ek_presented0123456789SECRET"
+NEW_SECRET = "ek_fresh9876543210SECRET"
+BASE_URL = "https://chatkit.test/v1"
+WORKFLOW = "wf_test"
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@dataclass
+class Time:
+    """A clock that only sleeping and `advance` move; it remembers the sleeps."""
+
+    now: datetime = NOON
+    monotonic: float = 1000.0
+    sleeps: list[float] = field(default_factory=list[float])
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.monotonic += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.advance(seconds)
+
+
+@dataclass
+class Script:
+    """Answers in order; the last one repeats. Remembers the requests."""
+
+    answers: list[Answer]
+    requests: list[httpx.Request] = field(default_factory=list[httpx.Request])
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, httpx.Response):
+            # A stream is read once: each request gets an answer of its own.
+            return httpx.Response(
+                answer.status_code, headers=answer.headers, content=answer.content
+            )
+        return answer(request)
+
+    @property
+    def paths(self) -> list[str]:
+        return [f"{request.method} {request.url.raw_path.decode()}" for request in self.requests]
+
+    def body(self, index: int = -1) -> JSON:
+        return cast("JSON", json.loads(self.requests[index].content))
+
+
+def session_json(**changes: object) -> JSON:
+    """A session as the API answers it; a change to None leaves the field out."""
+    fields: JSON = {
+        "id": "cksess_new",
+        "object": "chatkit.session",
+        "client_secret": NEW_SECRET,
+        "expires_at": int((NOON + timedelta(minutes=10)).timestamp()),
+        "status": "active",
+        "user": "user_123",
+        "workflow": {
+            "id": WORKFLOW,
+            "version": None,
+            "state_variables": None,
+            "tracing": {"enabled": True},
+        },
+        "max_requests_per_1_minute": 10,
+        "rate_limits": {"max_requests_per_1_minute": 10},
+    }
+    merged = {**fields, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def ok(**changes: object) -> httpx.Response:
+    return httpx.Response(
+        200, json=session_json(**changes), headers={"x-request-id": "req_success"}
+    )
+
+
+def refused(
+    status_code: int,
+    message: str = "No.",
+    *,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> httpx.Response:
+    """An error in the API's envelope."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return httpx.Response(
+        status_code,
+        json={"error": error},
+        headers={"x-request-id": "req_failure", **(headers or {})},
+    )
+
+
+def invalid_url(request: httpx.Request) -> httpx.Response:
+    """What the API answers on a route that it does not have."""
+    return refused(404, f"Invalid URL ({request.method} {request.url.path})")
+
+
+class Blocking:
+    """An AsyncChatKitClient with the face of a ChatKitClient, so that one suite serves both."""
+
+    def __init__(self, client: AsyncChatKitClient, runner: asyncio.Runner) -> None:
+        self.wrapped = client
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> object:
+        member: object = getattr(self.wrapped, "aclose" if name == "close" else name)
+        if name == "with_options":
+            derive = cast("Callable[..., AsyncChatKitClient]", member)
+
+            def derive_blocking(**options: object) -> Blocking:
+                return Blocking(derive(**options), self._runner)
+
+            return derive_blocking
+        if not inspect.iscoroutinefunction(member):
+            return member
+
+        def call(*args: object, **options: object) -> object:
+            return self._runner.run(member(*args, **options))
+
+        return call
+
+    def __repr__(self) -> str:
+        return repr(self.wrapped)
+
+
+class Connect:
+    """Makes clients of one kind and closes them at the end of the test."""
+
+    def __init__(self, kind: Kind, time: Time, stack: ExitStack) -> None:
+        self.kind: Kind = kind
+        self.time = time
+        self._stack = stack
+        self._runner = stack.enter_context(asyncio.Runner()) if kind == "async" else None
+
+    def __call__(
+        self,
+        transport: Script | httpx.BaseTransport | None = None,
+        *,
+        api_key: object = KEY,
+        workflow_id: str | None = WORKFLOW,
+        base_url: str | None = BASE_URL,
+        organization: str | None = None,
+        project: str | None = None,
+        timeout: float | None = 30.0,
+        max_retries: int | RetryPolicy = 2,
+        allow_insecure_http: bool = False,
+        http_options: dict[str, object] | None = None,
+    ) -> ChatKitClient:
+        """A client over a scripted or other transport; over its own connections without one."""
+        if isinstance(transport, Script):
+            transport = httpx.MockTransport(transport)
+        client_type = ChatKitClient if self._runner is None else AsyncChatKitClient
+        http_client: object = None
+        if transport is not None:
+            http_client = self.http_client(transport=transport, **(http_options or {}))
+        make = cast("Callable[..., ChatKitClient]", client_type)
+        client = make(
+            api_key=api_key,
+            workflow_id=workflow_id,
+            base_url=base_url,
+            organization=organization,
+            project=project,
+            timeout=timeout,
+            max_retries=max_retries,
+            allow_insecure_http=allow_insecure_http,
+            http_client=http_client,
+            clock=lambda: self.time.now,
+        )
+        return self.adopt(client)
+
+    def adopt(self, client: ChatKitClient) -> ChatKitClient:
+        """Give a client the test's time and the blocking face."""
+        client._monotonic = lambda: self.time.monotonic
+        client._random = lambda: 0.0
+        if self._runner is None:
+            client._sleep = self.time.sleep
+            self._stack.callback(client.close)
+            return client
+        wrapped = cast("AsyncChatKitClient", client)
+
+        async def sleep(seconds: float) -> None:
+            self.time.sleep(seconds)
+
+        wrapped._sleep = sleep
+        blocking = cast("ChatKitClient", Blocking(wrapped, self._runner))
+        self._stack.callback(blocking.close)
+        return blocking
+
+    def http_client(self, **options: object) -> object:
+        """An httpx client of this kind, closed at the end of the test."""
+        if self._runner is None:
+            client = cast("Callable[..., httpx.Client]", httpx.Client)(**options)
+            self._stack.callback(client.close)
+            return client
+        runner = self._runner
+        other = cast("Callable[..., httpx.AsyncClient]", httpx.AsyncClient)(**options)
+        self._stack.callback(lambda: runner.run(other.aclose()))
+        return other
+
+
+@contextmanager
+def connecting(kind: Kind, time: Time) -> Generator[Connect, None, None]:
+    with ExitStack() as stack:
+        yield Connect(kind, time, stack)

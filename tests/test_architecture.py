@@ -1,0 +1,184 @@
+"""What keeps the source in order: equal clients, who may import whom, one list of public names."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+import chatkit_sessions
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+from chatkit_sessions._async_client import AsyncKeySource
+from chatkit_sessions._http import AsyncHTTPClient, SyncHTTPClient
+from chatkit_sessions._sync_client import KeySource
+
+PACKAGE = Path(chatkit_sessions.__file__).parent
+
+# Each module of the core may import those that stand before it.
+LAYERS = [
+    "_version", "_redaction", "models", "errors", "_diagnosis", "_retry", "_config", "_operations",
+    "_protocol", "_records", "_http", "_base", "_async_runtime",
+    "_sync_client", "_async_client",
+]  # fmt: skip
+MAY_IMPORT_HTTPX = {"_http", "testing.transport"}
+
+ASYNC_NAMES = {
+    "close": "aclose",
+    "__enter__": "__aenter__",
+    "__exit__": "__aexit__",
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def imports_of(name: str, tree: ast.Module) -> set[str]:
+    """Absolute names of what a module imports; modules of this package without its name."""
+    found: set[str] = set()
+    package = name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            if node.module:
+                found.add(".".join([*base, node.module]))
+            else:
+                found |= {".".join([*base, alias.name]) for alias in node.names}
+    return {module.removeprefix("chatkit_sessions.") for module in found}
+
+
+def test_every_module_of_the_core_has_its_place() -> None:
+    core = {name for name in modules() if "." not in name and name != "__init__"}
+
+    assert core == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_module_imports_only_what_stands_below_it(name: str) -> None:
+    imported = imports_of(name, modules()[name]) & set(LAYERS)
+
+    assert imported <= set(LAYERS[: LAYERS.index(name)])
+
+
+def test_the_two_clients_know_nothing_of_each_other() -> None:
+    assert "_async_client" not in imports_of("_sync_client", modules()["_sync_client"])
+    assert "_sync_client" not in imports_of("_async_client", modules()["_async_client"])
+
+
+def test_only_the_edges_import_httpx() -> None:
+    importers = {name for name, tree in modules().items() if "httpx" in imports_of(name, tree)}
+
+    assert importers == MAY_IMPORT_HTTPX
+
+
+def test_the_local_api_shares_no_code_with_the_client() -> None:
+    """A fake that shares code with the client shares its mistakes."""
+    for name, tree in modules().items():
+        if name.startswith("testing"):
+            assert not imports_of(name, tree) & set(LAYERS), name
+
+
+def test_nothing_but_httpx_and_pydantic_is_required() -> None:
+    allowed = {"httpx", "pydantic", "typing_extensions", "trio"}
+    standard = set(__import__("sys").stdlib_module_names)
+    for name, tree in modules().items():
+        tops = {module.split(".")[0] for module in imports_of(name, tree)}
+        own = {"", "testing", *LAYERS, "chatkit_sessions"}
+        own |= {module.split(".")[-1] for module in modules()}
+        assert tops - standard - own <= allowed, name
+
+
+def test_trio_is_imported_only_inside_functions() -> None:
+    for name, tree in modules().items():
+        at_the_top = ast.Module([n for n in tree.body if isinstance(n, ast.Import)], [])
+        assert "trio" not in imports_of(name, at_the_top), name
+
+
+def test_all_lists_every_public_name_in_order() -> None:
+    names = chatkit_sessions.__all__
+
+    imported = {
+        alias.name
+        for node in modules()["__init__"].body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(names) == imported
+    assert len(set(names)) == len(names)
+    constants = [name for name in names if name.isupper()]
+    assert names == [*sorted(constants), *sorted(set(names) - set(constants))]
+
+
+def public_methods(client: type) -> list[str]:
+    return [
+        name
+        for name, _ in inspect.getmembers(client, inspect.isfunction)
+        if name in {"__init__", *ASYNC_NAMES, *ASYNC_NAMES.values()} or not name.startswith("_")
+    ]
+
+
+def as_sync(text: str) -> str:
+    """An annotation of the async client, in the words of the sync one."""
+    plain = text.replace(str(AsyncKeySource), str(KeySource))
+    return plain.replace(AsyncHTTPClient.__qualname__, SyncHTTPClient.__qualname__)
+
+
+def test_both_clients_have_the_same_public_methods() -> None:
+    renamed = sorted(ASYNC_NAMES.get(name, name) for name in public_methods(ChatKitClient))
+
+    assert renamed == sorted(public_methods(AsyncChatKitClient))
+
+
+@pytest.mark.parametrize("name", public_methods(ChatKitClient))
+def test_both_clients_have_the_same_signatures(name: str) -> None:
+    ours = getattr(ChatKitClient, name)
+    theirs = getattr(AsyncChatKitClient, ASYNC_NAMES.get(name, name))
+
+    ours_signature, theirs_signature = inspect.signature(ours), inspect.signature(theirs)
+    assert [(p.name, p.kind, p.default) for p in ours_signature.parameters.values()] == [
+        (p.name, p.kind, p.default) for p in theirs_signature.parameters.values()
+    ]
+    ours_types, theirs_types = get_type_hints(ours), get_type_hints(theirs)
+    assert list(ours_types) == list(theirs_types)
+    for parameter, ours_type in ours_types.items():
+        if parameter == "api_key":
+            assert KeySource in get_args(ours_type)
+            assert AsyncKeySource in get_args(theirs_types[parameter])
+            continue
+        assert str(ours_type) == as_sync(str(theirs_types[parameter])), parameter
+
+
+@pytest.mark.parametrize("name", public_methods(ChatKitClient))
+def test_both_clients_document_the_same(name: str) -> None:
+    ours = inspect.getdoc(getattr(ChatKitClient, name)) or ""
+    theirs = inspect.getdoc(getattr(AsyncChatKitClient, ASYNC_NAMES.get(name, name))) or ""
+
+    added = "Connections of other event loops are closed when these end."
+    assert theirs.replace(added, "").strip() == ours.strip()
+
+
+@pytest.mark.parametrize("name", chatkit_sessions.__all__)
+def test_every_public_class_and_function_has_a_docstring(name: str) -> None:
+    member = getattr(chatkit_sessions, name)
+    if inspect.isclass(member) or inspect.isfunction(member):
+        assert (inspect.getdoc(member) or "").strip()
+
+
+@pytest.mark.parametrize("client", [ChatKitClient, AsyncChatKitClient])
+@pytest.mark.parametrize(
+    "name",
+    ["__init__", "create_session", "refresh_session", "get_session", "delete_session"],
+)
+def test_every_argument_is_documented(client: type, name: str) -> None:
+    method = getattr(client, name)
+    text = inspect.getdoc(client if name == "__init__" else method) or ""
+    documented = set(re.findall(r"^    (\w+): ", text, re.MULTILINE))
+
+    assert set(inspect.signature(method).parameters) - {"self"} <= documented

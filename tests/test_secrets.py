@@ -1,0 +1,273 @@
+"""Neither the API key nor a client secret appears anywhere that somebody may read."""
+
+import asyncio
+import copy
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+import chatkit_sessions
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ChatKitError
+from chatkit_sessions.testing import FakeChatKit
+from support import KEY, NEW_SECRET, SECRET, Connect, Script, ok, refused, session_json
+
+PACKAGE = str(Path(chatkit_sessions.__file__).parent)
+SECRETS = (KEY, SECRET, NEW_SECRET)
+ECHO = (
+    f"You sent {KEY} and {SECRET} and got {NEW_SECRET} "
+    f"(JSON {json.dumps(SECRET)}, URL {quote(SECRET)})"
+)
+
+
+def echoing_error(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(
+        400,
+        json={
+            "error": {"message": ECHO, "type": ECHO, "param": ECHO, "code": ECHO, "extra": ECHO},
+            "api_key": KEY,
+            KEY: [SECRET],
+        },
+        headers={"x-request-id": KEY, "content-type": f"application/json; key={KEY}"},
+    )
+
+
+def echoing_html(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(502, html=f"<p>{ECHO}</p>", headers={"x-request-id": SECRET})
+
+
+def echoing_redirect(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(302, headers={"location": f"https://x.test/{KEY}/{SECRET}?k={KEY}"})
+
+
+def broken_success(_: httpx.Request) -> httpx.Response:
+    body = session_json(expires_at="soon", client_secret=NEW_SECRET, **{KEY: SECRET})
+    return httpx.Response(200, json=body, headers={"x-request-id": f"{KEY}{NEW_SECRET}"})
+
+
+def broken_workflow(_: httpx.Request) -> httpx.Response:
+    workflow: dict[str, object] = {"id": "wf_test", "state_variables": {KEY: [SECRET], SECRET: {}}}
+    return httpx.Response(200, json=session_json(workflow=workflow))
+
+
+def not_json(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, text=ECHO, headers={"content-type": f"text/plain; {KEY}"})
+
+
+def connection_error(request: httpx.Request) -> httpx.Response:
+    raise httpx.LocalProtocolError(f"Illegal header value b'Bearer {KEY}'", request=request)
+
+
+def timeout(request: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout(ECHO, request=request)
+
+
+def everything_shown(error: BaseException) -> Iterator[str]:
+    """All that handlers, loggers and error trackers can show of an error, and of its causes.
+
+    Local variables are those of this library's frames and of the HTTP client's, were any left.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield from (repr(current), str(current), repr(vars(current)))
+        yield from traceback.format_exception(current)
+        frames = traceback.walk_tb(current.__traceback__)
+        summary = traceback.StackSummary.extract(frames, capture_locals=True)
+        for frame in summary:
+            if PACKAGE in frame.filename or "site-packages/http" in frame.filename:
+                yield f"{frame.name}: {frame.locals}"
+        pending += [current.__cause__, current.__context__]
+
+
+def assert_silent(texts: Iterator[str]) -> None:
+    for text in texts:
+        for secret in SECRETS:
+            assert secret not in text
+            assert secret[-12:] not in text, "not a part of it either"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        echoing_error,
+        echoing_html,
+        echoing_redirect,
+        broken_success,
+        broken_workflow,
+        not_json,
+        connection_error,
+        timeout,
+    ],
+)
+@pytest.mark.parametrize("call", ["create", "refresh", "get", "delete"])
+def test_no_error_and_no_log_shows_a_secret(
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    answer: Callable[[httpx.Request], httpx.Response],
+    call: str,
+) -> None:
+    chatkit = connect(Script([answer]), max_retries=1)
+    calls: dict[str, Callable[[], object]] = {
+        "create": lambda: chatkit.create_session("user_123"),
+        "refresh": lambda: chatkit.refresh_session(SECRET, user="user_123"),
+        "get": lambda: chatkit.get_session("cksess_new"),
+        "delete": lambda: chatkit.delete_session("cksess_new"),
+    }
+
+    error: ChatKitError | None = None
+    with caplog.at_level(logging.DEBUG, "chatkit_sessions"):
+        try:
+            calls[call]()
+        except ChatKitError as caught:
+            error = caught
+
+    if error is not None:
+        assert_silent(everything_shown(error))
+        assert_silent(everything_shown(pickle.loads(pickle.dumps(error))))  # noqa: S301 -- ours
+        assert_silent(everything_shown(copy.copy(error)))
+    ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
+    assert ours
+    assert_silent(text for record in ours for text in (record.getMessage(), repr(vars(record))))
+
+
+def test_no_model_shows_a_secret(connect: Connect) -> None:
+    answer = httpx.Response(
+        200,
+        json=session_json(
+            debug={"seen": ECHO, "api_key": "short", "list": [ECHO]}, session_token="a", note=ECHO
+        ),
+        headers={"x-request-id": KEY},
+    )
+
+    session = connect(Script([answer])).create_session("user_123")
+
+    assert session.client_secret.get_secret_value() == NEW_SECRET
+    assert session.model_extra is not None
+    assert session.model_extra["note"] == ECHO, "kept, for whoever asks for it by name"
+    shown = (
+        repr(session),
+        str(session),
+        repr(session.model_dump()),
+        repr(session.model_dump(mode="json")),
+        session.model_dump_json(),
+        repr(session.request_id),
+        "%r" % session.client_secret,  # noqa: UP031 -- one more way to print
+    )
+    assert_silent(iter(shown))
+    assert "short" not in "".join(shown)
+    assert '"session_token":"**********"' in session.model_dump_json()
+
+
+def test_no_client_shows_its_key(connect: Connect) -> None:
+    chatkit = connect(Script([ok()]))
+
+    assert_silent(iter((repr(chatkit), str(chatkit), repr(chatkit._config))))
+
+
+@pytest.mark.parametrize("make", [ChatKitClient, AsyncChatKitClient])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_url": "http://remote.test/v1"},
+        {"base_url": "https://user:pass@chatkit.test/v1"},
+        {"organization": "a\nb"},
+        {"timeout": -1},
+        {"max_retries": -1},
+        {"http_client": object()},
+    ],
+)
+def test_no_refusal_to_make_a_client_shows_the_key(
+    make: Callable[..., object], wrong: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    for arguments in ({}, {"api_key": KEY}):
+        with pytest.raises(ChatKitError) as caught:
+            make(**arguments, **wrong)
+
+        assert_silent(everything_shown(caught.value))
+
+
+@pytest.mark.parametrize("key", [f" {KEY}", f'"{KEY}"', f"{KEY}\n", f"Bearer {KEY}", f"{KEY}\x00"])
+@pytest.mark.parametrize("source", ["argument", "environment", "callable", "with_options"])
+def test_no_refusal_of_a_key_shows_it(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, key: str, source: str
+) -> None:
+    if source == "environment" and "\x00" not in key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    def use() -> None:
+        if source == "with_options":
+            connect(Script([ok()])).with_options(api_key=key)
+        given = {"argument": key, "environment": None, "callable": lambda: key}.get(source, key)
+        connect(Script([ok()]), api_key=given).create_session("user_123")
+
+    with pytest.raises(ChatKitError) as caught:
+        use()
+
+    assert_silent(everything_shown(caught.value))
+
+
+def test_no_refusal_of_an_argument_shows_a_secret(connect: Connect) -> None:
+    chatkit = connect(Script([ok()]))
+    calls: list[Callable[[], object]] = [
+        lambda: chatkit.refresh_session(SECRET, user=""),
+        lambda: chatkit.refresh_session(SECRET, user="u", expires_after=0),
+        lambda: chatkit.refresh_session(SECRET + "\ud800", user="u"),
+        lambda: chatkit.get_session(SECRET),
+        lambda: chatkit.delete_session(KEY),
+        lambda: chatkit.create_session("u", workflow_id=f" {KEY}"),
+        lambda: chatkit.create_session("u", history=SECRET),  # type: ignore[arg-type]  # wrong
+        lambda: chatkit.create_session("u", state_variables={"x" * 65: NEW_SECRET}),
+    ]
+
+    for call in calls:
+        with pytest.raises(ChatKitError) as caught:
+            call()
+
+        told = (repr(caught.value), str(caught.value), repr(vars(caught.value)))
+        assert_silent(iter(told))
+
+
+def test_a_broken_connection_shows_no_secret_to_traceback_printers(fake: FakeChatKit) -> None:
+    with fake.serve() as server:
+        gone = server.url
+
+    async def use() -> None:
+        async with AsyncChatKitClient(
+            api_key=KEY, workflow_id="wf_test", base_url=gone, max_retries=0
+        ) as chatkit:
+            await chatkit.refresh_session(SECRET, user="user_123")
+
+    def use_sync() -> None:
+        with ChatKitClient(
+            api_key=KEY, workflow_id="wf_test", base_url=gone, max_retries=0
+        ) as chatkit:
+            chatkit.refresh_session(SECRET, user="user_123")
+
+    def use_async() -> None:
+        asyncio.run(use())
+
+    for call in (use_async, use_sync):
+        with pytest.raises(ChatKitError) as caught:
+            call()
+
+        assert_silent(everything_shown(caught.value))
+
+
+def test_a_refused_answer_of_the_api_still_says_something(connect: Connect) -> None:
+    answer = refused(400, f"The key {KEY} is bad.")
+
+    with pytest.raises(ChatKitError, match=r"The key \*+ is bad\."):
+        connect(Script([answer])).create_session("user_123")
