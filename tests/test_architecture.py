@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -19,10 +20,11 @@ PACKAGE = Path(chatkit_sessions.__file__).parent
 # Each module of the core may import those that stand before it.
 LAYERS = [
     "_version", "_redaction", "models", "errors", "_diagnosis", "_retry", "_config", "_operations",
-    "_protocol", "_records", "_http", "_base", "_async_runtime",
+    "_per_process", "_protocol", "_body", "_records", "_http", "_base", "_async_runtime",
+    "_sync_transport", "_async_transport",
     "_sync_client", "_async_client",
 ]  # fmt: skip
-MAY_IMPORT_HTTPX = {"_http", "testing.transport"}
+MAY_IMPORT_HTTPX = {"_http", "_sync_transport", "_async_transport", "testing.transport"}
 
 ASYNC_NAMES = {
     "close": "aclose",
@@ -31,6 +33,7 @@ ASYNC_NAMES = {
 }
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     return {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
@@ -86,7 +89,7 @@ def test_the_local_api_shares_no_code_with_the_client() -> None:
 
 
 def test_nothing_but_httpx_and_pydantic_is_required() -> None:
-    allowed = {"httpx", "pydantic", "typing_extensions", "trio"}
+    allowed = {"httpx", "httpcore", "pydantic", "typing_extensions", "trio"}
     standard = set(__import__("sys").stdlib_module_names)
     for name, tree in modules().items():
         tops = {module.split(".")[0] for module in imports_of(name, tree)}

@@ -82,6 +82,7 @@ def test_a_session_that_has_ended_already_counts_as_deleted(
         (ok(status="active"), APIResponseValidationError),
         (httpx.Response(200, html="<h1>Log in</h1>"), APIResponseValidationError),
         (httpx.Response(200, json={"ok": True}), APIResponseValidationError),
+        (cancelled(id="cksess_other"), APIResponseValidationError),
         (httpx.Response(204), APIResponseValidationError),
     ],
 )

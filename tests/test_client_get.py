@@ -74,6 +74,11 @@ def test_a_status_that_is_not_active_stays(connect: Connect, time: Time, status:
     assert connect(Script([ok(status=status)])).get_session("cksess_new").status == status
 
 
+def test_an_answer_about_another_session_is_none(connect: Connect) -> None:
+    with pytest.raises(APIResponseValidationError, match="another session"):
+        connect(Script([ok(id="cksess_other")])).get_session("cksess_new")
+
+
 def test_never_invents_that_a_session_is_active(connect: Connect) -> None:
     chatkit = connect(Script([ok(status=None), invalid_url]))
     session = chatkit.create_session("user_123")
@@ -96,7 +101,7 @@ def test_never_invents_that_a_session_is_active(connect: Connect) -> None:
 def test_answers_from_its_record_where_the_server_has_no_such_route(
     connect: Connect, time: Time, answer: Answer
 ) -> None:
-    script = Script([ok(), answer, ok(id="cksess_other")])
+    script = Script([ok(), answer, ok()])
     chatkit = connect(script)
     session = chatkit.create_session("user_123")
 
@@ -234,7 +239,7 @@ def test_never_puts_a_secret_into_a_url(connect: Connect) -> None:
 
 
 def test_escapes_what_an_opaque_id_may_hold(connect: Connect) -> None:
-    script = Script([ok()])
+    script = Script([ok(id="séssion:🙂")])
 
     connect(script).get_session("séssion:🙂")
 

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from . import _operations as operations
 from ._async_runtime import PerLoop, sleep, time_limit
+from ._async_transport import client_factory
 from ._base import DISCARD_TIMEOUT, NO_RETRIES, BaseClient, Route
 from ._config import (
     DEFAULT_MAX_RETRIES,
@@ -24,7 +25,6 @@ from ._http import (
     AsyncHTTPClient,
     Deadline,
     aread_body,
-    async_client_factory,
     check_async_client,
     connection_error,
 )
@@ -106,7 +106,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         if http_client is not None:
             check_async_client(http_client)
         self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient] = http_client or PerLoop(
-            async_client_factory(config.base_url)
+            client_factory(config.base_url)
         )
         self._sleep: Callable[[float], Awaitable[None]] = sleep
 

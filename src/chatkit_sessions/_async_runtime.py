@@ -1,10 +1,11 @@
 """asyncio or trio, whichever runs: the few things that the async client needs of them."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 
 class Closable(Protocol):
@@ -14,6 +15,8 @@ class Closable(Protocol):
 
 
 C = TypeVar("C", bound=Closable)
+_Loop: TypeAlias = tuple[int, object]
+"""A process and an event loop in it: after `fork()` the parent's connections are left alone."""
 
 
 def _under_trio() -> bool:
@@ -64,11 +67,11 @@ class PerLoop(Generic[C]):
 
     def __init__(self, make: Callable[[], C]) -> None:
         self._make = make
-        self._held: dict[object, tuple[C, AsyncGenerator[None, None]]] = {}
+        self._held: dict[_Loop, tuple[C, AsyncGenerator[None, None]]] = {}
 
     async def get(self) -> C:
         """The running loop's value."""
-        loop = _running_loop()
+        loop = os.getpid(), _running_loop()
         held = self._held.get(loop)
         if held is None:
             self._forget_closed_loops()
@@ -80,11 +83,11 @@ class PerLoop(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the running loop's value; those of other loops are closed as these end."""
-        held = self._held.get(_running_loop())
+        held = self._held.get((os.getpid(), _running_loop()))
         if held is not None:
             await held[1].aclose()
 
-    async def _keep(self, loop: object, value: C) -> AsyncGenerator[None, None]:
+    async def _keep(self, loop: _Loop, value: C) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
@@ -93,6 +96,8 @@ class PerLoop(Generic[C]):
 
     def _forget_closed_loops(self) -> None:
         """Loops that were closed without ending their generators can no longer close anything."""
-        for loop in list(self._held):
-            if isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed():
-                self._held.pop(loop, None)
+        for held in list(self._held):
+            process, loop = held
+            closed = isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
+            if closed and process == os.getpid():
+                self._held.pop(held, None)

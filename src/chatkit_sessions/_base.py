@@ -30,6 +30,7 @@ from ._http import Deadline, check_url
 from ._operations import MAX_EXPIRES_AFTER, Operation, RejectedSession
 from ._protocol import Answer, Request, build_request, read_answer, request_id
 from ._records import MemoryRecords, SessionRecord, SessionRecords
+from ._redaction import shown
 from ._retry import Failure, RetryPolicy
 from .errors import (
     APIConnectionError,
@@ -295,7 +296,7 @@ class BaseClient(Generic[KeyCallable]):
         if record is None:
             raise SessionNotRecordedError(
                 f"{self._config.host} has no route for reading a session, and this client did not "
-                f"create, refresh or delete {operations.shown(session_id)} in the last day.",
+                f"create, refresh or delete {shown(session_id)} in the last day.",
                 hint="Ask the client that created it: each process remembers its own sessions. The "
                 "official API cannot be asked for a session.",
             )

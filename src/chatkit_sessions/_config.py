@@ -2,7 +2,6 @@
 
 import inspect
 import ipaddress
-import math
 import os
 import re
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ._redaction import is_masked
-from ._retry import RetryPolicy
+from ._redaction import is_masked, shown
+from ._retry import MAX_SECONDS, RetryPolicy
 from .errors import ConfigurationError
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
@@ -169,7 +168,7 @@ def _flaw_of_key(key: str) -> str | None:
 
 def _flaw_of_spelling(value: str) -> str | None:
     """What a careless copy or a `.env` file leaves around a value."""
-    if value.endswith(("\n", "\r")) or "\n" in value or "\r" in value:
+    if "\n" in value or "\r" in value:
         return "holds a line break: it was probably read from a file without stripping it"
     if value != value.strip():
         return "has white space around it: remove it"
@@ -245,8 +244,10 @@ def check_base_url(url: object, source: str, *, allow_insecure_http: bool) -> st
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"{source} is not a URL: {error}.") from None
+    except ValueError:  # whose text may quote a password
+        raise ConfigurationError(
+            f"{source} is not a URL: its host or its port cannot be read."
+        ) from None
     if parts.scheme not in {"http", "https"} or not host:
         raise ConfigurationError(
             f"{source} must begin with https:// and name a host, such as {DEFAULT_BASE_URL}."
@@ -309,8 +310,11 @@ def flaw_of_timeout(timeout: object) -> str | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         return f"must be seconds or None, not {type(timeout).__name__}"
-    if not (math.isfinite(timeout) and timeout > 0):
-        return f"must be more than 0 seconds and finite (None: no limit), got {timeout!r}"
+    if not 0 < timeout <= MAX_SECONDS:
+        return (
+            f"must be more than 0 seconds and finite (at most {MAX_SECONDS:,}; None: no limit), "
+            f"got {shown(timeout)}"
+        )
     return None
 
 

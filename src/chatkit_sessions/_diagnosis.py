@@ -136,13 +136,20 @@ _OTHER_HINTS: Final[dict[type[APIStatusError], str]] = {
     InternalServerError: _SERVER,
 }
 
+# Of a message, so that no expression takes long; the API's are shorter by far.
+_MAX_READ: Final = 1000
+
 _BETA_MESSAGE = re.compile(r"must provide the '?OpenAI-Beta'? header", re.IGNORECASE)
 _ROUTE_MESSAGE = re.compile(r"^Invalid (URL|method for URL)\b", re.IGNORECASE)
 # The first of the two words names what is missing; the other may be part of its id.
 _NOT_FOUND_MESSAGE = re.compile(r"\b(workflow|session)\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
+# "session", perhaps its id (quoted, or with a digit or an underscore in it), and that it has ended:
+# nothing else of a session's that can expire, such as a cookie, may stand between.
 _ENDED_MESSAGE = re.compile(
-    r"\bsession\b.*\b(?:already|is|was|has|been)\s+(?:already\s+|been\s+)*(cancell?ed|expired)\b",
-    re.IGNORECASE | re.DOTALL,
+    r"\bsession(?:\s+with\s+id)?"
+    r"(?:\s+(?:[\"'`\u2018\u201c][^\s\"'`\u2019\u201d]+[\"'`\u2019\u201d]|[^\s_\d]*[_\d]\S*))?:?(?:\s+it)?"
+    r"(?:\s+(?:already|is|was|has|been))+\s+(cancell?ed|expired)\b",
+    re.IGNORECASE,
 )
 # Not 401 and 403: there an expired session is a gateway's login.
 _ENDED_STATUSES = frozenset({400, 404, 409, 410, 422})
@@ -177,7 +184,7 @@ def says_session_ended(status_code: int, detail: ChatKitErrorDetail | None) -> s
     """`cancelled` or `expired` where a cancel is refused because the session has ended already."""
     if detail is None or status_code not in _ENDED_STATUSES:
         return None
-    found = _ENDED_MESSAGE.search(detail.message)
+    found = _ENDED_MESSAGE.search(detail.message[:_MAX_READ])
     if found is None:
         return None
     return "expired" if found[1].lower() == "expired" else "cancelled"
@@ -214,7 +221,7 @@ def _case(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
 
 
 def _missing(message: str) -> Diagnosis:
-    found = _NOT_FOUND_MESSAGE.search(message)
+    found = _NOT_FOUND_MESSAGE.search(message[:_MAX_READ])
     if found is None:
         return Diagnosis(NotFoundError, _NOT_FOUND)
     if found[1].lower() == "session":

@@ -1,4 +1,4 @@
-"""What this library asks of an HTTP client, and the httpx clients it makes when it gets none."""
+"""What this library asks of an HTTP client, whoever made it, and what it tells of its failures."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -6,18 +6,26 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from ._body import Body
 from ._config import is_loopback
-from ._protocol import Answer, Request, max_body
+from ._protocol import Answer, Request
 from ._redaction import redact
 from .errors import APIConnectionError, APITimeoutError, ConfigurationError
 
 Timeouts: TypeAlias = tuple[float | None, float | None, float | None, float | None]
 """Seconds to connect, to read, to write and to wait for a free connection."""
 
-_CONNECT_TIMEOUT: Final = 5.0
+SocketOption: TypeAlias = (
+    tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+)
+"""What httpcore passes on to `setsockopt`."""
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds that connecting takes at the most, each time."""
 
 TRANSPORT_ERRORS: Final = httpx.TransportError
 """What an HTTP client raises where no answer came, or it broke off."""
@@ -30,17 +38,21 @@ class HTTPResponse(Protocol):
     def status_code(self) -> int: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def is_stream_consumed(self) -> bool: ...
 
 
 class SyncHTTPResponse(HTTPResponse, Protocol):
     """An answer whose body has not been read."""
 
+    def iter_raw(self) -> Iterator[bytes]: ...
     def iter_bytes(self) -> Iterator[bytes]: ...
 
 
 class AsyncHTTPResponse(HTTPResponse, Protocol):
     """An answer whose body has not been read."""
 
+    def aiter_raw(self) -> AsyncIterator[bytes]: ...
     def aiter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
@@ -78,6 +90,32 @@ class AsyncHTTPClient(Protocol):
     ) -> AbstractAsyncContextManager[AsyncHTTPResponse]: ...
 
     async def aclose(self) -> None: ...
+
+
+class TimeLeft(float):
+    """The seconds left at one moment, which can tell them again at a later one.
+
+    It passes through HTTP clients as the number it is; our own connections ask it before each wait,
+    so that an answer of which a byte comes now and then ends with the call's deadline all the same.
+    """
+
+    __slots__ = ("deadline",)
+
+    deadline: "Deadline"
+
+    @classmethod
+    def of(cls, deadline: "Deadline") -> "TimeLeft | None":
+        """The time that the deadline leaves; None for no limit."""
+        seconds = deadline.remaining()
+        if seconds is None:
+            return None
+        left = cls(seconds)
+        left.deadline = deadline
+        return left
+
+    def now(self) -> float:
+        """The seconds left by now, 0 or more."""
+        return self.deadline.remaining() or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,55 +159,29 @@ class Deadline:
 
     def timeouts(self) -> Timeouts:
         """The same as an HTTP client takes it."""
-        remaining = self.remaining()
-        connect = _CONNECT_TIMEOUT if remaining is None else min(_CONNECT_TIMEOUT, remaining)
-        return (connect, remaining, remaining, remaining)
-
-
-class Body:
-    """An answer's body while it is being read, up to what its status is worth."""
-
-    def __init__(self, response: HTTPResponse) -> None:
-        self._status_code = response.status_code
-        self._headers = {name.lower(): value for name, value in response.headers.items()}
-        self._limit = max_body(response.status_code)
-        self._chunks = bytearray()
-
-    def add(self, chunk: bytes) -> bool:
-        """Take a chunk; return whether there is room for more."""
-        self._chunks += chunk
-        return len(self._chunks) <= self._limit
-
-    def answer(self, flaw: str | None = None) -> Answer:
-        """What has been read; `flaw` tells why it is not the whole body."""
-        if len(self._chunks) > self._limit:
-            flaw = f"it is longer than {self._limit:,} bytes"
-        return Answer(self._status_code, self._headers, bytes(self._chunks[: self._limit]), flaw)
+        left = TimeLeft.of(self)
+        return (TimeLeft.of(self.at_most(CONNECT_TIMEOUT)), left, left, left)
 
 
 def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer:
     """Read an answer's body within its bound and the deadline."""
-    body = Body(response)
-    try:
-        for chunk in response.iter_bytes():
-            if not body.add(chunk):
-                break
-            deadline.check()
-    except httpx.DecodingError:
-        return body.answer("its compression is broken")
+    decoded = response.is_stream_consumed
+    body = Body(response.status_code, response.headers, decoded=decoded)
+    for chunk in response.iter_bytes() if decoded else response.iter_raw():
+        if not body.add(chunk):
+            break
+        deadline.check()
     return body.answer()
 
 
 async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer:
     """Read an answer's body within its bound and the deadline."""
-    body = Body(response)
-    try:
-        async for chunk in response.aiter_bytes():
-            if not body.add(chunk):
-                break
-            deadline.check()
-    except httpx.DecodingError:
-        return body.answer("its compression is broken")
+    decoded = response.is_stream_consumed
+    body = Body(response.status_code, response.headers, decoded=decoded)
+    async for chunk in response.aiter_bytes() if decoded else response.aiter_raw():
+        if not body.add(chunk):
+            break
+        deadline.check()
     return body.answer()
 
 
@@ -199,39 +211,38 @@ def connection_error(error: httpx.TransportError, request: Request) -> APIConnec
     return mine
 
 
-def sync_client(base_url: str) -> httpx.Client:
-    """Make the client that ours uses when the user supplies none."""
-    return httpx.Client(limits=_LIMITS, cookies=_no_cookies(), trust_env=_may_use_a_proxy(base_url))
-
-
-def async_client_factory(base_url: str) -> Callable[[], httpx.AsyncClient]:
-    """Return what makes such clients, one for each event loop, over one TLS context."""
-    tls = httpx.create_ssl_context()
-
-    def make() -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            verify=tls,
-            limits=_LIMITS,
-            cookies=_no_cookies(),
-            trust_env=_may_use_a_proxy(base_url),
-        )
-
-    return make
-
-
 # As many connections as there are calls: waiting for one would only turn into a timeout.
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
 
-def _no_cookies() -> CookieJar:
+def no_cookies() -> CookieJar:
     """A jar that keeps nothing: what one user's answer sets must not travel with another's call."""
     return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
 
 
-def _may_use_a_proxy(base_url: str) -> bool:
-    """Plain http goes to this machine; a proxy would carry the key off it."""
+def proxy_for(base_url: str) -> httpx.Proxy | None:
+    """The proxy that the environment names for a URL, by the usual variables.
+
+    Plain http goes to this machine and through no proxy, which would carry the key off it.
+
+    Raises:
+        ConfigurationError: The proxy's URL cannot be used.
+    """
     parts = urlsplit(base_url)
-    return not (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    url = proxies.get(parts.scheme) or proxies.get("all")
+    if not url or proxy_bypass(parts.netloc):
+        return None
+    try:
+        return httpx.Proxy(url if "://" in url else f"http://{url}")
+    except (httpx.InvalidURL, ValueError):
+        pass
+    raise ConfigurationError(
+        f"The proxy that the environment names for {parts.scheme} cannot be used: check "
+        f"{parts.scheme.upper()}_PROXY and ALL_PROXY."
+    )
 
 
 def check_url(base_url: str) -> None:

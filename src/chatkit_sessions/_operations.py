@@ -17,9 +17,10 @@ from pydantic import JsonValue, SecretStr, ValidationError
 
 from ._config import flaw_of_id, flaw_of_timeout
 from ._diagnosis import says_session_ended
-from ._redaction import MaskedBytes, is_masked, redact
+from ._redaction import MaskedBytes, is_masked, mask, redact, shown, with_article
 from .errors import InvalidRequestError
 from .models import (
+    FIELD_NAMES,
     CancelledSession,
     ChatKitErrorDetail,
     ChatKitSessionInfo,
@@ -30,6 +31,7 @@ from .models import (
 )
 
 T_co = TypeVar("T_co", covariant=True)
+AnswerT = TypeVar("AnswerT", ChatKitSessionInfo, CancelledSession)
 
 MAX_EXPIRES_AFTER: Final = 600
 MAX_STATE_VARIABLES: Final = 64
@@ -43,6 +45,7 @@ _MAX_INTEGER: Final = 2**63 - 1
 _MAX_SESSION_ID_LENGTH: Final = 256
 
 _MAX_FLAWS_TOLD: Final = 3
+_NO_SESSION_IDS: Final = frozenset({".", "..", "refresh"})
 _NOT_IN_A_SESSION_ID: Final = re.compile(r"[\s/\\?#%;]")
 _SESSIONS: Final = "/chatkit/sessions"
 
@@ -56,7 +59,9 @@ class Operation(Generic[T_co]):
     """Below the base URL, escaped."""
     body: MaskedBytes | None
     read: Callable[[dict[str, JsonValue]], T_co]
-    """Makes the result of a success answer's JSON object; raises pydantic's ValidationError."""
+    """Makes the result of a success answer's JSON object.
+
+    Raises pydantic's ValidationError or UnacceptableAnswerError."""
     read_refusal: Callable[[int, ChatKitErrorDetail | None], T_co | None] = lambda _, __: None
     """Makes a result of an error answer that is as good as success; None where it is an error."""
     secrets: tuple[SecretStr, ...] = field(default=(), repr=False)
@@ -123,22 +128,21 @@ def _judge_refreshed(
     try:
         session = ChatKitSessionResponse.model_validate(answer)
     except ValidationError as error:
-        session_id = answer.get("id")
-        flaw = _flaw_of_session_id(session_id)
-        return RejectedSession(
-            id=session_id if isinstance(session_id, str) and flaw is None else None,
-            reason=describe_validation_error(error, (presented,)),
-        )
-    if session.client_secret == presented:
-        reason = "it holds the secret that was presented"
-    elif session.user != user:
-        reason = "it does not name the same user"
-    elif session.workflow is None or session.workflow.id != workflow_id:
-        reason = "it does not name the same workflow"
+        reason = describe_validation_error(error)
     else:
-        return session
+        if session.client_secret == presented:
+            reason = "it holds the secret that was presented"
+        elif session.user != user:
+            reason = "it does not name the same user"
+        elif session.workflow is None or session.workflow.id != workflow_id:
+            reason = "it does not name the same workflow"
+        else:
+            return session
+    session_id = answer.get("id")
+    if not isinstance(session_id, str) or _flaw_of_session_id(session_id) is not None:
+        return RejectedSession(None, reason)
     return RejectedSession(
-        id=session.id if _flaw_of_session_id(session.id) is None else None, reason=reason
+        session_id if mask(session_id, [presented]) == session_id else None, reason
     )
 
 
@@ -146,7 +150,8 @@ def get(session_id: str) -> Operation[ChatKitSessionInfo]:
     """`GET /chatkit/sessions/{session_id}`: offered by some ChatKit-compatible servers."""
 
     def read(answer: dict[str, JsonValue]) -> ChatKitSessionInfo:
-        return ChatKitSessionInfo.model_validate({**answer, "source": "api"})
+        info = ChatKitSessionInfo.model_validate({**answer, "source": "api"})
+        return _about(session_id, info)
 
     return Operation("GET", _session_path(session_id), None, read)
 
@@ -160,17 +165,34 @@ def cancel(session_id: str) -> Operation[CancelledSession]:
         ended = says_session_ended(status_code, detail)
         return CancelledSession(id=session_id, status=ended) if ended else None
 
+    def read(answer: dict[str, JsonValue]) -> CancelledSession:
+        return _about(session_id, CancelledSession.model_validate(answer))
+
     path = f"{_session_path(session_id)}/cancel"
-    return Operation("POST", path, None, CancelledSession.model_validate, read_refusal)
+    return Operation("POST", path, None, read, read_refusal)
 
 
-def describe_validation_error(error: ValidationError, secrets: tuple[SecretStr, ...] = ()) -> str:
-    """Tell where a body fails and how, without a single value of it."""
+class UnacceptableAnswerError(ValueError):
+    """Why a well-formed answer is none to what was asked. Holds nothing of the answer."""
+
+
+def _about(session_id: str, answer: AnswerT) -> AnswerT:
+    if answer.id != session_id:
+        raise UnacceptableAnswerError("it is about another session")
+    return answer
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """Tell where a body fails and how, without a value or a name that is the body's own."""
     flaws = [
-        f"`{'.'.join(str(step) for step in flaw['loc'])}` {flaw['msg']} ({flaw['type']})"
+        f"`{'.'.join(_step(step) for step in flaw['loc'])}` {flaw['msg']} ({flaw['type']})"
         for flaw in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-    return redact("; ".join(flaws[:_MAX_FLAWS_TOLD]), secrets)
+    return "; ".join(flaws[:_MAX_FLAWS_TOLD])
+
+
+def _step(step: int | str) -> str:
+    return str(step) if isinstance(step, int) or step in FIELD_NAMES else "…"
 
 
 def check_user(user: object) -> str:
@@ -184,7 +206,7 @@ def check_user(user: object) -> str:
     elif isinstance(user, int) and not isinstance(user, bool):
         given = f"the integer {shown(user)}: pass `str(user)`"
     else:
-        given = f"{_article(type(user).__name__)}: pass its id as a string"
+        given = f"{with_article(type(user).__name__)}: pass its id as a string"
     raise _refusal("user", "must be a string that identifies your end user", given)
 
 
@@ -193,7 +215,7 @@ def check_workflow_id(workflow_id: object) -> str:
     flaw = flaw_of_id(workflow_id)
     if flaw is not None:
         raise InvalidRequestError(f"`workflow_id` {flaw}, got {shown(workflow_id)}.")
-    return _unicode(str(workflow_id), "workflow_id")
+    return str(workflow_id)
 
 
 def check_client_secret(client_secret: object) -> SecretStr:
@@ -202,7 +224,7 @@ def check_client_secret(client_secret: object) -> SecretStr:
     if not isinstance(secret, SecretStr):
         raise InvalidRequestError(
             "`client_secret` must be the session's current secret as a string or a SecretStr, "
-            f"got {_article(type(secret).__name__)}."
+            f"got {with_article(type(secret).__name__)}."
         )
     flaw = _flaw_of_secret(secret.get_secret_value())
     if flaw is not None:
@@ -241,8 +263,11 @@ def _flaw_of_session_id(session_id: object) -> str | None:
         return f"must have 1 to {_MAX_SESSION_ID_LENGTH} characters"
     if redact(session_id) != session_id:
         return "is a secret or an API key, which must not stand in a URL: pass `session.id`"
-    if session_id in {".", ".."} or _NOT_IN_A_SESSION_ID.search(session_id):
-        return "must not hold white space, `/`, `\\`, `?`, `#`, `%` or `;`, nor consist of dots"
+    if session_id in _NO_SESSION_IDS or _NOT_IN_A_SESSION_ID.search(session_id):
+        return (
+            "must not hold white space, `/`, `\\`, `?`, `#`, `%` or `;`, nor consist of dots or be "
+            "`refresh`, which lead to other routes"
+        )
     return None if session_id.isprintable() else "must not hold unprintable characters"
 
 
@@ -258,7 +283,7 @@ def _workflow(workflow_id: str, options: SessionOptions) -> dict[str, JsonValue]
             raise _refusal(
                 "workflow_version", "must name a version", "'latest': leave it out to get that"
             )
-        workflow["version"] = _unicode(version, "workflow_version")
+        workflow["version"] = version
     if options["state_variables"] is not None:
         workflow["state_variables"] = _state_variables(options["state_variables"])
     if options["tracing"] is not None:
@@ -271,7 +296,7 @@ def _state_variables(variables: object) -> dict[str, JsonValue]:
         raise _refusal(
             "state_variables",
             "must be a mapping of names to values",
-            _article(type(variables).__name__),
+            with_article(type(variables).__name__),
         )
     if len(variables) > MAX_STATE_VARIABLES:
         raise _refusal(
@@ -296,7 +321,7 @@ def _state_value(argument: str, value: object) -> JsonValue:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
-        if abs(value) > _MAX_INTEGER:
+        if not -_MAX_INTEGER - 1 <= value <= _MAX_INTEGER:
             raise _refusal(argument, "must fit 64 bits", "a larger integer")
         return int(value)
     if isinstance(value, float):
@@ -305,7 +330,7 @@ def _state_value(argument: str, value: object) -> JsonValue:
         return float(value)
     if not isinstance(value, str):
         bound = "must be a string, an integer, a number or a boolean"
-        raise _refusal(argument, bound, _article(type(value).__name__))
+        raise _refusal(argument, bound, with_article(type(value).__name__))
     if len(value) > MAX_STATE_VALUE_LENGTH:
         bound = f"must have at most {MAX_STATE_VALUE_LENGTH:,} characters"
         raise _refusal(argument, bound, f"{len(value):,}")
@@ -391,29 +416,6 @@ def _is_unicode(text: str) -> bool:
 
 def _refusal(argument: str, bound: str, given: str) -> InvalidRequestError:
     return InvalidRequestError(f"`{argument}` {bound}, got {given}.")
-
-
-def shown(value: object, most: int = 60) -> str:
-    """The value given, short enough for a message and without secrets."""
-    if not isinstance(value, str | int | float | None):
-        return _article(type(value).__name__)
-    if isinstance(value, str):
-        # ascii(), because a message has to survive every log's encoding.
-        text = ascii(redact(value[: 2 * most]))
-        return (
-            text
-            if len(text) <= most and len(value) <= most
-            else f"{text[:most]}… ({len(value):,} characters)"
-        )
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with more digits than Python prints
-        return "an integer of very many digits"
-    return text if len(text) <= most else f"{text[:most]}…"
-
-
-def _article(type_name: str) -> str:
-    return f"{'an' if type_name[0].lower() in 'aeiou' else 'a'} {type_name}"
 
 
 def _encode(body: JsonValue) -> MaskedBytes:

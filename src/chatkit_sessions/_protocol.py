@@ -1,17 +1,19 @@
 """Operation → request; status, headers and body → the result or a typed error. No socket here."""
 
 import json
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final, TypeVar, cast
+from urllib.parse import urlsplit
 
 from pydantic import JsonValue, SecretStr, ValidationError
 
 from ._config import Config
 from ._diagnosis import diagnose
-from ._operations import Operation, describe_validation_error
+from ._operations import Operation, UnacceptableAnswerError, describe_validation_error
 from ._redaction import MaskedBytes, MaskedHeaders, redact, redact_json
 from ._retry import parse_retry_after, parse_should_retry
 from ._version import __version__
@@ -28,6 +30,8 @@ MAX_ERROR_BODY: Final = 64 * 1024
 
 _MAX_QUOTED: Final = 500
 _MAX_DEPTH: Final = 64
+_MAX_SECRET: Final = 1024
+_CHARACTERS_OF_SECRETS: Final = string.ascii_letters + string.digits + "_-.+/=*%\\~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def read_answer(
 
 def _read_success(operation: Operation[T], answer: Answer, secrets: tuple[SecretStr, ...]) -> T:
     named = request_id(answer.headers, secrets)
-    result = _parse_success(operation, answer, secrets, named)
+    result = _parse_success(operation, answer, named)
     if not isinstance(result, _Flaw):
         return result
     content_type = _quotable(answer.headers.get("content-type"), secrets)
@@ -150,9 +154,7 @@ class _Flaw:
     reason: str
 
 
-def _parse_success(
-    operation: Operation[T], answer: Answer, secrets: tuple[SecretStr, ...], named: str | None
-) -> T | _Flaw:
+def _parse_success(operation: Operation[T], answer: Answer, named: str | None) -> T | _Flaw:
     """Raises nothing: an error's traceback would hold this frame, and with it the new secret."""
     try:
         document = _decode(answer)
@@ -160,8 +162,8 @@ def _parse_success(
             return _Flaw("it is JSON but not an object")
         return operation.read({**document, "request_id": named})
     except ValidationError as error:
-        return _Flaw(describe_validation_error(error, secrets))
-    except _Unreadable as error:
+        return _Flaw(describe_validation_error(error))
+    except (_Unreadable, UnacceptableAnswerError) as error:
         return _Flaw(str(error))
 
 
@@ -215,8 +217,13 @@ def _read_error_body(
     try:
         document = _decode(answer)
     except _Unreadable:
-        return None, redact(answer.body.decode(errors="replace"), secrets) or None
-    body = redact_json(document, secrets)
+        text = answer.body.decode(errors="replace")
+        if answer.flaw is not None:
+            # Where it was cut off, half of a secret may stand that nothing recognises.
+            whole_words = len(text.rstrip(_CHARACTERS_OF_SECRETS))
+            text = text[: max(whole_words, len(text) - _MAX_SECRET)]
+        return None, redact(text, secrets) or None
+    body = cast("JsonValue", redact_json(document, secrets))
     try:
         return ChatKitErrorResponse.model_validate(body).error, body
     except ValidationError:
@@ -234,7 +241,7 @@ def _status_error(
 ) -> APIStatusError:
     diagnosis = diagnose(answer.status_code, detail, host=host)
     return diagnosis.error_type(
-        (detail and _quotable(detail.message, secrets)) or _describe(answer, secrets),
+        _message(answer, detail, secrets),
         status_code=answer.status_code,
         error=detail,
         body=body,
@@ -245,15 +252,29 @@ def _status_error(
     )
 
 
-def _describe(answer: Answer, secrets: tuple[SecretStr, ...]) -> str:
-    """Tell of an answer without the API's envelope what can be told without quoting it."""
-    location = answer.headers.get("location")
-    if location:
-        # Not its query or fragment: a redirect likes to carry what it was given.
-        target = location.split("?", 1)[0].split("#", 1)[0]
-        return f"A redirect to {_quotable(target, secrets)}"
+def _message(
+    answer: Answer, detail: ChatKitErrorDetail | None, secrets: tuple[SecretStr, ...]
+) -> str:
+    """What happened, in the API's words or, without its envelope, in ours and unquoted."""
+    if detail is not None:
+        return _quotable(detail.message, secrets) or "The API gives no message"
+    if HTTPStatus.MULTIPLE_CHOICES <= answer.status_code < HTTPStatus.BAD_REQUEST:
+        target = _redirect_target(answer.headers.get("location", ""))
+        return f"A redirect to {_quotable(target, secrets) or 'nowhere that can be told'}"
     content_type = _quotable(answer.headers.get("content-type"), secrets)
     return f"An answer without the API's error envelope ({content_type or 'no content type'})"
+
+
+def _redirect_target(location: str) -> str:
+    """Without credentials, query and fragment: a redirect likes to carry what it was given."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    if not host and "@" in parts.path:
+        return ""
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def _quotable(text: str | None, secrets: tuple[SecretStr, ...]) -> str | None:

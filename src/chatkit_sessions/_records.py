@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+from ._per_process import PerProcess
+
 KEPT_AFTER_EXPIRY: Final = timedelta(hours=24)
 
 
@@ -51,15 +53,17 @@ class MemoryRecords:
     """
 
     def __init__(self, max_records: int = 10_000) -> None:
+        if max_records < 1:
+            raise ValueError(f"max_records must be 1 or more, got {max_records}")
         self._max_records = max_records
         self._records: OrderedDict[tuple[str, str], SessionRecord] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
         # No record expires before this moment, so that a full book is not searched in vain.
         self._next_expiry: datetime | None = None
 
     def get(self, scope: str, session_id: str, *, now: datetime) -> SessionRecord | None:
         """Return the record, None where there is none or it is too old."""
-        with self._lock:
+        with self._lock.get():
             record = self._records.get((scope, session_id))
             if record is not None and now >= record.expires_at + KEPT_AFTER_EXPIRY:
                 del self._records[scope, session_id]
@@ -68,7 +72,7 @@ class MemoryRecords:
 
     def put(self, scope: str, record: SessionRecord, *, now: datetime) -> None:
         """Keep the record in place of an earlier one of the same session."""
-        with self._lock:
+        with self._lock.get():
             self._records.pop((scope, record.id), None)
             if len(self._records) >= self._max_records:
                 self._make_room(now)
@@ -78,7 +82,7 @@ class MemoryRecords:
 
     def delete(self, scope: str, session_id: str) -> None:
         """Forget the record, if there is one."""
-        with self._lock:
+        with self._lock.get():
             self._records.pop((scope, session_id), None)
 
     def _make_room(self, now: datetime) -> None:

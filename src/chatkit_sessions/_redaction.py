@@ -2,43 +2,71 @@
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Final
-from urllib.parse import quote
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+from urllib.parse import quote, quote_plus
 
-from pydantic import JsonValue, SecretStr
+from pydantic import SecretStr
 
 MASK: Final = "**********"
 
 # API keys begin with `sk-`, client secrets with `ek_`; the API's own half-masked form of a key
-# (`sk-ab****wxyz`) still tells eight of its characters.
-_SHAPED_LIKE_A_SECRET = re.compile(r"(?<![A-Za-z0-9])(sk-|ek_)[A-Za-z0-9_*.\-]*[A-Za-z0-9_*\-]")
+# (`sk-ab****wxyz`) still tells eight of its characters. An escape may stand before either.
+_SHAPED_LIKE_A_SECRET = re.compile(
+    r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9A-Fa-f]{4}))"
+    r"(sk-|ek_)[A-Za-z0-9_*.\-]*[A-Za-z0-9_*\-]"
+)
 _NAMED_LIKE_A_SECRET = re.compile(r"secret|token|key", re.IGNORECASE)
+_PERCENT_ESCAPE = re.compile(r"%[0-9A-F]{2}")
+_MAX_SHOWN: Final = 60
 
 
 def redact(text: str, secrets: Iterable[SecretStr] = ()) -> str:
     """Return `text` without the given secrets and without anything shaped like one."""
-    for secret in secrets:
-        for spelling in _spellings(secret.get_secret_value()):
-            text = text.replace(spelling, MASK)
-    return _SHAPED_LIKE_A_SECRET.sub(r"\1***", text)
+    return _SHAPED_LIKE_A_SECRET.sub(r"\1***", mask(text, secrets))
 
 
-def redact_json(value: JsonValue, secrets: Iterable[SecretStr] = ()) -> JsonValue:
-    """Return a copy of `value` with every string redacted and every secret-like name masked."""
-    secrets = tuple(secrets)
+def mask(text: str, secrets: Iterable[SecretStr]) -> str:
+    """Return `text` without the given secrets, in whichever way they are written there."""
+    spellings = {
+        spelling for secret in secrets for spelling in _spellings(secret.get_secret_value())
+    }
+    # The longest first: one may be the beginning of another.
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, MASK)
+    return text
+
+
+def redact_json(value: object, secrets: Iterable[SecretStr] = ()) -> object:
+    """Return a copy of JSON with every string redacted and every secret-like name masked."""
+    known = tuple(secrets)
+    return _rewrite(value, lambda text: redact(text, known), names_a_secret)
+
+
+def mask_json(value: object, secrets: Iterable[SecretStr]) -> object:
+    """Return a copy of JSON without the given secrets."""
+    known = tuple(secrets)
+    return _rewrite(value, lambda text: mask(text, known), lambda _: False)
+
+
+def _rewrite(
+    value: object, rewrite: Callable[[str], str], is_hidden: Callable[[str], bool]
+) -> object:
     if isinstance(value, str):
-        return redact(value, secrets)
+        return rewrite(value)
     if isinstance(value, list):
-        return [redact_json(item, secrets) for item in value]
-    if isinstance(value, dict):
-        return {
-            redact(name, secrets): (
-                MASK if item is not None and names_a_secret(name) else redact_json(item, secrets)
-            )
-            for name, item in value.items()
-        }
-    return value
+        return [_rewrite(item, rewrite, is_hidden) for item in cast("list[object]", value)]
+    if not isinstance(value, dict):
+        return value
+    rewritten: dict[object, object] = {}
+    for name, item in cast("dict[object, object]", value).items():
+        if not isinstance(name, str):
+            rewritten[name] = _rewrite(item, rewrite, is_hidden)
+        elif item is not None and is_hidden(name):
+            rewritten[rewrite(name)] = MASK
+        else:
+            rewritten[rewrite(name)] = _rewrite(item, rewrite, is_hidden)
+    return rewritten
 
 
 def names_a_secret(name: str) -> bool:
@@ -49,6 +77,28 @@ def names_a_secret(name: str) -> bool:
 def is_masked(secret: str) -> bool:
     """Whether this is what a mask leaves behind, such as a dump that was read back."""
     return secret != "" and set(secret) == {"*"}
+
+
+def shown(value: object) -> str:
+    """A value that somebody passed, short enough for a message and without secrets."""
+    if isinstance(value, str):
+        # ascii(), because a message has to survive every log's encoding.
+        text = ascii(redact(value[: 2 * _MAX_SHOWN]))
+        if len(text) <= _MAX_SHOWN and len(value) <= _MAX_SHOWN:
+            return text
+        return f"{text[:_MAX_SHOWN]}… ({len(value):,} characters)"
+    if not isinstance(value, int | float | None):
+        return with_article(type(value).__name__)
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of very many digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def with_article(noun: str) -> str:
+    """`a str`, `an object`."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 class MaskedBytes(bytes):
@@ -71,9 +121,19 @@ class MaskedHeaders(dict[str, str]):
         return f"<headers {', '.join(self)}>"
 
 
-def _spellings(secret: str) -> list[str]:
-    """How a secret may stand in a text: as it is, inside JSON, inside a URL. Longest first."""
+def _spellings(secret: str) -> set[str]:
+    """How a secret may stand in a text: as it is, inside JSON, inside a URL or a form."""
     if not secret:
-        return []
-    forms = {secret, json.dumps(secret)[1:-1], quote(secret, safe="", errors="replace")}
-    return sorted(forms, key=len, reverse=True)
+        return set()
+    in_json = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    in_url = {
+        quote(secret, safe="", errors="replace"),
+        quote(secret, errors="replace"),
+        quote_plus(secret, errors="replace"),
+    }
+    return (
+        in_json
+        | {spelling.replace("/", "\\/") for spelling in in_json}
+        | in_url
+        | {_PERCENT_ESCAPE.sub(lambda escape: escape[0].lower(), url) for url in in_url}
+    )

@@ -12,6 +12,11 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
+from ._redaction import shown
+
+MAX_SECONDS: Final = 1_000_000
+"""More than any wait that makes sense, less than what a platform's timers refuse."""
+
 _RETRIED_STATUSES: Final = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 )
@@ -62,14 +67,15 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not _is_int(self.max_retries) or self.max_retries < 0:
             raise ValueError(
-                f"`max_retries` must be a whole number, 0 or more, got {self.max_retries!r}"
+                f"`max_retries` must be a whole number, 0 or more, got {shown(self.max_retries)}"
             )
         for name in ("initial_delay", "max_delay", "jitter", "max_retry_after"):
             value: object = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"`{name}` must be a number, got {value!r}")  # noqa: TRY004 -- one error for every bad value
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`{name}` must be finite and 0 or more, got {value!r}")
+                raise ValueError(f"`{name}` must be a number, got {shown(value)}")  # noqa: TRY004 -- one error for every bad value
+            if not 0 <= value <= MAX_SECONDS:
+                bound = f"must be finite and 0 or more (at most {MAX_SECONDS:,})"
+                raise ValueError(f"`{name}` {bound}, got {shown(value)}")
         if not 0 < self.initial_delay <= self.max_delay:
             raise ValueError(
                 "`initial_delay` must be more than 0 and at most `max_delay`, "
@@ -113,6 +119,8 @@ class RetryPolicy:
 def _is_worth_repeating(failure: Failure) -> bool:
     if failure.status_code is None:
         return True
+    if failure.status_code < HTTPStatus.BAD_REQUEST:
+        return False
     if failure.should_retry is not None:
         return failure.should_retry
     return (

@@ -26,11 +26,12 @@ from ._http import (
     check_sync_client,
     connection_error,
     read_body,
-    sync_client,
 )
 from ._operations import Operation, RejectedSession, SessionOptions
+from ._per_process import PerProcess
 from ._protocol import Answer, Request
 from ._retry import RetryPolicy
+from ._sync_transport import client_factory
 from .errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -103,8 +104,9 @@ class ChatKitClient(BaseClient[KeySource]):
         super().__init__(config, clock)
         if http_client is not None:
             check_sync_client(http_client)
-        self._http: SyncHTTPClient = http_client or sync_client(config.base_url)
-        self._owns_http = http_client is None
+        self._http: SyncHTTPClient | PerProcess[SyncHTTPClient] = http_client or PerProcess(
+            client_factory(config.base_url)
+        )
         self._sleep: Callable[[float], None] = time.sleep
 
     def __enter__(self) -> Self:
@@ -124,8 +126,10 @@ class ChatKitClient(BaseClient[KeySource]):
 
         A client from `with_options` closes only itself, and an `http_client` of yours stays open.
         """
-        if self._lifetime.end() and self._owns_http:
-            self._http.close()
+        if self._lifetime.end() and isinstance(self._http, PerProcess):
+            owned = self._http.pop()
+            if owned is not None:
+                owned.close()
 
     def with_options(
         self,
@@ -420,8 +424,9 @@ class ChatKitClient(BaseClient[KeySource]):
         return source if isinstance(source, SecretStr) else as_secret(refuse_awaitable(source()))
 
     def _send(self, request: Request, deadline: Deadline) -> Answer:
+        http = self._http.get() if isinstance(self._http, PerProcess) else self._http
         try:
-            with self._http.stream(
+            with http.stream(
                 request.method,
                 request.url,
                 content=request.body,

@@ -7,7 +7,6 @@ does not know is kept as it is: a server that learns something new must not brea
 
 import builtins
 import math
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeAlias, cast
@@ -17,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
     SecretStr,
     SerializerFunctionWrapHandler,
     field_serializer,
@@ -26,12 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from ._redaction import MASK, is_masked, names_a_secret, redact_json
+# Not typing's: pydantic, and so FastAPI, takes only this one as a response type on Python 3.11.
+from typing_extensions import TypedDict
 
-if sys.version_info >= (3, 12):
-    from typing import TypedDict
-else:  # pydantic, and so FastAPI, takes only this one as a response type before Python 3.12
-    from typing_extensions import TypedDict
+from ._redaction import MASK, is_masked, mask_json, names_a_secret, redact_json
 
 StateVariable: TypeAlias = str | int | float | bool
 
@@ -80,12 +76,10 @@ class _Model(BaseModel):
     def _mask_secrets(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Unknown fields may hold anything: mask what is named or shaped like a secret."""
         dumped: dict[str, object] = dump(self)
-        secrets = [value for _, value in self if isinstance(value, SecretStr)]
         for name in self.model_extra or {}:
             if name in dumped:
                 hidden = dumped[name] is not None and names_a_secret(name)
-                value = cast("JsonValue", dumped[name])  # it came from JSON
-                dumped[name] = MASK if hidden else redact_json(value, secrets)
+                dumped[name] = MASK if hidden else redact_json(dumped[name])
         return dumped
 
 
@@ -254,6 +248,12 @@ class ChatKitSessionResponse(_Session):
             raise ValueError("is masked: it was read from a dump, not from the API")
         return secret
 
+    @model_serializer(mode="wrap")
+    def _mask_the_secret(self, dump: SerializerFunctionWrapHandler) -> dict[str, builtins.object]:
+        """A server may repeat the secret anywhere, in nested and in known fields too."""
+        dumped = self._mask_secrets(dump)
+        return {name: mask_json(value, [self.client_secret]) for name, value in dumped.items()}
+
     def for_browser(self) -> BrowserSession:
         """Unwrap the secret for the user's browser.
 
@@ -306,3 +306,12 @@ class CancelledSession(_Model):
         if status == "active":
             raise ValueError("must not be active after cancelling")
         return status
+
+
+def _field_names(model: type[BaseModel]) -> frozenset[str]:
+    names = frozenset(model.model_fields)
+    return names.union(*(_field_names(each) for each in model.__subclasses__()))
+
+
+FIELD_NAMES: Final = _field_names(_Model)
+"""The name of every field that this library knows; other names are a server's own."""

@@ -1,0 +1,99 @@
+"""An answer's body while it is being read: bounded, also when it comes compressed.
+
+`Accept-Encoding: identity` is sent, and what comes compressed all the same is inflated step by
+step: 64 KiB can hold 64 MiB, so that a bound on what arrives would bound nothing.
+"""
+
+import zlib
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from ._protocol import Answer, max_body
+
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+_BROKEN: Final = "its compression is broken"
+
+
+class Body:
+    """Takes an answer's chunks until there is enough.
+
+    Args:
+        status_code: The answer's status, which says how much of the body is worth reading.
+        headers: The answer's headers.
+        decoded: Whether chunks come without their content coding, as from a body that somebody has
+            read before.
+    """
+
+    def __init__(self, status_code: int, headers: Mapping[str, str], *, decoded: bool) -> None:
+        self._status_code = status_code
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._limit = max_body(status_code)
+        self._content = bytearray()
+        self._flaw: str | None = None
+        coding = "" if decoded else self._headers.get("content-encoding", "").strip().lower()
+        self._decoder = self._decoder_for(coding)
+
+    def _decoder_for(self, coding: str) -> "_Decoder":
+        if coding in {"", "identity"}:
+            return _Identity()
+        if coding in {"gzip", "x-gzip", "deflate"}:
+            return _Inflate()
+        self._flaw = "it comes in a compression that was not asked for"
+        return _Identity()
+
+    def add(self, chunk: bytes) -> bool:
+        """Take a chunk; return whether there is use for more."""
+        if self._flaw is None:
+            try:
+                # One byte more than the limit tells that there is more than the limit.
+                room = self._limit + 1 - len(self._content)
+                self._content += self._decoder.decode(chunk, room)
+            except zlib.error:
+                self._flaw = _BROKEN
+        if len(self._content) > self._limit:
+            self._flaw = f"it is longer than {self._limit:,} bytes"
+        return self._flaw is None
+
+    def answer(self) -> Answer:
+        """What has been read."""
+        flaw = self._flaw
+        if flaw is None and self._decoder.unfinished:
+            flaw = _BROKEN
+        content = bytes(self._content[: self._limit])
+        return Answer(self._status_code, self._headers, content, flaw)
+
+
+class _Decoder(Protocol):
+    @property
+    def unfinished(self) -> bool: ...
+
+    def decode(self, chunk: bytes, most: int) -> bytes: ...
+
+
+class _Identity:
+    unfinished = False
+
+    def decode(self, chunk: bytes, most: int) -> bytes:
+        return chunk[:most]
+
+
+class _Inflate:
+    """gzip, of one member or several, and deflate, which is zlib's format (RFC 9110, 8.4.1)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._begun = False
+
+    @property
+    def unfinished(self) -> bool:
+        return self._begun and not self._member.eof
+
+    def decode(self, chunk: bytes, most: int) -> bytes:
+        content = bytearray()
+        while chunk and len(content) < most:
+            if self._member.eof:
+                self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+            self._begun = True
+            content += self._member.decompress(chunk, most - len(content))
+            chunk = self._member.unused_data or self._member.unconsumed_tail
+        return bytes(content)

@@ -1,0 +1,127 @@
+"""A server on loopback that sends whatever bytes a test wants, whenever it wants."""
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from support import session_json
+
+
+@dataclass
+class RawServer:
+    """What a test sees: where it listens, and what reached it."""
+
+    url: str
+    requests: list[bytes] = field(default_factory=list[bytes])
+    connections: int = 0
+
+
+class Connection:
+    """One accepted connection, as a script uses it."""
+
+    def __init__(self, sock: socket.socket, server: RawServer, stop: threading.Event) -> None:
+        self._sock = sock
+        self._server = server
+        self.stop = stop
+
+    def receive(self) -> bool:
+        """Read one whole request; False where the client has gone."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            chunk = self._sock.recv(65536)
+            if not chunk:
+                return False
+            data += chunk
+        head, _, body = data.partition(b"\r\n\r\n")
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+                while len(body) < length:
+                    body += self._sock.recv(65536)
+        self._server.requests.append(head + b"\r\n\r\n" + body)
+        return True
+
+    def send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def answer(
+        self, body: bytes | None = None, *, status: str = "200 OK", headers: str = ""
+    ) -> None:
+        content = json.dumps(session_json()).encode() if body is None else body
+        head = f"HTTP/1.1 {status}\r\ncontent-length: {len(content)}\r\n{headers}\r\n"
+        self.send(head.encode() + content)
+
+    def reset(self) -> None:
+        """Close so that the client's next read fails."""
+        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._sock.close()
+
+    def wait_for_the_client_to_go(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._sock.recv(65536):
+                pass
+
+
+def serve_sessions(connection: Connection) -> None:
+    """Answer every request with a session until the client goes."""
+    while connection.receive():
+        connection.answer()
+
+
+Script = Callable[[Connection], None]
+
+
+@contextmanager
+def raw_server(*scripts: Script, tls: ssl.SSLContext | None = None) -> Generator[RawServer]:
+    """Serve the n-th connection with the n-th script, further ones with the last."""
+    stop = threading.Event()
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        scheme, port = ("https" if tls else "http"), listener.getsockname()[1]
+        server = RawServer(f"{scheme}://127.0.0.1:{port}/v1")
+
+        def handle(sock: socket.socket, script: Script) -> None:
+            # The client goes whenever it likes: that is what these tests are about.
+            with contextlib.suppress(OSError), sock:
+                wrapped = tls.wrap_socket(sock, server_side=True) if tls else sock
+                sockets.append(wrapped)  # wrapping takes the connection out of `sock`
+                with wrapped:
+                    script(Connection(wrapped, server, stop))
+
+        def accept() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                if stop.is_set():
+                    sock.close()
+                    return
+                script = scripts[min(server.connections, len(scripts) - 1)]
+                server.connections += 1
+                sockets.append(sock)
+                thread = threading.Thread(target=handle, args=(sock, script), daemon=True)
+                threads.append(thread)
+                thread.start()
+
+        acceptor = threading.Thread(target=accept, daemon=True)
+        acceptor.start()
+        try:
+            yield server
+        finally:
+            stop.set()
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+            acceptor.join()
+            for sock in sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()

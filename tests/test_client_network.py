@@ -1,0 +1,649 @@
+"""Calls over bad networks, against real sockets: every fault ends in a session or a typed error."""
+
+import asyncio
+import gc
+import gzip
+import itertools
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpcore
+import httpx
+import pytest
+import trustme
+
+from chatkit_sessions import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncChatKitClient,
+    ChatKitClient,
+    ConfigurationError,
+    InternalServerError,
+)
+from chatkit_sessions._http import Deadline, TimeLeft
+from chatkit_sessions._sync_transport import DeadlineBackend, DeadlineStream
+from chatkit_sessions.testing import FakeChatKit, FakeServer
+from raw_server import Connection, raw_server, serve_sessions
+from support import KEY, NEW_SECRET, WORKFLOW, Connect, Time, session_json
+
+MIB = 1024 * 1024
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+BODY = json.dumps(session_json()).encode()
+
+
+def once(fault: Callable[[Connection], None]) -> Callable[[Connection], None]:
+    """A fault that comes after the request has been read."""
+
+    def script(connection: Connection) -> None:
+        connection.receive()
+        fault(connection)
+
+    return script
+
+
+# A connection that fails
+
+
+def reset(connection: Connection) -> None:
+    connection.reset()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        once(reset),
+        once(lambda _: None),
+        once(lambda connection: connection.send(b"HTTP/1.1 200 OK\r\ncont")),
+        once(lambda connection: connection.send(HEAD + b"content-length: 999\r\n\r\n" + BODY)),
+        once(lambda c: c.send(HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nab")),
+        once(lambda c: c.send(HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\nab")),
+        once(lambda connection: connection.send(b"this is no HTTP\r\n\r\n")),
+        once(lambda connection: connection.send(b"HTTP/1.1 abc OK\r\n\r\n")),
+        reset,
+    ],
+    ids=[
+        "reset", "closed", "head cut off", "body cut off", "chunks cut off", "broken chunk",
+        "no HTTP", "no status", "reset at once",
+    ],
+)  # fmt: skip
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    connect: Connect, time: Time, fault: Callable[[Connection], None]
+) -> None:
+    with raw_server(fault, serve_sessions) as server:
+        chatkit = connect(base_url=server.url)
+
+        session = chatkit.create_session("user_123")
+
+        assert session.client_secret.get_secret_value() == NEW_SECRET
+        assert time.sleeps == [0.5]
+
+
+def test_it_is_a_connection_error_when_that_does_not_help(connect: Connect) -> None:
+    with raw_server(once(reset)) as server:
+        chatkit = connect(base_url=server.url)
+
+        with pytest.raises(APIConnectionError):
+            chatkit.create_session("user_123")
+
+        assert server.connections == 3
+
+
+def test_an_idle_connection_that_the_server_closed_is_replaced(connect: Connect) -> None:
+    def answer_once(connection: Connection) -> None:
+        connection.receive()
+        connection.answer()
+
+    with raw_server(answer_once) as server:
+        chatkit = connect(base_url=server.url, max_retries=1)
+
+        for _ in range(3):
+            assert chatkit.create_session("user_123").id == "cksess_new"
+
+
+def test_connections_are_kept_open_between_calls(connect: Connect) -> None:
+    with raw_server(serve_sessions) as server:
+        chatkit = connect(base_url=server.url)
+
+        for _ in range(5):
+            chatkit.create_session("user_123")
+
+        assert server.connections == 1
+
+
+# An answer that never ends
+
+
+def drip_head(connection: Connection) -> None:
+    connection.send(HEAD)
+    while not connection.stop.is_set():
+        connection.send(b"x")
+
+
+def drip_header_lines(connection: Connection) -> None:
+    connection.send(HEAD)
+    for number in itertools.count():
+        connection.send(b"x-%d: y\r\n" % number)
+
+
+def endless_interim_answers(connection: Connection) -> None:
+    while not connection.stop.is_set():
+        connection.send(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+
+
+def endless_body(connection: Connection) -> None:
+    connection.send(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+    while not connection.stop.is_set():
+        connection.send(b"1\r\n \r\n")
+
+
+class Ticking(Time):
+    """A clock that moves on by itself whenever somebody looks at it."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "monotonic":
+            object.__setattr__(self, name, object.__getattribute__(self, name) + 1)
+        return object.__getattribute__(self, name)
+
+
+@pytest.mark.parametrize(
+    "fault", [endless_interim_answers, endless_body], ids=["interim answers", "body"]
+)
+def test_the_sync_client_ends_an_answer_without_end_at_its_deadline(
+    fault: Callable[[Connection], None],
+) -> None:
+    ticking = Ticking()
+    with (
+        raw_server(once(fault)) as server,
+        ChatKitClient(
+            api_key=KEY, workflow_id=WORKFLOW, base_url=server.url, timeout=30, max_retries=0
+        ) as chatkit,
+    ):
+        chatkit._monotonic = lambda: ticking.monotonic
+        with pytest.raises((APITimeoutError, APIResponseValidationError)):
+            chatkit.create_session("user_123")
+
+
+@pytest.mark.parametrize("fault", [drip_head, drip_header_lines], ids=["one line", "many lines"])
+def test_a_head_without_end_is_bounded(
+    connect: Connect, fault: Callable[[Connection], None]
+) -> None:
+    tracemalloc.start()
+    try:
+        with raw_server(once(fault)) as server:
+            chatkit = connect(base_url=server.url, max_retries=0)
+
+            with pytest.raises(APIConnectionError):
+                chatkit.create_session("user_123")
+
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MIB
+
+
+def hang(connection: Connection) -> None:
+    connection.wait_for_the_client_to_go()
+
+
+def hang_within_the_head(connection: Connection) -> None:
+    connection.send(HEAD)
+    connection.wait_for_the_client_to_go()
+
+
+def hang_within_the_body(connection: Connection) -> None:
+    connection.send(HEAD + b"content-length: 999\r\n\r\n{")
+    connection.wait_for_the_client_to_go()
+
+
+@pytest.mark.parametrize("fault", [hang, hang_within_the_head, hang_within_the_body])
+def test_a_server_that_falls_silent_is_left_at_the_deadline(
+    connect: Connect, fault: Callable[[Connection], None]
+) -> None:
+    with raw_server(once(fault)) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+
+        with pytest.raises(APITimeoutError):
+            chatkit.create_session("user_123", timeout=0.02)
+
+
+def never_read(connection: Connection) -> None:
+    connection.stop.wait()
+
+
+def test_a_server_that_does_not_read_is_left_at_the_deadline(connect: Connect) -> None:
+    with raw_server(never_read) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+
+        with pytest.raises(APITimeoutError):
+            chatkit.create_session("u" * 32 * MIB, timeout=0.5)
+
+
+# An answer that is too large
+
+
+def oversize(connection: Connection) -> None:
+    connection.send(HEAD + b"content-length: 734003200\r\n\r\n")
+    for _ in range(700):
+        connection.send(b" " * MIB)
+
+
+def oversize_error(connection: Connection) -> None:
+    connection.send(b"HTTP/1.1 500 No\r\nx-request-id: req_big\r\n\r\n")
+    for _ in range(700):
+        connection.send(b"x" * MIB)
+
+
+BOMB = gzip.compress(bytes(256 * MIB), compresslevel=9)
+
+
+def bomb(connection: Connection) -> None:
+    head = b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(BOMB)
+    connection.send(HEAD + head + BOMB)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (oversize, APIResponseValidationError),
+        (bomb, APIResponseValidationError),
+        (oversize_error, InternalServerError),
+    ],
+    ids=["700 MiB", "256 MiB in a gzip", "700 MiB of error"],
+)
+def test_memory_does_not_grow_with_the_answer(
+    connect: Connect, fault: Callable[[Connection], None], error: type[Exception]
+) -> None:
+    with raw_server(once(fault)) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+        tracemalloc.start()
+        try:
+            with pytest.raises(error):
+                chatkit.create_session("user_123")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert peak < 8 * MIB, "the bound of 1 MiB, its copies, and what the server's thread sends"
+
+
+def test_an_oversized_error_is_judged_by_its_status(connect: Connect) -> None:
+    with raw_server(once(oversize_error)) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+
+        with pytest.raises(InternalServerError) as caught:
+            chatkit.create_session("user_123")
+
+    assert caught.value.request_id == "req_big"
+    assert isinstance(caught.value.body, str)
+    assert len(caught.value.body) <= 64 * 1024
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [("gzip", gzip.compress(BODY)), ("deflate", zlib.compress(BODY)), ("identity", BODY)],
+)
+def test_a_compressed_answer_is_read_although_none_was_asked_for(
+    connect: Connect, coding: str, body: bytes
+) -> None:
+    def compressed(connection: Connection) -> None:
+        connection.receive()
+        connection.answer(body, headers=f"content-encoding: {coding}\r\n")
+
+    with raw_server(compressed) as server:
+        session = connect(base_url=server.url).create_session("user_123")
+
+        assert session.client_secret.get_secret_value() == NEW_SECRET
+        assert b"accept-encoding: identity" in server.requests[0].lower()
+
+
+# Nothing leaves for another place
+
+
+def test_a_redirect_takes_neither_key_nor_user_to_another_host(connect: Connect) -> None:
+    with raw_server(serve_sessions) as elsewhere:
+
+        def redirect(connection: Connection) -> None:
+            connection.receive()
+            target = f"location: {elsewhere.url}/chatkit/sessions\r\n"
+            connection.answer(b"", status="307 Temporary Redirect", headers=target)
+
+        with raw_server(redirect) as server:
+            chatkit = connect(base_url=server.url)
+
+            with pytest.raises(APIStatusError, match="A redirect to http://127") as caught:
+                chatkit.create_session("user_123")
+
+        assert caught.value.status_code == 307
+        assert elsewhere.connections == 0
+
+
+def test_a_remote_call_goes_through_the_proxy_of_the_environment(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(serve_sessions) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("NO_PROXY", "direct.test")
+        chatkit = connect(base_url="http://remote.test/v1", allow_insecure_http=True)
+
+        chatkit.create_session("user_123")
+
+        assert proxy.requests[0].startswith(b"POST http://remote.test/v1/chatkit/sessions ")
+
+
+def test_a_host_without_proxy_is_called_directly(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(serve_sessions) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
+        monkeypatch.setenv("NO_PROXY", "direct.invalid")
+        chatkit = connect(
+            base_url="http://direct.invalid/v1", allow_insecure_http=True, max_retries=0
+        )
+
+        with pytest.raises(APIConnectionError):
+            chatkit.create_session("user_123")
+
+        assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("proxy", ["gopher://x.test", "http://x.test:port"])
+def test_a_proxy_that_cannot_be_used_is_told_when_the_client_is_made(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY"):
+        connect()
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's context, whose authority the clients of this test trust."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # its types
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return context
+
+
+def test_works_over_tls(connect: Connect, tls: ssl.SSLContext) -> None:
+    with raw_server(serve_sessions, tls=tls) as server:
+        chatkit = connect(base_url=server.url)
+
+        assert chatkit.create_session("user_123").id == "cksess_new"
+        assert chatkit.create_session("user_123").id == "cksess_new"
+        assert server.connections == 1
+
+
+def test_a_certificate_that_is_not_trusted_is_a_connection_error(
+    connect: Connect, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with raw_server(serve_sessions, tls=tls) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+
+        with pytest.raises(APIConnectionError, match="certificates"):
+            chatkit.create_session("user_123")
+
+        assert server.requests == []
+
+
+def test_a_tls_handshake_that_hangs_ends_at_the_deadline(connect: Connect) -> None:
+    with raw_server(hang) as server:
+        chatkit = connect(base_url=server.url.replace("http:", "https:"), max_retries=0)
+
+        with pytest.raises(APITimeoutError):
+            chatkit.create_session("user_123", timeout=0.05)
+
+
+# Our own connections
+
+
+def addresses(*hosts: str) -> Callable[..., object]:
+    """A resolver to which every name is these addresses."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str, port: int, *hints: int, **options: int) -> object:
+        if not host.endswith(".test"):
+            return real(host, port, *hints, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts]
+
+    return resolve
+
+
+def test_a_hosts_addresses_are_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with raw_server(serve_sessions) as server:
+        port = int(server.url.split(":")[2].removesuffix("/v1"))
+        monkeypatch.setattr(socket, "getaddrinfo", addresses("127.0.0.2", "127.0.0.1"))
+
+        stream = DeadlineBackend().connect_tcp("two.test", port, timeout=5)
+
+        assert stream.get_extra_info("server_addr") == ("127.0.0.1", port)
+        stream.close()
+
+
+def test_the_last_address_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", addresses("127.0.0.2", "127.0.0.3"))
+
+    with pytest.raises(httpcore.ConnectError):
+        DeadlineBackend().connect_tcp("two.test", 9, timeout=None)
+
+
+def test_addresses_share_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Time()
+    given: list[float | None] = []
+
+    def connect_tcp(_: object, __: str, ___: int, timeout: float | None, *____: object) -> None:
+        given.append(timeout)
+        clock.advance(timeout or 0)
+        raise httpcore.ConnectTimeout
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses("192.0.2.1", "192.0.2.2", "192.0.2.3"))
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    deadline = Deadline.after(3, lambda: clock.monotonic)
+
+    with pytest.raises(httpcore.ConnectTimeout):
+        DeadlineBackend().connect_tcp("three.test", 9, timeout=TimeLeft.of(deadline))
+
+    assert given == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_a_wait_gets_only_what_the_deadline_leaves() -> None:
+    clock = Time()
+    left = TimeLeft.of(Deadline.after(3, lambda: clock.monotonic))
+    with raw_server(hang) as server:
+        port = int(server.url.split(":")[2].removesuffix("/v1"))
+        stream = DeadlineBackend().connect_tcp("127.0.0.1", port, timeout=left)
+        clock.advance(3)
+
+        with pytest.raises(httpcore.ReadTimeout):
+            stream.read(1, timeout=left)
+        with pytest.raises(httpcore.WriteTimeout):
+            stream.write(b"x", timeout=left)
+        stream.close()
+
+
+def test_the_deadline_reaches_the_connections_through_httpx(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Holds the two private names through which they are handed in, on every version of httpx."""
+    seen: list[object] = []
+    read = DeadlineStream.read
+
+    def spy(self: DeadlineStream, max_bytes: int, timeout: float | None = None) -> bytes:
+        seen.append(timeout)
+        return read(self, max_bytes, timeout)
+
+    monkeypatch.setattr(DeadlineStream, "read", spy)
+    with (
+        raw_server(serve_sessions) as server,
+        ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url) as chatkit,
+    ):
+        chatkit.create_session("user_123")
+
+    assert seen
+    assert {type(timeout) for timeout in seen} == {TimeLeft}
+
+
+def test_the_time_left_is_none_without_a_limit() -> None:
+    assert TimeLeft.of(Deadline.after(None, lambda: 0.0)) is None
+
+
+# Nothing is left behind
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc, which is not here"
+)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@needs_proc
+def test_faults_leave_no_connection_behind(connect: Connect) -> None:
+    faults = [hang, bomb, oversize_error, drip_header_lines]
+    with raw_server(*(once(fault) for fault in faults), serve_sessions) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+        gc.collect()
+        before = open_descriptors(), threading.active_count()
+
+        for _ in faults:
+            with pytest.raises(Exception, match=r".") as caught:
+                chatkit.create_session("user_123", timeout=0.2)
+            assert type(caught.value).__module__ == "chatkit_sessions.errors"
+            del caught
+        chatkit.create_session("user_123")
+
+    chatkit.close()
+    gc.collect()
+    descriptors, threads = open_descriptors(), threading.active_count()
+    # The listening socket of the server has gone as well.
+    assert (descriptors, threads) <= before
+
+
+def test_cancelled_tasks_leave_no_connection_behind() -> None:
+    arrived, gone = threading.Barrier(21), threading.Barrier(21)
+
+    def hang_until_gone(connection: Connection) -> None:
+        connection.receive()
+        arrived.wait()
+        connection.wait_for_the_client_to_go()
+        gone.wait()
+
+    async def main(url: str) -> None:
+        async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=url) as chatkit:
+            tasks = [asyncio.create_task(chatkit.create_session("user_123")) for _ in range(20)]
+            await asyncio.to_thread(arrived.wait)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+
+            assert all(isinstance(result, asyncio.CancelledError) for result in ended)
+            assert len(asyncio.all_tasks()) == 1
+            await asyncio.to_thread(gone.wait)
+
+    with raw_server(hang_until_gone) as server:
+        asyncio.run(main(server.url))
+
+
+# Threads and processes
+
+
+def test_sixty_four_threads_lose_and_mix_nothing(fake: FakeChatKit, server: FakeServer) -> None:
+    users = [f"user_{n}" for n in range(640)]
+    with (
+        ChatKitClient(api_key=fake.api_key, workflow_id=WORKFLOW, base_url=server.url) as chatkit,
+        ThreadPoolExecutor(64) as threads,
+    ):
+        sessions = list(threads.map(chatkit.create_session, users))
+
+    assert [session.user for session in sessions] == users
+    assert len({session.client_secret.get_secret_value() for session in sessions}) == 640
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork() on Windows")
+def test_a_client_works_on_both_sides_of_a_fork_without_sharing_a_socket() -> None:
+    """In a process of its own, because pytest's has threads, over which forking is unsafe."""
+    script = textwrap.dedent(
+        """
+        import os, sys
+        from chatkit_sessions import ChatKitClient, AsyncChatKitClient
+        import asyncio
+
+        async def create(chatkit):
+            return (await chatkit.create_session("user_123")).id
+
+        chatkit = ChatKitClient(api_key="sk-1", workflow_id="wf_1", base_url=sys.argv[1])
+        chatkit_async = AsyncChatKitClient(api_key="sk-1", workflow_id="wf_1", base_url=sys.argv[1])
+        session = chatkit.create_session("user_123")
+        asyncio.run(create(chatkit_async))
+        child = os.fork()
+        if child == 0:
+            ok = chatkit.create_session("user_123").id == session.id
+            ok = ok and asyncio.run(create(chatkit_async)) == session.id
+            ok = ok and chatkit.get_session(session.id).id == session.id
+            chatkit.close()
+            os._exit(0 if ok else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        chatkit.create_session("user_123")
+        print("both", "sides")
+        """
+    )
+    with raw_server(serve_sessions) as server:
+        done = subprocess.run(  # noqa: S603 -- our own script
+            [sys.executable, "-c", script, server.url],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+        assert (done.stdout, done.returncode) == ("both sides\n", 0), done.stderr
+        # One of the parent's sync client, which it went on using after the fork; one of its async
+        # client, which ended with its loop; and one of each of the child's.
+        assert server.connections == 4
+
+
+def test_a_user_who_read_the_body_in_a_hook_gets_the_session(connect: Connect) -> None:
+    async def aread(response: httpx.Response) -> None:
+        await response.aread()
+
+    def read(response: httpx.Response) -> None:
+        response.read()
+
+    hook = read if connect.kind == "sync" else aread
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(gzip.compress(BODY))
+        )
+
+    chatkit = connect(
+        httpx.MockTransport(answer), http_options={"event_hooks": {"response": [hook]}}
+    )
+
+    assert chatkit.create_session("user_123").id == "cksess_new"

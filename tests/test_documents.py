@@ -1,0 +1,95 @@
+"""Every Python snippet of the README and the docs runs, against the local API."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+import chatkit_sessions
+from chatkit_sessions.testing import FakeServer
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture
+def _environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
+    monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", server.workflow_id)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_snippet_runs(document: Path) -> None:
+    snippets = list(Sybil(parsers=[PythonCodeBlockParser()], path=str(ROOT)).parse(document))
+
+    for snippet in snippets:
+        snippet.evaluate()
+
+    assert len(snippets) == document.read_text().count("```python\n")
+
+
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name
+)
+def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_the_error_tree_is_the_same_in_the_docs_and_in_the_source() -> None:
+    tree = re.search(r"```text\n(.*?)```", (ROOT / "docs/errors.md").read_text(), re.DOTALL)
+
+    assert tree is not None
+    drawn = "\n".join(f"    {line}" for line in tree[1].splitlines())
+    assert drawn in (chatkit_sessions.errors.__doc__ or "")
+
+
+def test_the_drawn_error_tree_is_the_real_one() -> None:
+    drawn = set(re.findall(r"[─ ] ?(\w+Error)\b", chatkit_sessions.errors.__doc__ or ""))
+
+    real = {name for name in chatkit_sessions.__all__ if name.endswith("Error")}
+    assert real <= drawn
+
+
+def quickstart() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples/quickstart.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_quickstart_shows_four_calls_and_three_troubles(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["quickstart.py"])
+
+    quickstart().main()
+
+    shown = capsys.readouterr().out
+    for call in ("create_session(", "refresh_session(", "get_session(", "delete_session("):
+        assert shown.count(call) >= 2, "once with each client"
+    for trouble in ("AuthenticationError", "WorkflowNotFoundError", "BetaNotAvailable"):
+        assert trouble in shown
+    assert shown.count("Hint: ") == 3
+    assert "ek_" not in shown
+
+
+@pytest.mark.usefixtures("_environment")
+def test_the_quickstart_runs_live_with_the_settings_of_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["quickstart.py", "--live"])
+
+    quickstart().main()
+
+    shown = capsys.readouterr().out
+    assert "The real API" in shown
+    assert shown.count("Hint: ") == 2

@@ -1,0 +1,239 @@
+"""The errors' tree, their text, and that they survive pickling and copying."""
+
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import chatkit_sessions
+from chatkit_sessions import errors
+from chatkit_sessions.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BetaNotAvailableBadRequestError,
+    BetaNotAvailableError,
+    ChatKitError,
+    ConfigurationError,
+    ConflictError,
+    InternalServerError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    SessionNotFoundError,
+    SessionNotRecordedError,
+    UnprocessableEntityError,
+    WorkflowNotFoundError,
+)
+from chatkit_sessions.models import ChatKitErrorDetail
+
+DETAIL = ChatKitErrorDetail.model_validate(
+    {"message": "inner", "type": "t", "param": "p", "code": "c", "novelty": [1]}
+)
+
+ALL_CLASSES: list[type[ChatKitError]] = sorted(
+    (
+        error_class
+        for _, error_class in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(error_class, ChatKitError)
+    ),
+    key=lambda error_class: error_class.__name__,
+)
+
+
+def make(error_class: type[ChatKitError]) -> ChatKitError:
+    if issubclass(error_class, APIStatusError):
+        return error_class(
+            "what happened",
+            status_code=418,
+            error=DETAIL,
+            body={"error": [1, "two", None]},
+            request_id="req_1",
+            retry_after=1.5,
+            should_retry=True,
+            hint="Check this.",
+        )
+    if issubclass(error_class, APIResponseValidationError):
+        return error_class(
+            "what happened",
+            status_code=200,
+            content_type="text/html",
+            content_length=12,
+            request_id="req_1",
+            hint="Check this.",
+        )
+    return error_class("what happened", hint="Check this.")
+
+
+def drawn_parents() -> dict[str, str]:
+    """Read the drawing in the docstring: each class and the one that it hangs below."""
+    above: list[tuple[int, str]] = []
+    parents: dict[str, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        name = line.strip(" │├└─").split(" ")[0]
+        if not name.endswith("Error"):
+            continue
+        depth = line.index(name)
+        while above and above[-1][0] >= depth:
+            above.pop()
+        if above:
+            parents[name] = above[-1][1]
+        above.append((depth, name))
+    return parents
+
+
+def test_the_tree_is_the_one_that_the_docstring_draws() -> None:
+    actual: dict[str, str] = {}
+    for error_class in ALL_CLASSES:
+        parents = [base for base in error_class.__bases__ if issubclass(base, ChatKitError)]
+        if len(parents) == 1:  # the class with two parents is told in words
+            actual[error_class.__name__] = parents[0].__name__
+
+    assert drawn_parents() == actual
+
+
+def test_the_root_is_an_ordinary_exception() -> None:
+    assert ChatKitError.__bases__ == (Exception,)
+
+
+def test_every_drawn_class_is_public() -> None:
+    drawn = {"ChatKitError", *drawn_parents()}
+
+    assert drawn <= set(chatkit_sessions.__all__)
+    assert all(getattr(chatkit_sessions, name) is getattr(errors, name) for name in drawn)
+
+
+def test_an_invalid_request_is_also_a_value_error() -> None:
+    with pytest.raises(ValueError, match="bad argument"):
+        raise InvalidRequestError("bad argument")
+
+
+def test_a_beta_refusal_with_status_400_is_caught_as_either_parent() -> None:
+    assert issubclass(BetaNotAvailableBadRequestError, BetaNotAvailableError)
+    assert issubclass(BetaNotAvailableBadRequestError, BadRequestError)
+    assert not issubclass(BetaNotAvailableError, BadRequestError)
+
+
+@pytest.mark.parametrize(
+    "error_class",
+    [
+        ChatKitError,
+        ConfigurationError,
+        InvalidRequestError,
+        SessionNotRecordedError,
+        APIConnectionError,
+        APITimeoutError,
+    ],
+)
+class TestPlainErrors:
+    def test_its_text_is_the_message(self, error_class: type[ChatKitError]) -> None:
+        assert str(error_class("what happened")) == "what happened"
+        assert error_class("what happened").hint is None
+
+    def test_its_text_ends_with_the_hint(self, error_class: type[ChatKitError]) -> None:
+        error = error_class("what happened", hint="Check this.")
+
+        assert str(error) == "what happened\nHint: Check this."
+        assert (error.message, error.hint) == ("what happened", "Check this.")
+        assert error.args == ("what happened",)
+
+
+STATUS_CLASSES = [
+    BadRequestError,
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+    WorkflowNotFoundError,
+    SessionNotFoundError,
+    ConflictError,
+    UnprocessableEntityError,
+    RateLimitError,
+    InternalServerError,
+    BetaNotAvailableError,
+    BetaNotAvailableBadRequestError,
+    APIStatusError,
+]
+
+
+@pytest.mark.parametrize("error_class", [*STATUS_CLASSES, APIResponseValidationError])
+def test_the_text_of_an_answer_error_holds_status_message_request_id_and_hint(
+    error_class: type[ChatKitError],
+) -> None:
+    error = make(error_class)
+    status = 200 if error_class is APIResponseValidationError else 418
+
+    assert str(error) == f"{status}: what happened (request id req_1)\nHint: Check this."
+
+
+@pytest.mark.parametrize("error_class", STATUS_CLASSES)
+def test_a_status_error_needs_no_more_than_message_and_status(
+    error_class: type[APIStatusError],
+) -> None:
+    error = error_class("what happened", status_code=404)
+
+    assert str(error) == "404: what happened"
+    assert error.status_code == 404
+    assert error.error is None
+    assert error.body is None
+    assert error.request_id is None
+    assert error.retry_after is None
+    assert error.should_retry is None
+    assert error.hint is None
+
+
+def pickled(protocol: int) -> Callable[[ChatKitError], Any]:
+    def duplicate(error: ChatKitError) -> Any:  # noqa: ANN401 -- what pickle gives
+        return pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 -- our own bytes
+
+    return duplicate
+
+
+DUPLICATES: dict[str, Callable[[ChatKitError], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{f"pickle-{n}": pickled(n) for n in range(pickle.HIGHEST_PROTOCOL + 1)},
+}
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+@pytest.mark.parametrize("error_class", ALL_CLASSES)
+def test_every_error_survives_pickling_and_copying_with_all_its_attributes(
+    error_class: type[ChatKitError], duplicate: Callable[[ChatKitError], Any]
+) -> None:
+    error = make(error_class)
+
+    twin = duplicate(error)
+
+    assert twin is not error
+    assert type(twin) is error_class
+    assert vars(twin) == vars(error)
+    assert set(vars(error)) >= {"message", "hint"}
+    assert twin.args == error.args
+    assert str(twin) == str(error)
+    assert repr(twin) == repr(error)
+
+
+def test_a_note_survives_pickling() -> None:
+    error = make(RateLimitError)
+    error.add_note("in the nightly job")
+
+    assert pickled(5)(error).__notes__ == ["in the nightly job"]
+
+
+def test_a_users_own_subclass_survives_pickling() -> None:
+    twin = pickled(5)(OwnError("x", extra=5))
+
+    assert (str(twin), twin.extra) == ("x", 5)
+
+
+class OwnError(ChatKitError):
+    def __init__(self, message: str, *, extra: int) -> None:
+        super().__init__(message)
+        self.extra = extra
