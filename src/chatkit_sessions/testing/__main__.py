@@ -1,0 +1,101 @@
+"""`python -m chatkit_sessions.testing`: the local API as a development server."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from time import sleep
+from typing import TYPE_CHECKING, NoReturn
+
+from .fake import FakeChatKit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .server import FakeServer
+
+_CANNOT_LISTEN = 2
+_LAST_PORT = 65_535
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the local API until SIGINT (Ctrl-C) or SIGTERM.
+
+    Args:
+        argv: The arguments, without the name of the command. Left out: those of the process.
+
+    Returns:
+        The exit code: 0 after a signal, 2 when the address cannot be listened on.
+    """
+    options = _parser().parse_args(argv)
+    fake = FakeChatKit(
+        api_key=options.api_key,
+        workflow_id=options.workflow_id,
+        refresh_route=not options.no_refresh_route,
+        read_route=options.read_route,
+    )
+    # Set even for SIGINT: a shell's background jobs start with it ignored.
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        _serve_until_interrupted(fake, options.host, options.port)
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        print(f"cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
+        return _CANNOT_LISTEN
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def _serve_until_interrupted(fake: FakeChatKit, host: str, port: int) -> NoReturn:
+    with fake.serve(host, port) as server:
+        print(_greeting(server), flush=True)
+        while True:
+            sleep(1)
+
+
+def _greeting(server: FakeServer) -> str:
+    return "\n".join(
+        [
+            "# Local ChatKit API; Ctrl-C ends it. In the shell of your backend:",
+            f"export OPENAI_API_KEY={shlex.quote(server.api_key)}",
+            f"export OPENAI_CHATKIT_WORKFLOW_ID={shlex.quote(server.workflow_id)}",
+            f"export OPENAI_BASE_URL={shlex.quote(server.url)}",
+        ]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m chatkit_sessions.testing",
+        description="Serve a local imitation of ChatKit's sessions API.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", default=8089, type=_port, help="0 picks a free one")
+    parser.add_argument("--api-key", default="sk-test", help="the key that opens the API")
+    parser.add_argument("--workflow-id", default="wf_test", help="the workflow that there is")
+    parser.add_argument(
+        "--no-refresh-route",
+        action="store_true",
+        help="leave out POST /chatkit/sessions/refresh, as the published contract does",
+    )
+    parser.add_argument(
+        "--read-route", action="store_true", help="offer GET /chatkit/sessions/{id}"
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"not a port: {port}")
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Reading request bodies by the published contract: known fields, types and bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from . import refusals
+from .sessions import SessionSettings, StateValue
+from .wire import JsonValue, decode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_DEFAULT_LIFETIME: Final = 600
+_MAX_LIFETIME: Final = 600
+_DEFAULT_REQUESTS_PER_MINUTE: Final = 10
+_DEFAULT_FILE_SIZE: Final = 512
+_MAX_FILE_SIZE: Final = 512
+_DEFAULT_FILES: Final = 10
+_MAX_STATE_VARIABLES: Final = 64
+_MAX_STATE_NAME: Final = 64
+_MAX_STATE_TEXT: Final = 10_485_760
+
+
+def read_create_body(body: bytes) -> SessionSettings:
+    """Read the body of a create request.
+
+    Args:
+        body: The bytes that were sent.
+
+    Returns:
+        What it asks for, with the contract's defaults for whatever it leaves out.
+
+    Raises:
+        Refusal: It is not JSON, or it breaks the contract.
+    """
+    fields = _read_object(
+        body, {"user", "workflow", "expires_after", "rate_limits", "chatkit_configuration"}
+    )
+    user = fields.required_string("user")
+    if not user:
+        raise refusals.empty_string("user")
+    fields.require("workflow")
+    workflow = fields.object("workflow", {"id", "version", "state_variables", "tracing"})
+    workflow_id = workflow.required_string("id")
+    configuration = fields.object(
+        "chatkit_configuration", {"automatic_thread_titling", "file_upload", "history"}
+    )
+    file_upload = configuration.object("file_upload", {"enabled", "max_file_size", "max_files"})
+    max_file_size = file_upload.integer("max_file_size", maximum=_MAX_FILE_SIZE)
+    max_files = file_upload.integer("max_files")
+    can_upload = file_upload.boolean("enabled", default=False)
+    history = configuration.object("history", {"enabled", "recent_threads"})
+    limits = fields.object("rate_limits", {"max_requests_per_1_minute"})
+    return SessionSettings(
+        user=user,
+        workflow_id=workflow_id,
+        workflow_version=workflow.string("version"),
+        state_variables=_state_variables(workflow),
+        tracing=_enabled(workflow, "tracing"),
+        expires_after=_lifetime(fields),
+        max_requests_per_1_minute=(
+            limits.integer("max_requests_per_1_minute") or _DEFAULT_REQUESTS_PER_MINUTE
+        ),
+        automatic_thread_titling=_enabled(configuration, "automatic_thread_titling"),
+        file_upload=can_upload,
+        max_file_size=(max_file_size or _DEFAULT_FILE_SIZE) if can_upload else None,
+        max_files=(max_files or _DEFAULT_FILES) if can_upload else None,
+        history=history.boolean("enabled", default=True),
+        recent_threads=history.integer("recent_threads"),
+    )
+
+
+def read_refresh_body(body: bytes) -> str:
+    """Read the body of a refresh request.
+
+    Args:
+        body: The bytes that were sent.
+
+    Returns:
+        The client secret to exchange.
+
+    Raises:
+        Refusal: It is not JSON, or it is not an object with that one field.
+    """
+    return _read_object(body, {"client_secret"}).required_string("client_secret")
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A JSON object whose fields are read one by one; each error names the field's path."""
+
+    path: str
+    fields: Mapping[str, JsonValue]
+
+    def require(self, *names: str) -> None:
+        for name in names:
+            if name not in self.fields:
+                raise refusals.missing_parameter(self.path_of(name))
+
+    def required_string(self, name: str) -> str:
+        self.require(name)
+        value = self.fields[name]
+        if not isinstance(value, str):
+            raise refusals.invalid_type(self.path_of(name), "a string", value)
+        return value
+
+    def string(self, name: str) -> str | None:
+        return self.required_string(name) if name in self.fields else None
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        value = self.fields.get(name, default)
+        if not isinstance(value, bool):
+            raise refusals.invalid_type(self.path_of(name), "a boolean", value)
+        return value
+
+    def integer(self, name: str, *, maximum: int | None = None) -> int | None:
+        if name not in self.fields:
+            return None
+        value = self.fields[name]
+        number = _as_integer(value)
+        if number is None:
+            raise refusals.invalid_type(self.path_of(name), "an integer", value)
+        # Every integer of the contract begins at 1.
+        if number < 1:
+            raise refusals.integer_below_minimum(self.path_of(name), 1, number)
+        if maximum is not None and number > maximum:
+            raise refusals.integer_above_maximum(self.path_of(name), maximum, number)
+        return number
+
+    def object(self, name: str, known: Collection[str] | None) -> _Object:
+        return _opened(self.path_of(name), self.fields.get(name, {}), known)
+
+    def path_of(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+
+def _read_object(body: bytes, known: Collection[str]) -> _Object:
+    try:
+        value = decode_json(body)
+    except ValueError:
+        raise refusals.malformed_json() from None
+    return _opened("", value, known)
+
+
+def _opened(path: str, value: JsonValue, known: Collection[str] | None) -> _Object:
+    """Return the object at `path`; a `known` of None lets it have fields of any name."""
+    if not isinstance(value, dict):
+        raise refusals.invalid_type(path, "an object", value)
+    opened = _Object(path, value)
+    for name in value:
+        if known is not None and name not in known:
+            raise refusals.unknown_parameter(opened.path_of(name))
+    return opened
+
+
+def _as_integer(value: JsonValue) -> int | None:
+    """Return `value` if JSON Schema counts it among the integers: 300.0 is one, true is not."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def _enabled(parent: _Object, name: str) -> bool:
+    return parent.object(name, {"enabled"}).boolean("enabled", default=True)
+
+
+def _lifetime(fields: _Object) -> int:
+    if "expires_after" not in fields.fields:
+        return _DEFAULT_LIFETIME
+    expires_after = fields.object("expires_after", {"anchor", "seconds"})
+    anchor = expires_after.required_string("anchor")
+    if anchor != "created_at":
+        raise refusals.unsupported_value(expires_after.path_of("anchor"), anchor, "created_at")
+    expires_after.require("seconds")
+    return expires_after.integer("seconds", maximum=_MAX_LIFETIME) or _DEFAULT_LIFETIME
+
+
+def _state_variables(workflow: _Object) -> dict[str, StateValue] | None:
+    if "state_variables" not in workflow.fields:
+        return None
+    variables = workflow.object("state_variables", known=None)
+    if len(variables.fields) > _MAX_STATE_VARIABLES:
+        raise refusals.object_above_maximum_properties(
+            variables.path, _MAX_STATE_VARIABLES, len(variables.fields)
+        )
+    return {
+        _state_name(variables, name): _state_value(variables, name) for name in variables.fields
+    }
+
+
+def _state_name(variables: _Object, name: str) -> str:
+    if len(name) > _MAX_STATE_NAME:
+        raise refusals.string_above_maximum_length(variables.path, _MAX_STATE_NAME, len(name))
+    return name
+
+
+def _state_value(variables: _Object, name: str) -> StateValue:
+    value = variables.fields[name]
+    if value is None or isinstance(value, list | dict):
+        raise refusals.invalid_type(
+            variables.path_of(name), "a string, a number or a boolean", value
+        )
+    if isinstance(value, str) and len(value) > _MAX_STATE_TEXT:
+        raise refusals.string_above_maximum_length(
+            variables.path_of(name), _MAX_STATE_TEXT, len(value)
+        )
+    return value

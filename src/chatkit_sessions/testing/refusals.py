@@ -1,0 +1,230 @@
+"""Every way in which the API says no, with its status, wording, code and parameter."""
+
+from __future__ import annotations
+
+from http.client import responses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .wire import JsonValue
+
+_SERVER_FAULT = (
+    "The server had an error while processing your request. Sorry about that!",
+    "server_error",
+)
+_RATE_LIMITED = ("Rate limit reached for requests. Please try again later.", "requests")
+
+_JSON_TYPES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
+
+
+class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the program
+    """A request that the API does not carry out.
+
+    Args:
+        status_code: The HTTP status of the answer.
+        message: What the API says.
+        error_type: The class of error, in the API's words.
+        code: The error's short name, or None where the API gives none.
+        param: The field to blame, as a dotted path, or None.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        message: str,
+        *,
+        error_type: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.message = message
+        self.error_type = error_type
+        self.code = code
+        self.param = param
+
+    def envelope(self) -> JsonValue:
+        """Return the body of the answer."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.error_type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def usual_words(status_code: int) -> tuple[str, str]:
+    """Return the message and the type that usually come with a status."""
+    if status_code >= 500:  # noqa: PLR2004 - where HTTP's server errors begin
+        return _SERVER_FAULT
+    if status_code == 429:  # noqa: PLR2004 - HTTP's Too Many Requests
+        return _RATE_LIMITED
+    return responses.get(status_code, "Refused"), "invalid_request_error"
+
+
+def invalid_url(method: str, path: str) -> Refusal:
+    """No such route."""
+    return Refusal(404, f"Invalid URL ({method} {path})")
+
+
+def invalid_method(method: str, path: str) -> Refusal:
+    """The route is there, but not for this verb."""
+    return Refusal(405, f"Invalid method for URL ({method} {path})")
+
+
+def missing_api_key() -> Refusal:
+    """The request names no key."""
+    return Refusal(401, "Missing bearer or basic authentication in header")
+
+
+def incorrect_api_key(api_key: str) -> Refusal:
+    """The key is another one than the API's; the message shows its ends only."""
+    return Refusal(
+        401,
+        f"Incorrect API key provided: {_masked(api_key)}. "
+        "You can find your API key at https://platform.openai.com/account/api-keys.",
+        code="invalid_api_key",
+    )
+
+
+def missing_beta_header() -> Refusal:
+    """The request does not ask for the ChatKit beta."""
+    return Refusal(
+        400,
+        "You must provide the 'OpenAI-Beta' header to access the Chatkit API. "
+        "Please try again by setting the header 'OpenAI-Beta: chatkit_beta=v1'.",
+        code="invalid_beta",
+    )
+
+
+def malformed_json() -> Refusal:
+    """The body cannot be read."""
+    return Refusal(400, "We could not parse the JSON body of your request.")
+
+
+def missing_parameter(param: str) -> Refusal:
+    """A required field was left out."""
+    return _invalid(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
+
+
+def unknown_parameter(param: str) -> Refusal:
+    """A field that the API does not know."""
+    return _invalid(f"Unknown parameter: '{param}'.", "unknown_parameter", param)
+
+
+def invalid_type(param: str, expected: str, value: JsonValue) -> Refusal:
+    """A value of another JSON type; an empty `param` stands for the whole body."""
+    found = _JSON_TYPES[type(value)]
+    return _invalid(
+        f"Invalid type for '{param or 'body'}': expected {expected}, but got {found} instead.",
+        "invalid_type",
+        param or None,
+    )
+
+
+def integer_below_minimum(param: str, minimum: int, value: int) -> Refusal:
+    """A number smaller than the contract allows."""
+    return _invalid(
+        f"Invalid '{param}': integer below minimum value. "
+        f"Expected a value >= {minimum}, but got {value} instead.",
+        "integer_below_min_value",
+        param,
+    )
+
+
+def integer_above_maximum(param: str, maximum: int, value: int) -> Refusal:
+    """A number greater than the contract allows."""
+    return _invalid(
+        f"Invalid '{param}': integer above maximum value. "
+        f"Expected a value <= {maximum}, but got {value} instead.",
+        "integer_above_max_value",
+        param,
+    )
+
+
+def string_above_maximum_length(param: str, maximum: int, length: int) -> Refusal:
+    """A text longer than the contract allows."""
+    return _invalid(
+        f"Invalid '{param}': string too long. Expected a string with maximum length {maximum}, "
+        f"but got a string with length {length} instead.",
+        "string_above_max_length",
+        param,
+    )
+
+
+def empty_string(param: str) -> Refusal:
+    """A text without a single character."""
+    return _invalid(
+        f"Invalid '{param}': empty string. Expected a string with minimum length 1, "
+        "but got an empty string instead.",
+        "empty_string",
+        param,
+    )
+
+
+def object_above_maximum_properties(param: str, maximum: int, count: int) -> Refusal:
+    """A map with more entries than the contract allows."""
+    return _invalid(
+        f"Invalid '{param}': too many properties. Expected an object with at most {maximum} "
+        f"properties, but got an object with {count} properties instead.",
+        "object_above_max_properties",
+        param,
+    )
+
+
+def unsupported_value(param: str, value: str, supported: str) -> Refusal:
+    """A text other than the only one that the contract allows."""
+    return _invalid(
+        f"Invalid value: '{value}'. Supported values are: '{supported}'.", "invalid_value", param
+    )
+
+
+def ended_client_secret() -> Refusal:
+    """A secret that cannot be refreshed; the message does not repeat it."""
+    return _invalid(
+        "Invalid 'client_secret': the session it belongs to is unknown or has ended.",
+        "invalid_value",
+        "client_secret",
+    )
+
+
+def malformed_session_id(session_id: str) -> Refusal:
+    """Text that no session is named by."""
+    return _invalid(
+        f"Invalid 'session_id': '{session_id}'. Expected an ID that begins with 'cksess'.",
+        "invalid_value",
+        "session_id",
+    )
+
+
+def session_not_found(session_id: str) -> Refusal:
+    """A session that the API never opened."""
+    return Refusal(404, f"Chatkit Session with id '{session_id}' not found.")
+
+
+def workflow_not_found(workflow_id: str) -> Refusal:
+    """A workflow that is not there for this key."""
+    return Refusal(404, f"Workflow with id '{workflow_id}' not found.")
+
+
+def _invalid(message: str, code: str, param: str | None) -> Refusal:
+    return Refusal(400, message, code=code, param=param)
+
+
+def _masked(api_key: str) -> str:
+    shown_first, shown_last = 5, 4
+    hidden = len(api_key) - shown_first - shown_last
+    if hidden < shown_last:
+        return "*" * len(api_key)
+    return api_key[:shown_first] + "*" * hidden + api_key[-shown_last:]

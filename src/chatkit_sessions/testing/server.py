@@ -1,0 +1,256 @@
+"""The local API over HTTP/1.1."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import socketserver
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http.client import responses
+from http.server import BaseHTTPRequestHandler
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from .refusals import Refusal
+from .wire import Headers, Request, Response, encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from email.message import Message
+    from io import BufferedIOBase
+
+    from .fake import FakeChatKit
+
+MAX_BODY: Final = 16 * 1024 * 1024
+_PIECE: Final = 64 * 1024
+_MAX_LINE: Final = 64 * 1024
+_DECIMAL: Final = re.compile(r"[0-9]{1,18}")
+_HEXADECIMAL: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_SECONDS_BETWEEN_LOOKS_AT_SHUTDOWN: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class FakeServer:
+    """A local API that is being served.
+
+    Attributes:
+        url: Its base URL, which ends in `/v1`.
+        fake: The API behind it.
+    """
+
+    url: str
+    fake: FakeChatKit
+
+    @property
+    def api_key(self) -> str:
+        """The only key that opens the API."""
+        return self.fake.api_key
+
+    @property
+    def workflow_id(self) -> str:
+        """The only workflow that there is."""
+        return self.fake.workflow_id
+
+
+@contextmanager
+def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
+    """Serve `fake` until the `with` block ends; then every thread and socket is gone.
+
+    Args:
+        fake: The API.
+        host: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    with _Listener((host, port), fake.handle) as listener:
+        accepting = Thread(
+            target=listener.serve_forever,
+            args=(_SECONDS_BETWEEN_LOOKS_AT_SHUTDOWN,),
+            name="chatkit-accept",
+            daemon=True,
+        )
+        accepting.start()
+        try:
+            yield FakeServer(f"http://{host}:{listener.server_address[1]}/v1", fake)
+        finally:
+            listener.shutdown()
+            accepting.join()
+            listener.end_connections()
+
+
+def read_body(headers: Message, stream: BufferedIOBase) -> bytes:
+    """Read the body that belongs to a request's header fields.
+
+    A body that is too long is read to its end all the same: a client that is still writing
+    when its connection is closed may never see the answer.
+
+    Args:
+        headers: The header fields; without any that tell a length, there is no body.
+        stream: Where the body comes from.
+
+    Raises:
+        Refusal: Its length or its coding cannot be made out, or it is longer than 16 MiB.
+        ConnectionError: The stream ended within it.
+    """
+    coding = headers.get("transfer-encoding")
+    if coding is None:
+        return _joined(_exactly(stream, _content_length(headers)))
+    if coding.strip().lower() == "chunked":
+        return _joined(_chunks(stream))
+    raise Refusal(501, "Transfer codings other than chunked are not supported.")
+
+
+def _content_length(headers: Message) -> int:
+    lengths = set(headers.get_all("content-length", ["0"]))
+    length = lengths.pop()
+    if lengths or not _DECIMAL.fullmatch(length):
+        raise Refusal(400, "The Content-Length header is not one number.")
+    return int(length)
+
+
+def _joined(pieces: Iterable[bytes]) -> bytes:
+    body = bytearray()
+    length = 0
+    for piece in pieces:
+        length += len(piece)
+        if length <= MAX_BODY:
+            body += piece
+    if length > MAX_BODY:
+        raise Refusal(413, f"The request body is longer than {MAX_BODY} bytes.")
+    return bytes(body)
+
+
+def _exactly(stream: BufferedIOBase, length: int) -> Iterator[bytes]:
+    while length:
+        piece = stream.read(min(length, _PIECE))
+        if not piece:
+            raise ConnectionError("the client left in the middle of a body")
+        length -= len(piece)
+        yield piece
+
+
+def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
+    while length := _chunk_length(stream.readline(_MAX_LINE)):
+        yield from _exactly(stream, length)
+        stream.readline(_MAX_LINE)
+    while stream.readline(_MAX_LINE).strip():
+        pass  # trailer fields say nothing that matters here
+
+
+def _chunk_length(line: bytes) -> int:
+    length = line.partition(b";")[0].strip()
+    if not _HEXADECIMAL.fullmatch(length):
+        raise Refusal(400, "The request body is not chunked as its headers say.")
+    return int(length, 16)
+
+
+class _Listener(socketserver.TCPServer):
+    """Accepts connections, each of which gets a thread of its own."""
+
+    # On Windows, the option would let a second server take a busy port.
+    allow_reuse_address = os.name != "nt"
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], answer: Callable[[Request], Response]) -> None:
+        self._connections: dict[Thread, socket.socket] = {}
+        super().__init__(address, partial(_Connection, answer))
+
+    def process_request(
+        self,
+        request: Any,  # noqa: ANN401 - the standard library knows it may be a datagram, too
+        client_address: Any,  # noqa: ANN401 - of whatever family the socket is
+    ) -> None:
+        """Serve an accepted connection in a thread; called by the standard library."""
+        thread = Thread(
+            target=self._serve_connection,
+            args=(request, client_address),
+            name="chatkit-connection",
+            daemon=True,
+        )
+        thread.start()
+        self._connections = {
+            other: connection for other, connection in self._connections.items() if other.is_alive()
+        }
+        self._connections[thread] = request
+
+    def end_connections(self) -> None:
+        """Close every connection, whatever its client still has in mind."""
+        for thread, connection in self._connections.items():
+            with suppress(OSError):  # its client was faster
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+    def _serve_connection(self, connection: socket.socket, client_address: object) -> None:
+        try:
+            self.finish_request(connection, client_address)
+        finally:
+            self.shutdown_request(connection)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    """One client's connection, over which many requests may come."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def __init__(
+        self,
+        answer: Callable[[Request], Response],
+        connection: socket.socket,
+        client_address: object,
+        server: socketserver.BaseServer,
+    ) -> None:
+        self._answer = answer
+        super().__init__(connection, client_address, server)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the client left, as clients may
+            super().handle()
+
+    def send_error(
+        self,
+        code: int,
+        message: str | None = None,
+        explain: str | None = None,  # noqa: ARG002 - the standard library hands it over
+    ) -> None:
+        """Refuse what is no HTTP that this server can read; called by the standard library."""
+        self._refuse(Refusal(code, message or responses.get(code, "")))
+
+    def log_message(
+        self,
+        format: str,  # noqa: A002 - the standard library's name
+        *args: object,
+    ) -> None:
+        """Keep quiet: the requests are there to be asked for."""
+
+    def _answer_request(self) -> None:
+        try:
+            body = read_body(self.headers, self.rfile)
+        except Refusal as refusal:
+            self._refuse(refusal)
+        else:
+            headers = Headers(self.headers.items())
+            self._send(self._answer(Request(self.command, self.path, headers, body)))
+
+    do_DELETE = do_GET = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = _answer_request  # noqa: N815
+
+    def _refuse(self, refusal: Refusal) -> None:
+        # Where the next request begins is no longer known.
+        self.close_connection = True
+        body = encode_json(refusal.envelope())
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        self._send(Response(refusal.status_code, Headers(headers.items()), body))
+
+    def _send(self, response: Response) -> None:
+        fields = [f"{name}: {value}" for name, value in response.headers.items()]
+        if self.close_connection:
+            fields.append("connection: close")
+        status = f"HTTP/1.1 {response.status_code} {responses.get(response.status_code, '')}"
+        head = "\r\n".join([status, *fields, "", ""])
+        # A single write: split in two, the second may wait for the client's delayed ACK.
+        self.wfile.write(head.encode("latin-1") + response.body)

@@ -1,0 +1,170 @@
+"""The local API against OpenAI's published API description, where a copy is at hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openapi_core.exceptions import OpenAPIError
+
+from chatkit_sessions.testing import FakeChatKit
+from chatkit_sessions.testing.wire import Headers, Request, Response
+from contract import assert_request_holds, assert_response_holds, load_contract
+
+URL = "https://api.openai.com/v1/chatkit/sessions"
+HEADERS = {
+    "authorization": "Bearer sk-test",
+    "openai-beta": "chatkit_beta=v1",
+    "content-type": "application/json",
+}
+MINIMAL: dict[str, Any] = {"user": "alice", "workflow": {"id": "wf_test"}}
+EMPTY_OPTIONS: dict[str, Any] = {"rate_limits": {}, "chatkit_configuration": {"history": {}}}
+EVERYTHING: dict[str, Any] = {
+    "user": "alice",
+    "workflow": {
+        "id": "wf_test",
+        "version": "3",
+        "state_variables": {"text": "é", "whole": 1, "decimal": 1.5, "flag": False},
+        "tracing": {"enabled": False},
+    },
+    "expires_after": {"anchor": "created_at", "seconds": 60},
+    "rate_limits": {"max_requests_per_1_minute": 7},
+    "chatkit_configuration": {
+        "automatic_thread_titling": {"enabled": False},
+        "file_upload": {"enabled": True, "max_file_size": 16, "max_files": 2},
+        "history": {"enabled": True, "recent_threads": 5},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _contract() -> None:
+    load_contract()
+
+
+@pytest.fixture
+def fake() -> FakeChatKit:
+    return FakeChatKit()
+
+
+def ask(
+    fake: FakeChatKit, url: str, body: bytes, headers: dict[str, str] | None = None
+) -> Response:
+    path = url.removeprefix("https://api.openai.com")
+    fields = HEADERS if headers is None else headers
+    return fake.handle(Request("POST", path, Headers(fields.items()), body))
+
+
+def assert_answer_holds(url: str, response: Response) -> None:
+    assert_response_holds("POST", url, response.status_code, response.headers, response.body)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        MINIMAL,
+        EVERYTHING,
+        MINIMAL | {"expires_after": {"anchor": "created_at", "seconds": 300.0}},
+        MINIMAL | EMPTY_OPTIONS,
+        {"user": "alice", "workflow": {"id": "wf_test", "state_variables": {}}},
+        MINIMAL | {"chatkit_configuration": {"file_upload": {"enabled": True}}},
+    ],
+    ids=["minimal", "everything", "whole decimal", "empty options", "no variables", "uploads"],
+)
+def test_both_accept(fake: FakeChatKit, content: dict[str, Any]) -> None:
+    body = json.dumps(content).encode()
+
+    created = ask(fake, URL, body)
+
+    assert_request_holds("POST", URL, HEADERS, body)
+    assert created.status_code == 200
+    assert_answer_holds(URL, created)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        {"user": "alice"},
+        {"workflow": {"id": "wf_test"}},
+        {"user": "alice", "workflow": {}},
+        {"user": "alice", "workflow": "wf_test"},
+        {"user": "alice", "workflow": {"id": "wf_test", "version": 3}},
+        {"user": "alice", "workflow": {"id": "wf_test", "tracing": {"enabled": "no"}}},
+        {"user": "alice", "workflow": {"id": "wf_test", "state_variables": {"a": None}}},
+        {"user": "alice", "workflow": {"id": "wf_test", "state_variables": {"a": [1]}}},
+        {
+            "user": "alice",
+            "workflow": {"id": "wf_test", "state_variables": {f"n{n}": n for n in range(65)}},
+        },
+        MINIMAL | {"user": ""},
+        MINIMAL | {"user": {"id": "alice"}},
+        MINIMAL | {"user": None},
+        MINIMAL | {"scope": {"user_id": "alice"}},
+        MINIMAL | {"expires_after": 600},
+        MINIMAL | {"expires_after": {"seconds": 60}},
+        MINIMAL | {"expires_after": {"anchor": "created_at"}},
+        MINIMAL | {"expires_after": {"anchor": "now", "seconds": 60}},
+        MINIMAL | {"expires_after": {"anchor": "created_at", "seconds": 0}},
+        MINIMAL | {"expires_after": {"anchor": "created_at", "seconds": 601}},
+        MINIMAL | {"expires_after": {"anchor": "created_at", "seconds": 1.5}},
+        MINIMAL | {"expires_after": {"anchor": "created_at", "seconds": True}},
+        MINIMAL | {"rate_limits": {"max_requests_per_1_minute": 0}},
+        MINIMAL | {"rate_limits": {"max_requests_per_session": 10}},
+        MINIMAL | {"chatkit_configuration": None},
+        MINIMAL | {"chatkit_configuration": {"file_upload": {"max_file_size": 0}}},
+        MINIMAL | {"chatkit_configuration": {"file_upload": {"max_file_size": 513}}},
+        MINIMAL | {"chatkit_configuration": {"file_upload": {"max_files": 0}}},
+        MINIMAL | {"chatkit_configuration": {"history": {"recent_threads": 0}}},
+        MINIMAL | {"chatkit_configuration": {"automatic_thread_titling": True}},
+    ],
+    ids=json.dumps,
+)
+def test_both_refuse(fake: FakeChatKit, content: object) -> None:
+    body = json.dumps(content).encode()
+
+    refused = ask(fake, URL, body)
+
+    with pytest.raises(OpenAPIError):
+        assert_request_holds("POST", URL, HEADERS, body)
+    assert refused.status_code == 400
+    assert_answer_holds(URL, refused)
+
+
+@pytest.mark.parametrize("minutes", [0, 10], ids=["active", "expired"])
+def test_cancelled_sessions_hold(fake: FakeChatKit, minutes: int) -> None:
+    created = json.loads(ask(fake, URL, json.dumps(EVERYTHING).encode()).body)
+    url = f"{URL}/{created['id']}/cancel"
+    fake.clock.advance(minutes=minutes)
+
+    cancelled = ask(fake, url, b"")
+
+    assert_request_holds("POST", url, HEADERS, b"")
+    assert cancelled.status_code == 200
+    assert_answer_holds(url, cancelled)
+
+
+def test_every_kind_of_refusal_holds(fake: FakeChatKit) -> None:
+    fake.fail_next(500, operation="cancel")
+
+    refused = [
+        (URL, ask(fake, URL, b"", {})),
+        (URL, ask(fake, URL, b"", {"authorization": "Bearer sk-wrong"})),
+        (URL, ask(fake, URL, b"", {"authorization": "Bearer sk-test"})),
+        (URL, ask(fake, URL, b"{")),
+        (URL, ask(fake, URL, b'{"user": "alice", "workflow": {"id": "wf_other"}}')),
+        *((url, ask(fake, url, b"")) for url in [f"{URL}/cksess_1/cancel"] * 2),
+    ]
+
+    assert [answer.status_code for _, answer in refused] == [401, 401, 400, 400, 404, 500, 404]
+    for url, answer in refused:
+        assert_answer_holds(url, answer)
+
+
+def test_an_answer_that_breaks_the_contract_is_noticed(fake: FakeChatKit) -> None:
+    fake.fail_next(200, body='{"id": "cksess_1"}', headers={"content-type": "application/json"})
+
+    with pytest.raises(OpenAPIError):
+        assert_answer_holds(URL, ask(fake, URL, b"{}"))
