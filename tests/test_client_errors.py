@@ -1,5 +1,7 @@
 """What users meet when the API refuses, over both clients: the class, the facts, the hint."""
 
+import ssl
+
 import httpx
 import pytest
 
@@ -169,6 +171,7 @@ def test_a_redirect_is_not_followed_but_told(connect: Connect) -> None:
         (httpx.RemoteProtocolError("Server disconnected"), APIConnectionError),
         (httpx.ConnectTimeout("timed out"), APITimeoutError),
         (httpx.ReadTimeout(""), APITimeoutError),
+        (ssl.SSLError(1, "certificate verify failed"), APIConnectionError),
     ],
 )
 def test_no_answer_is_a_connection_error_that_names_the_host_and_keeps_its_cause(
