@@ -27,7 +27,7 @@ CALLS: dict[str, Callable[[ChatKitClient], object]] = {
         automatic_thread_titling=True,
     ),
     "booleans": lambda chatkit: chatkit.create_session("u", file_upload=False, history=True),
-    "cancel": lambda chatkit: chatkit.delete_session("cksess_1"),
+    "cancel": lambda chatkit: chatkit.delete_session("cksess_new"),
 }
 
 

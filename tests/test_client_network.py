@@ -36,7 +36,7 @@ from chatkit_sessions._http import Deadline, TimeLeft
 from chatkit_sessions._sync_transport import DeadlineBackend, DeadlineStream
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions
-from support import KEY, NEW_SECRET, WORKFLOW, Connect, Time, session_json
+from support import KEY, NEW_SECRET, WORKFLOW, Connect, Ticking, Time, session_json
 
 MIB = 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -146,15 +146,6 @@ def endless_body(connection: Connection) -> None:
     connection.send(HEAD + b"transfer-encoding: chunked\r\n\r\n")
     while not connection.stop.is_set():
         connection.send(b"1\r\n \r\n")
-
-
-class Ticking(Time):
-    """A clock that moves on by itself whenever somebody looks at it."""
-
-    def __getattribute__(self, name: str) -> object:
-        if name == "monotonic":
-            object.__setattr__(self, name, object.__getattribute__(self, name) + 1)
-        return object.__getattribute__(self, name)
 
 
 @pytest.mark.parametrize(

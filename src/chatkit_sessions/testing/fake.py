@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from .clock import FakeClock
 from .fake_api import OPERATIONS, FakeApi, Operation, find_call
+from .faults import FAULTS, LOSES_THE_REQUEST
 from .refusals import Refusal, usual_words
 from .server import FakeServer, serve
 from .wire import Headers, RecordedRequest, Request, Response, encode_json
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from .faults import Fault
     from .sessions import FakeSession
     from .transport import FakeTransport
 
@@ -26,12 +28,13 @@ _MAX_REQUESTS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """An answer that takes the place of the API's own."""
+    """What takes the place of the API's own answer, or a fault that befalls it."""
 
-    status_code: int
-    body: bytes
-    headers: Headers
     operation: Operation | None
+    status_code: int = 503
+    body: bytes = b""
+    headers: Headers = field(default_factory=Headers)
+    fault: Fault | None = None
 
 
 class FakeChatKit:
@@ -129,8 +132,9 @@ class FakeChatKit:
 
     def fail_next(
         self,
-        status_code: int,
+        status_code: int | None = None,
         *,
+        fault: Fault | None = None,
         message: str | None = None,
         type: str | None = None,  # noqa: A002 - the name of the field in the API's errors
         code: str | None = None,
@@ -140,13 +144,24 @@ class FakeChatKit:
         times: int = 1,
         operation: Operation | None = None,
     ) -> None:
-        """Answer one of the next requests with something else; it is recorded all the same.
+        """Let one of the next requests fail; it is recorded all the same.
 
-        Without `body`, the answer is the API's error envelope, made of `message`, `type`, `code`
-        and `param`. Failures are used up in the order in which they were set.
+        With `status_code`, it is answered with something else: `body`, or the API's error envelope,
+        made of `message`, `type`, `code` and `param`. With `fault`, the connection fails. Failures
+        are used up in the order in which they were set.
+
+        | fault | over HTTP | in process | is a session created? |
+        |---|---|---|---|
+        | `reset` | the connection is reset | `httpx.ReadError` | no |
+        | `hang` | no answer until the client goes | `httpx.ReadTimeout` at once | no |
+        | `drip` | a byte each tenth of a second | `httpx.ReadTimeout` after a byte | yes |
+        | `truncate` | half of the body, then the end | `httpx.RemoteProtocolError` | yes |
+        | `oversize` | the answer and 64 MiB of white space | the same | yes |
 
         Args:
-            status_code: The HTTP status, 200 to 599.
+            status_code: The HTTP status, 200 to 599. Exactly one of this and `fault` is given.
+            fault: What goes wrong with the connection; the arguments from `message` to `body` are
+                for `status_code` alone.
             message: What the error says. Left out: what usually comes with the status.
             type: The class of error. Left out: what usually comes with the status.
             code: The error's short name, or None for null.
@@ -158,12 +173,24 @@ class FakeChatKit:
             operation: Which requests are answered so. Left out: any.
 
         Raises:
-            ValueError: `status_code` or `times` is out of bounds.
+            ValueError: `status_code`, `fault` or `times` is out of bounds, or the arguments do not
+                go together.
         """
-        if not 200 <= status_code <= 599:  # noqa: PLR2004 - HTTP's final statuses
-            raise ValueError(f"status_code must be 200 to 599, not {status_code}")
         if times < 1:
             raise ValueError(f"times must be 1 or more, not {times}")
+        if fault is not None:
+            about_the_answer = (status_code, message, type, code, param, headers, body)
+            if any(argument is not None for argument in about_the_answer):
+                raise ValueError("fault goes with times and operation alone")
+            if fault not in FAULTS:
+                raise ValueError(f"fault must be one of {', '.join(sorted(FAULTS))}, not {fault}")
+            with self._lock:
+                self._failures.extend([_Failure(operation, fault=fault)] * times)
+            return
+        if status_code is None:
+            raise ValueError("either status_code or fault is needed")
+        if not 200 <= status_code <= 599:  # noqa: PLR2004 - HTTP's final statuses
+            raise ValueError(f"status_code must be 200 to 599, not {status_code}")
         if body is None:
             usual_message, usual_type = usual_words(status_code)
             refusal = Refusal(
@@ -178,10 +205,10 @@ class FakeChatKit:
             content, content_type = body.encode() if isinstance(body, str) else body, "text/html"
         given = Headers((headers or {}).items())
         failure = _Failure(
+            operation,
             status_code,
             content,
             Headers({"content-type": content_type, **given}.items()),
-            operation,
         )
         with self._lock:
             self._failures.extend([failure] * times)
@@ -197,10 +224,12 @@ class FakeChatKit:
                 RecordedRequest(request.method, request.path, request.headers, request.body)
             )
             failure = self._take_failure(request)
-            if failure is None:
+            fault = failure.fault if failure else None
+            if failure is None or (fault is not None and fault not in LOSES_THE_REQUEST):
                 response = self._api.answer(request, self._served())
             else:
                 response = self._api.respond(failure.status_code, failure.body, failure.headers)
+            response = replace(response, fault=fault)
         return response.without_body() if request.method == "HEAD" else response
 
     def transport(self) -> FakeTransport:

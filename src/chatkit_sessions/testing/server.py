@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import socketserver
+import struct
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
+from .faults import length_claimed, pieces_sent
 from .refusals import Refusal
 from .wire import Headers, Request, Response, encode_json
 
@@ -30,6 +33,7 @@ _MAX_LINE: Final = 64 * 1024
 _DECIMAL: Final = re.compile(r"[0-9]{1,18}")
 _HEXADECIMAL: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _SECONDS_BETWEEN_LOOKS_AT_SHUTDOWN: Final = 0.02
+_SECONDS_BETWEEN_DRIPS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +251,35 @@ class _Connection(BaseHTTPRequestHandler):
         self._send(Response(refusal.status_code, Headers(headers.items()), body))
 
     def _send(self, response: Response) -> None:
-        fields = [f"{name}: {value}" for name, value in response.headers.items()]
+        if response.fault is not None:
+            self.close_connection = True
+        if response.fault == "reset":
+            self._reset()
+            return
+        if response.fault == "hang":
+            self.rfile.read()  # returns when the client goes
+            return
+        length = length_claimed(response.body, response.fault)
+        fields = {**response.headers, "content-length": str(length)}
         if self.close_connection:
-            fields.append("connection: close")
+            fields["connection"] = "close"
         status = f"HTTP/1.1 {response.status_code} {responses.get(response.status_code, '')}"
-        head = "\r\n".join([status, *fields, "", ""])
+        lines = [status, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        head = "\r\n".join(lines).encode("latin-1")
+        pieces = pieces_sent(response.body, response.fault)
         # A single write: split in two, the second may wait for the client's delayed ACK.
-        self.wfile.write(head.encode("latin-1") + response.body)
+        self.wfile.write(head + next(pieces, b""))
+        for piece in pieces:
+            if response.fault == "drip" and self._client_went_within(_SECONDS_BETWEEN_DRIPS):
+                return
+            self.wfile.write(piece)
+
+    def _reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        # Not shut down in order, which would tell the client of an end: closed at once.
+        os.close(self.connection.detach())
+
+    def _client_went_within(self, seconds: float) -> bool:
+        readable, _, _ = select.select([self.connection], [], [], seconds)
+        return bool(readable)

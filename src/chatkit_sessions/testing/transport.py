@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from .faults import length_claimed, pieces_sent
 from .wire import Headers, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from .faults import Fault
 
 
 class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -39,6 +42,38 @@ class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 body,
             )
         )
-        return httpx.Response(
-            answer.status_code, headers=dict(answer.headers), content=answer.body, request=request
-        )
+        if answer.fault == "reset":
+            raise httpx.ReadError("the local API resets the connection", request=request)
+        if answer.fault == "hang":
+            raise httpx.ReadTimeout("the local API does not answer", request=request)
+        if answer.fault is None:
+            return httpx.Response(
+                answer.status_code, headers=dict(answer.headers), content=answer.body
+            )
+        length = length_claimed(answer.body, answer.fault)
+        headers = {**answer.headers, "content-length": str(length)}
+        stream = _FaultyStream(answer.body, answer.fault, request)
+        return httpx.Response(answer.status_code, headers=headers, stream=stream)
+
+
+class _FaultyStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that does not arrive as it should, without any waiting."""
+
+    def __init__(self, body: bytes, fault: Fault, request: httpx.Request) -> None:
+        self._pieces = pieces_sent(body, fault)
+        self._fault = fault
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+            if self._fault == "drip":
+                raise httpx.ReadTimeout("the local API drips", request=self._request)
+            if self._fault == "truncate":
+                raise httpx.RemoteProtocolError(
+                    "the local API closed the connection within the body", request=self._request
+                )
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece

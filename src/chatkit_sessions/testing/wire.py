@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from .faults import Fault
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -79,11 +82,13 @@ class Response:
         status_code: The HTTP status.
         headers: All header fields that the answer carries, except those of the connection.
         body: The whole body.
+        fault: What goes wrong with it on its way; None: nothing.
     """
 
     status_code: int
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
+    fault: Fault | None = field(default=None, repr=False)
 
     def without_body(self) -> Response:
         """Return the answer that HEAD gets: the same header fields, nothing below them."""
