@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import anyio
 import httpx
 import pytest
 import trio
@@ -447,35 +448,34 @@ def test_many_tasks_share_one_async_client(fake: FakeChatKit, server: FakeServer
 
 
 @needs_proc
-@pytest.mark.parametrize("run", [asyncio.run, "trio"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_one_async_client_works_in_one_event_loop_after_another(
-    fake: FakeChatKit, server: FakeServer, run: object
+    fake: FakeChatKit, backend: str
 ) -> None:
     """As Django's async_to_sync, Celery and pytest run it, and never closed by them."""
-    chatkit = AsyncChatKitClient(
-        api_key=fake.api_key, workflow_id=WORKFLOW, base_url=server.url, max_retries=0
-    )
 
-    async def view() -> None:
-        session = await chatkit.create_session("user_123")
-        await chatkit.refresh_session(session.client_secret, user="user_123")
+    def use() -> None:
+        with fake.serve() as server:
+            chatkit = AsyncChatKitClient(
+                api_key=fake.api_key, workflow_id=WORKFLOW, base_url=server.url, max_retries=0
+            )
 
-    def run_view() -> None:
-        if run == "trio":
-            trio.run(view)
-        else:
-            asyncio.run(view())
+            async def view() -> None:
+                session = await chatkit.create_session("user_123")
+                await chatkit.refresh_session(session.client_secret, user="user_123")
 
-    run_view()
+            for _ in range(5):
+                anyio.run(view, backend=backend)
+
+    use()  # what is opened once and for all is open now
     gc.collect()
-    before = open_descriptors()
+    before = open_descriptors(), threading.active_count()
 
-    for _ in range(5):
-        run_view()
+    use()
 
     gc.collect()
-    assert open_descriptors() <= before
-    fake.assert_created(user="user_123", times=6)
+    assert (open_descriptors(), threading.active_count()) == before
+    fake.assert_created(user="user_123", times=10)
 
 
 def test_event_loops_may_run_side_by_side(fake: FakeChatKit, server: FakeServer) -> None:
