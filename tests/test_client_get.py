@@ -8,6 +8,7 @@ from chatkit_sessions import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    ChatKitClient,
     ChatKitError,
     InternalServerError,
     InvalidRequestError,
@@ -17,6 +18,7 @@ from chatkit_sessions import (
 )
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from support import (
+    KEY,
     NEW_SECRET,
     SECRET,
     Answer,
@@ -207,13 +209,30 @@ def test_completes_from_the_call_what_the_server_did_not_echo(connect: Connect) 
     assert info.workflow.id == "wf_asked"
 
 
-def test_clients_with_other_options_share_records_within_a_project(connect: Connect) -> None:
+def test_clients_with_other_options_share_records_of_one_key_and_project(connect: Connect) -> None:
     chatkit = connect(Script([ok(), invalid_url]))
     session = chatkit.create_session("user_123")
 
     assert chatkit.with_options(timeout=3).get_session(session.id).source == "record"
-    with pytest.raises(SessionNotRecordedError):
-        chatkit.with_options(project="proj_other").get_session(session.id)
+    assert chatkit.with_options(api_key=KEY).get_session(session.id).source == "record"
+    others: list[ChatKitClient] = [
+        chatkit.with_options(project="proj_other"),
+        chatkit.with_options(organization="org-other"),
+        chatkit.with_options(api_key="sk-of-another-tenant"),
+        chatkit.with_options(api_key=lambda: KEY),
+    ]
+    for other in others:
+        with pytest.raises(SessionNotRecordedError):
+            other.get_session(session.id)
+
+
+def test_a_key_that_is_rotated_by_a_callable_keeps_the_records(connect: Connect) -> None:
+    keys = iter(["sk-1", "sk-2", "sk-3"])
+    chatkit = connect(Script([ok(), invalid_url]), api_key=lambda: next(keys))
+    session = chatkit.create_session("user_123")
+
+    assert chatkit.get_session(session.id).source == "record"
+    assert chatkit.with_options(timeout=3).get_session(session.id).source == "record"
 
 
 @pytest.mark.parametrize(

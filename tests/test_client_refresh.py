@@ -226,7 +226,13 @@ def test_both_requests_share_one_deadline(connect: Connect, time: Time) -> None:
 
 @pytest.mark.parametrize(
     ("secret", "flaw"),
-    [("", "is empty"), ("  ", "is empty"), ("*****", "is masked"), ("ek_\ud800", "not valid")],
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        ("*****", "is masked"),
+        ("cksess_1", "is a session's id"),
+        ("ek_\ud800", "not valid"),
+    ],
 )
 def test_refuses_what_cannot_be_a_secret(connect: Connect, secret: str, flaw: str) -> None:
     script = Script([ok()])

@@ -1,6 +1,8 @@
 """State and decisions that both clients share; they add only the sending and the sleeping."""
 
 import copy
+import hashlib
+import itertools
 import logging
 import random
 import time
@@ -101,6 +103,7 @@ class BaseClient(Generic[KeyCallable]):
         check_url(config.base_url)
         self._config = config
         self._memory = Memory()
+        self._key_scope = _scope_of_key(config.api_key)
         self._lifetime = Lifetime()
         self._now = clock or _utc_now
         self._monotonic: Callable[[], float] = time.monotonic
@@ -143,6 +146,8 @@ class BaseClient(Generic[KeyCallable]):
             config = replace(config, retry_policy=as_retry_policy(max_retries))
         clone = copy.copy(self)
         clone._config = config  # noqa: SLF001 -- a copy of ourselves
+        if config.api_key is not self._config.api_key:
+            clone._key_scope = _scope_of_key(config.api_key)  # noqa: SLF001 -- as above
         clone._lifetime = Lifetime(self._lifetime)  # noqa: SLF001 -- as above
         return clone
 
@@ -233,12 +238,14 @@ class BaseClient(Generic[KeyCallable]):
 
     def _creates_after(self, error: APIStatusError | APIResponseValidationError) -> bool:
         """Whether a refresh that failed so leads to a new session, whose own error then decides."""
-        if isinstance(error, APIResponseValidationError):
-            return True
-        if self._lacks(Route.REFRESH, error):
-            return True
-        refused = HTTPStatus.BAD_REQUEST <= error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-        return refused and error.status_code not in _NO_REFUSAL
+        creates = (
+            isinstance(error, APIResponseValidationError)
+            or self._lacks(Route.REFRESH, error)
+            or _is_refusal(error.status_code)
+        )
+        if creates:
+            logger.info("The session is not refreshed (%d): creating one", error.status_code)
+        return creates
 
     def _log_rejected(self, rejected: RejectedSession) -> None:
         logger.warning(
@@ -253,7 +260,9 @@ class BaseClient(Generic[KeyCallable]):
 
     @property
     def _scope(self) -> str:
-        return f"{self._config.organization or ''}/{self._config.project or ''}"
+        """What one tenant sees must not be told to another, who has another key or project."""
+        config = self._config
+        return f"{config.organization or ''}/{config.project or ''}/{self._key_scope}"
 
     def _record_session(
         self, session: ChatKitSessionResponse, *, user: str, workflow_id: str
@@ -319,6 +328,21 @@ class BaseClient(Generic[KeyCallable]):
         if info.status in {None, "active"} and info.is_expired(now=self._now()):
             return info.model_copy(update={"status": "expired"})
         return info
+
+
+def _is_refusal(status_code: int) -> bool:
+    client_error = HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    return client_error and status_code not in _NO_REFUSAL
+
+
+_callables_seen = itertools.count()
+
+
+def _scope_of_key(key: object) -> str:
+    """The same for the same key, without telling it; each callable has one of its own."""
+    if not isinstance(key, SecretStr):
+        return f"callable {next(_callables_seen)}"
+    return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
 
 
 def _header(value: str | None, source: str) -> str | None:

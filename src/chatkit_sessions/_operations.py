@@ -237,6 +237,8 @@ def _flaw_of_secret(secret: str) -> str | None:
         return "is empty: to begin with, create a session"
     if is_masked(secret):
         return "is masked (asterisks only): it was read from a dump; pass the secret itself"
+    if secret.startswith("cksess_"):
+        return "is a session's id: pass the secret that the widget holds"
     return None if _is_unicode(secret) else "is not valid Unicode text"
 
 

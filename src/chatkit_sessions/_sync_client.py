@@ -247,8 +247,8 @@ class ChatKitClient(BaseClient[KeySource]):
             client_secret: The secret that the widget holds now.
             user: As for `create_session`: from your login, so that a stolen secret is of no use.
             workflow_id: As for `create_session`.
-            workflow_version: As for `create_session`; this and the options below apply where a new
-                session is created.
+            workflow_version: As for `create_session`. Pass this and the options below as to
+                create: they apply where a new session is created; a refreshed one keeps its own.
             state_variables: As for `create_session`.
             tracing: As for `create_session`.
             expires_after: As for `create_session`.

@@ -18,7 +18,8 @@
         ├── UnprocessableEntityError    422
         ├── RateLimitError              429
         ├── InternalServerError         500 and above
-        └── BetaNotAvailableError       code invalid_beta; a BadRequestError too where it is 400
+        └── BetaNotAvailableError       code invalid_beta, whatever the status
+            └── BetaNotAvailableBadRequestError     with 400; a BadRequestError, too
 
 Names are those of the official SDK wherever it has one. No message, attribute or cause of these
 holds an API key or a client secret: text that came from elsewhere is redacted before it gets here.
