@@ -691,3 +691,27 @@ def test_a_result_can_always_be_shown_and_dumped(
     if not isinstance(result, RejectedSession):
         assert json.loads(result.model_dump_json())
         assert FRESH not in repr(result)
+
+
+@pytest.mark.parametrize("user", ["\ud7ff", "\ue000", "\uffff", "🙂", "\U0010ffff"])
+def test_every_character_but_a_surrogate_is_taken(user: str) -> None:
+    body = json.dumps({**SESSION, "user": user}).encode()
+
+    assert read(Answer(200, {}, body)).user == user
+
+
+def test_a_body_may_be_nested_as_deep_as_the_bound_and_no_deeper() -> None:
+    def nested(depth: int) -> Answer:
+        """A session whose unknown field holds that many lists, itself at depth 1."""
+        value: object = "leaf"
+        for _ in range(depth):
+            value = [value]
+        return answer(200, {**SESSION, "novelty": value})
+
+    assert read(nested(63)).model_extra is not None
+    assert "nested too deeply" in str(invalid(nested(64)))
+
+
+def test_the_bounds_of_bodies_are_those_that_the_docs_tell() -> None:
+    assert (max_body(200), max_body(299)) == (1_048_576, 1_048_576)
+    assert (max_body(199), max_body(300), max_body(500)) == (65_536, 65_536, 65_536)

@@ -199,15 +199,19 @@ def _check(value: object, *, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise _Unreadable("it is nested too deeply")
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise _Unreadable("it holds a lone surrogate")
+        _check_text(value)
     elif isinstance(value, list):
         for item in cast("list[object]", value):
             _check(item, depth=depth + 1)
     elif isinstance(value, dict):
         for name, item in cast("dict[str, object]", value).items():
-            _check(name, depth=depth + 1)
+            _check_text(name)
             _check(item, depth=depth + 1)
+
+
+def _check_text(text: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _Unreadable("it holds a lone surrogate")
 
 
 def _read_error_body(
