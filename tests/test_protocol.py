@@ -715,3 +715,20 @@ def test_a_body_may_be_nested_as_deep_as_the_bound_and_no_deeper() -> None:
 def test_the_bounds_of_bodies_are_those_that_the_docs_tell() -> None:
     assert (max_body(200), max_body(299)) == (1_048_576, 1_048_576)
     assert (max_body(199), max_body(300), max_body(500)) == (65_536, 65_536, 65_536)
+
+
+def test_an_error_that_names_a_location_is_no_redirect() -> None:
+    error = refused(answer(400, b"<html>", {"location": "https://elsewhere.example/"}))
+
+    assert "redirect" not in error.message.lower()
+
+
+def test_of_one_long_word_that_is_cut_off_all_is_kept_but_what_a_secret_could_be() -> None:
+    error = refused(answer(500, b"x" * 3000, flaw="it is longer than 65,536 bytes"))
+
+    assert error.body == "x" * (3000 - 1024)
+
+
+@pytest.mark.parametrize(("length", "told"), [(500, "b" * 500), (501, "b" * 500 + "…")])
+def test_a_message_is_cut_beyond_500_characters(length: int, told: str) -> None:
+    assert refused(answer(400, envelope("b" * length))).message == told
