@@ -732,3 +732,14 @@ def test_of_one_long_word_that_is_cut_off_all_is_kept_but_what_a_secret_could_be
 @pytest.mark.parametrize(("length", "told"), [(500, "b" * 500), (501, "b" * 500 + "…")])
 def test_a_message_is_cut_beyond_500_characters(length: int, told: str) -> None:
     assert refused(answer(400, envelope("b" * length))).message == told
+
+
+def test_a_300_is_a_redirect() -> None:
+    error = refused(answer(300, b"", {"location": "https://elsewhere.example/"}))
+
+    assert error.message == "A redirect to https://elsewhere.example/"
+
+
+def test_an_answer_is_a_value() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(answer(200, SESSION), "body", b"")  # noqa: B010 -- a type checker refuses it, too
