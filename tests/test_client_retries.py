@@ -131,6 +131,22 @@ def test_the_deadline_is_for_all_attempts_together(connect: Connect, time: Time)
     )
 
 
+def test_a_wait_that_took_longer_than_asked_for_ends_with_the_last_attempts_error(
+    connect: Connect, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def oversleep(_: float) -> None:
+        time.advance(60)
+
+    monkeypatch.setattr(time, "sleep", oversleep)
+    script = Script([refused(503), ok()])
+
+    with pytest.raises(InternalServerError) as caught:
+        connect(script, timeout=30).create_session("user_123")
+
+    assert caught.value.status_code == 503
+    assert len(script.requests) == 1
+
+
 def test_each_attempt_gets_the_time_that_is_left(connect: Connect, time: Time) -> None:
     def slow(_: httpx.Request) -> httpx.Response:
         time.advance(10)

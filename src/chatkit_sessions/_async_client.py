@@ -400,9 +400,11 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
     ) -> T:
         """Send until there is a result, or an error that is not worth another attempt."""
         retries_done = 0
+        failed: APIConnectionError | APIStatusError | None = None
         while True:
             self._check_open()
-            deadline.check()
+            if deadline.remaining() == 0:
+                raise failed or deadline.error()
             request, key = self._request(operation, await self._key())
             try:
                 return self._read(operation, await self._send(request, deadline), key)
@@ -416,6 +418,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                 )
                 if delay is None:
                     raise
+                failed = error.with_traceback(None)  # which would hold this frame in a cycle
             await self._sleep(delay)
             retries_done += 1
 

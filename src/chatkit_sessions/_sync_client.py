@@ -400,9 +400,11 @@ class ChatKitClient(BaseClient[KeySource]):
     ) -> T:
         """Send until there is a result, or an error that is not worth another attempt."""
         retries_done = 0
+        failed: APIConnectionError | APIStatusError | None = None
         while True:
             self._check_open()
-            deadline.check()
+            if deadline.remaining() == 0:
+                raise failed or deadline.error()
             request, key = self._request(operation, self._key())
             try:
                 return self._read(operation, self._send(request, deadline), key)
@@ -416,6 +418,7 @@ class ChatKitClient(BaseClient[KeySource]):
                 )
                 if delay is None:
                     raise
+                failed = error.with_traceback(None)  # which would hold this frame in a cycle
             self._sleep(delay)
             retries_done += 1
 
