@@ -119,3 +119,11 @@ def test_nothing_more_is_taken_once_there_is_a_flaw() -> None:
     assert not body.add(gzip.compress(b"{}"))
 
     assert body.answer().body == b""
+
+
+def test_a_bomb_behind_another_gzip_member_is_inflated_no_further_either() -> None:
+    body = Body(200, {"content-encoding": "gzip"}, decoded=False)
+
+    assert not body.add(gzip.compress(b" " * 1000) + BOMB)
+
+    assert len(body._content) == MAX_SUCCESS_BODY + 1
