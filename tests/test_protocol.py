@@ -172,6 +172,13 @@ class TestRequest:
 
         assert request.headers["Authorization"] == "Bearer another"
 
+    def test_it_names_what_no_text_may_quote(self) -> None:
+        plain = build_request(GET, self.config(), SecretStr(KEY))
+        refreshing = build_request(REFRESH, self.config(), SecretStr(KEY))
+
+        assert plain.secrets == (SecretStr(KEY),)
+        assert refreshing.secrets == (SecretStr(KEY), SecretStr(SECRET))
+
     def test_its_repr_holds_neither_key_nor_body(self) -> None:
         request = build_request(REFRESH, self.config(organization="org-1"), SecretStr(KEY))
 
@@ -309,6 +316,19 @@ FLAWED: dict[str, tuple[bytes, str]] = {
 }
 
 
+WHOLE_REASONS: dict[str, tuple[bytes, str]] = {
+    **{
+        name: FLAWED[name]
+        for name in (
+            *("html", "empty", "array", "not-utf-8", "deep-array", "rather-deep"),
+            "lone-surrogate",
+        )
+    },
+    "rather-deep-object": (b'{"a":' * 66 + b"1" + b"}" * 66, "it is nested too deeply"),
+    "lone-surrogate-further-on": (b'{"a": ["b", "\\ud800"]}', "it holds a lone surrogate"),
+}
+
+
 class TestSuccessThatIsNone:
     @pytest.mark.parametrize(("body", "reason"), FLAWED.values(), ids=FLAWED)
     def test_it_is_described_and_not_quoted(self, body: bytes, reason: str) -> None:
@@ -342,6 +362,27 @@ class TestSuccessThatIsNone:
                 isinstance(local, ValidationError) for local in frames.tb_frame.f_locals.values()
             )
             frames = frames.tb_next
+
+    @pytest.mark.parametrize(("body", "reason"), WHOLE_REASONS.values(), ids=WHOLE_REASONS)
+    def test_it_is_told_in_one_sentence_with_a_hint(self, body: bytes, reason: str) -> None:
+        error = invalid(answer(200, body))
+
+        assert error.message == (
+            f"The answer (application/json, {len(body):,} bytes) is not what the contract says: "
+            f"{reason}."
+        )
+        assert error.hint is not None
+        assert error.hint.startswith("Something other than the ChatKit sessions API may have ")
+        assert error.hint.endswith("the session may exist all the same and then expires by itself.")
+
+    @pytest.mark.parametrize("operation", [GET, CANCEL], ids=["get", "cancel"])
+    def test_an_answer_about_another_session_is_none(self, operation: Operation[Any]) -> None:
+        another = {**SESSION, "id": "cksess_2", "status": "cancelled"}
+
+        error = invalid(answer(200, another), operation)
+
+        assert "is not what the contract says: it is about another session." in error.message
+        assert "cksess_2" not in rendered(error)
 
     def test_what_was_not_read_in_full_says_why(self) -> None:
         error = invalid(answer(200, SESSION, flaw="it is larger than 1 MiB"))
@@ -395,7 +436,7 @@ class TestErrorAnswer:
         error = refused(answer(400, envelope("")))
 
         assert error.error is not None
-        assert "without the API's error envelope" not in str(error)
+        assert error.message == "The API gives no message"
 
     @pytest.mark.parametrize(
         ("body", "kept"),
@@ -436,10 +477,22 @@ class TestErrorAnswer:
 
         assert error.body == '{"error": "your key '
 
+    def test_only_the_last_word_of_a_body_cut_off_is_left_out(self) -> None:
+        error = refused(answer(500, b"failed with your key sk-Opaq", flaw="it broke off"))
+
+        assert error.body == "failed with your key "
+
+    @pytest.mark.parametrize("last", list("azAZ09_-.+/=*%\\~"))
+    def test_that_word_is_made_of_whatever_a_secret_or_its_spelling_is(self, last: str) -> None:
+        error = refused(answer(500, f"<p>key: Op{last}".encode(), flaw="it broke off"))
+
+        assert error.body == "<p>key: "
+
     def test_a_target_with_credentials_but_no_host_is_not_quoted(self) -> None:
         error = refused(answer(302, b"", {"location": "https:user:confidential@login.example"}))
 
         assert "confidential" not in str(error)
+        assert error.message == "A redirect to nowhere that can be told"
 
     def test_a_redirect_names_its_target_without_query_and_fragment(self) -> None:
         location = "https://login.example/in?next=confidential#confidential"
@@ -470,6 +523,7 @@ class TestErrorAnswer:
             ("//login.example/in", "//login.example/in"),
             ("http://login.example:8080/in", "http://login.example:8080/in"),
             ("//u:confidential@login.example/in", "//login.example/in"),
+            ("https://login.example/@user", "https://login.example/@user"),
         ],
     )
     def test_a_redirect_names_any_kind_of_target(self, location: str, told: str) -> None:
@@ -479,11 +533,11 @@ class TestErrorAnswer:
     def test_a_redirect_to_nowhere_is_one_still(self, headers: dict[str, str]) -> None:
         error = refused(answer(302, b"", headers))
 
-        assert error.message.startswith("A redirect to")
-        assert "None" not in error.message
+        assert error.message == "A redirect to nowhere that can be told"
 
-    def test_what_is_no_redirect_is_not_called_one(self) -> None:
-        error = refused(answer(503, b"", {"location": "https://elsewhere.example/"}))
+    @pytest.mark.parametrize("status", [199, 503])
+    def test_what_is_no_redirect_is_not_called_one(self, status: int) -> None:
+        error = refused(answer(status, b"", {"location": "https://elsewhere.example/"}))
 
         assert "redirect" not in str(error).lower()
 

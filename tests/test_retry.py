@@ -49,6 +49,7 @@ class TestPolicy:
             {"jitter": 0},
             {"jitter": 1},
             {"max_retry_after": 0},
+            {"max_delay": 1_000_000, "max_retry_after": 1_000_000},
         ],
         ids=str,
     )
@@ -81,6 +82,10 @@ class TestPolicy:
             ({"jitter": 1.01}, "`jitter` must be between 0 and 1, got 1.01"),
             ({"jitter": math.nan}, "`jitter` must be finite"),
             ({"max_retry_after": -1}, "`max_retry_after` must be finite and 0 or more"),
+            (
+                {"max_retry_after": 1_000_001},
+                "`max_retry_after` must be finite and 0 or more (at most 1,000,000), got 1000001",
+            ),
             ({"max_retry_after": math.inf}, "`max_retry_after` must be finite"),
             ({"max_retry_after": False}, "`max_retry_after` must be a number"),
         ],
@@ -91,6 +96,7 @@ class TestPolicy:
             RetryPolicy(**settings)
 
         assert named in str(caught.value)
+        assert str(caught.value).startswith("`")
 
     @pytest.mark.parametrize("name", ["initial_delay", "max_delay", "jitter", "max_retry_after"])
     def test_an_integer_beyond_every_float_is_refused_like_any_other_value(self, name: str) -> None:
@@ -113,6 +119,18 @@ class TestPolicy:
 
         with pytest.raises(TypeError):
             positional(3)
+
+
+class TestFailure:
+    def test_it_is_frozen(self) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(Failure(), "status_code", 5)  # noqa: B010 -- the type checker knows better
+
+    def test_what_it_holds_has_names(self) -> None:
+        positional: Any = Failure
+
+        with pytest.raises(TypeError):
+            positional(500)
 
 
 class TestBackoff:
@@ -312,6 +330,9 @@ class TestRetryAfterHeader:
     @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
     def test_nonsense_says_nothing(self, name: str, text: str) -> None:
         assert parse_retry_after({name: text}, now=NOW) is None
+
+    def test_so_few_milliseconds_that_no_second_is_left_say_nothing(self) -> None:
+        assert parse_retry_after({"retry-after-ms": "5e-324"}, now=NOW) is None
 
     def test_absent(self) -> None:
         assert parse_retry_after({}, now=NOW) is None
