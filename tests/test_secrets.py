@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 import chatkit_sessions
-from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ChatKitError
+from chatkit_sessions import APITimeoutError, AsyncChatKitClient, ChatKitClient, ChatKitError
 from chatkit_sessions.testing import FakeChatKit
-from support import KEY, NEW_SECRET, SECRET, Connect, Script, ok, refused, session_json
+from support import KEY, NEW_SECRET, SECRET, Connect, Script, Time, ok, refused, session_json
 
 PACKAGE = str(Path(chatkit_sessions.__file__).parent)
 SECRETS = (KEY, SECRET, NEW_SECRET)
@@ -173,6 +173,17 @@ def test_no_client_shows_its_key(connect: Connect) -> None:
     chatkit = connect(Script([ok()]))
 
     assert_silent(iter((repr(chatkit), str(chatkit), repr(chatkit._config))))
+
+
+def test_an_answer_that_comes_too_late_shows_no_secret(connect: Connect, time: Time) -> None:
+    def late(_: httpx.Request) -> httpx.Response:
+        time.advance(31)
+        return httpx.Response(200, stream=httpx.ByteStream(json.dumps(session_json()).encode()))
+
+    with pytest.raises(APITimeoutError) as caught:
+        connect(Script([late]), timeout=30, max_retries=0).create_session("user_123")
+
+    assert_silent(everything_shown(caught.value))
 
 
 @pytest.mark.parametrize("make", [ChatKitClient, AsyncChatKitClient])

@@ -431,7 +431,8 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
 
     async def _send(self, request: Request, deadline: Deadline) -> Answer:
         http = await self._http.get() if isinstance(self._http, PerLoop) else self._http
-        failure: APIConnectionError
+        answer: Answer | None = None
+        failure: APIConnectionError = deadline.error()
         try:
             async with (
                 time_limit(deadline.remaining()),
@@ -445,10 +446,12 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                     follow_redirects=False,
                 ) as response,
             ):
-                return await aread_body(response, deadline)
+                answer = await aread_body(response, deadline)
         except TRANSPORT_ERRORS as error:
             failure = connection_error(error, request)
         except TimeoutError:
-            failure = deadline.error()
-        # Raised here, outside the `except`, so that the HTTP client's error is not its context.
-        raise failure
+            answer = None
+        if answer is None:
+            # Raised here, outside the `except`: the HTTP client's error is not to be its context.
+            raise failure
+        return answer

@@ -145,11 +145,6 @@ class Deadline:
         """Seconds left, 0 or more; None for no limit."""
         return None if self.end is None else max(0.0, self.end - self.clock())
 
-    def check(self) -> None:
-        """Raise APITimeoutError once the deadline has passed."""
-        if self.remaining() == 0:
-            raise self.error()
-
     @staticmethod
     def error() -> APITimeoutError:
         """What ends a call whose deadline has passed."""
@@ -164,25 +159,31 @@ class Deadline:
         return (TimeLeft.of(self.at_most(CONNECT_TIMEOUT)), left, left, left)
 
 
-def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer:
-    """Read an answer's body within its bound and the deadline."""
+def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer | None:
+    """Read an answer's body within its bound; None once the deadline has passed.
+
+    It does not raise that itself: a traceback would hold this frame, and with it a piece of the
+    body, in which the new secret may stand.
+    """
     decoded = response.is_stream_consumed
     body = Body(response.status_code, response.headers, decoded=decoded)
     for chunk in response.iter_bytes() if decoded else response.iter_raw():
         if not body.add(chunk):
             break
-        deadline.check()
+        if deadline.remaining() == 0:
+            return None
     return body.answer()
 
 
-async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer:
-    """Read an answer's body within its bound and the deadline."""
+async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer | None:
+    """Read an answer's body as `read_body` does."""
     decoded = response.is_stream_consumed
     body = Body(response.status_code, response.headers, decoded=decoded)
     async for chunk in response.aiter_bytes() if decoded else response.aiter_raw():
         if not body.add(chunk):
             break
-        deadline.check()
+        if deadline.remaining() == 0:
+            return None
     return body.answer()
 
 

@@ -427,6 +427,8 @@ class ChatKitClient(BaseClient[KeySource]):
         return source if isinstance(source, SecretStr) else as_secret(refuse_awaitable(source()))
 
     def _send(self, request: Request, deadline: Deadline) -> Answer:
+        answer: Answer | None = None
+        failure: APIConnectionError = deadline.error()
         http = self._http.get() if isinstance(self._http, PerProcess) else self._http
         try:
             with http.stream(
@@ -438,8 +440,10 @@ class ChatKitClient(BaseClient[KeySource]):
                 auth=None,
                 follow_redirects=False,
             ) as response:
-                return read_body(response, deadline)
+                answer = read_body(response, deadline)
         except TRANSPORT_ERRORS as error:
             failure = connection_error(error, request)
-        # Raised here, outside the `except`, so that the HTTP client's error is not its context.
-        raise failure
+        if answer is None:
+            # Raised here, outside the `except`: the HTTP client's error is not to be its context.
+            raise failure
+        return answer
