@@ -172,6 +172,8 @@ def test_a_redirect_is_not_followed_but_told(connect: Connect) -> None:
         (httpx.ConnectTimeout("timed out"), APITimeoutError),
         (httpx.ReadTimeout(""), APITimeoutError),
         (ssl.SSLError(1, "certificate verify failed"), APIConnectionError),
+        (ConnectionResetError(104, "Connection reset by peer"), APIConnectionError),
+        (httpx.DecodingError("broken gzip"), APIConnectionError),
     ],
 )
 def test_no_answer_is_a_connection_error_that_names_the_host_and_keeps_its_cause(

@@ -12,6 +12,7 @@ from chatkit_sessions import (
     ChatKitError,
     InternalServerError,
     InvalidRequestError,
+    NotFoundError,
     SessionNotFoundError,
     SessionNotRecordedError,
     WorkflowNotFoundError,
@@ -128,7 +129,6 @@ def test_answers_from_its_record_where_the_server_has_no_such_route(
         httpx.Response(404, html="<h1>Not found</h1>"),
         httpx.Response(404, json={"detail": "Not Found"}),
         httpx.Response(404),
-        refused(404, "Not here."),
     ],
 )
 def test_another_404_counts_for_that_call_alone(connect: Connect, answer: httpx.Response) -> None:
@@ -148,6 +148,9 @@ def test_another_404_counts_for_that_call_alone(connect: Connect, answer: httpx.
             refused(404, "Chatkit Session with id \u2018cksess_new\u2019 not found."),
             SessionNotFoundError,
         ),
+        (refused(404, "No such session.", code="session_not_found"), SessionNotFoundError),
+        (refused(404, "No such session: 'cksess_new'"), NotFoundError),
+        (refused(404, "Not here."), NotFoundError),
         (refused(404, "Workflow with id 'wf_1' not found."), WorkflowNotFoundError),
         (refused(401), AuthenticationError),
         (refused(400, "Invalid 'session_id': 'x'."), BadRequestError),
@@ -224,6 +227,34 @@ def test_clients_with_other_options_share_records_of_one_key_and_project(connect
     for other in others:
         with pytest.raises(SessionNotRecordedError):
             other.get_session(session.id)
+
+
+def test_the_same_function_for_a_key_is_the_same_tenant(connect: Connect) -> None:
+    chatkit = connect(Script([ok(), invalid_url]))
+
+    def key_of_the_tenant() -> str:
+        return "sk-tenant"
+
+    session = chatkit.with_options(api_key=key_of_the_tenant).create_session("user_123")
+
+    again = chatkit.with_options(api_key=key_of_the_tenant)
+    assert again.get_session(session.id).source == "record"
+
+
+def test_a_callable_that_cannot_be_told_apart_shares_with_nobody(connect: Connect) -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]  # the point of it
+
+        def __call__(self) -> str:
+            return KEY
+
+    source = Unhashable()
+    chatkit = connect(Script([ok(), invalid_url]), api_key=source)
+    session = chatkit.create_session("user_123")
+
+    assert chatkit.get_session(session.id).source == "record"
+    with pytest.raises(SessionNotRecordedError):
+        chatkit.with_options(api_key=lambda: KEY).get_session(session.id)
 
 
 def test_a_key_that_is_rotated_by_a_callable_keeps_the_records(connect: Connect) -> None:

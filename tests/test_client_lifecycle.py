@@ -5,6 +5,7 @@ import gc
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -165,6 +166,15 @@ def test_a_host_that_cannot_exist_is_refused_when_the_client_is_made(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot exist|can be called"):
         connect(Script([ok()]), base_url=base_url)
+
+
+@pytest.mark.parametrize("make", [ChatKitClient, AsyncChatKitClient])
+@pytest.mark.parametrize("clock", [datetime.now, lambda: 5, "noon"])
+def test_a_clock_that_tells_no_moment_is_refused_when_the_client_is_made(
+    make: Callable[..., object], clock: object
+) -> None:
+    with pytest.raises(ConfigurationError, match="`clock` must be a function"):
+        make(api_key=KEY, clock=clock)
 
 
 # HTTP clients

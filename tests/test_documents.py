@@ -1,5 +1,6 @@
 """Every Python snippet of the README and the docs runs, against the local API."""
 
+import doctest
 import importlib.util
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import chatkit_sessions
+import chatkit_sessions.testing
 from chatkit_sessions.testing import FakeServer
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +34,14 @@ def test_every_snippet_runs(document: Path) -> None:
         snippet.evaluate()
 
     assert len(snippets) == document.read_text().count("```python\n")
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("module", [chatkit_sessions, chatkit_sessions.testing])
+def test_every_example_in_a_packages_docstring_runs(module: ModuleType) -> None:
+    failed, tried = doctest.testmod(module)
+
+    assert (failed, tried > 0) == (0, True)
 
 
 @pytest.mark.parametrize(

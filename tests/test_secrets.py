@@ -169,6 +169,38 @@ def test_no_model_shows_a_secret(connect: Connect) -> None:
     assert '"session_token":"**********"' in session.model_dump_json()
 
 
+@pytest.mark.parametrize("secret", [NEW_SECRET, "opaque/New-SECRET"])
+def test_no_model_shows_a_secret_that_a_known_field_repeats(connect: Connect, secret: str) -> None:
+    answer = httpx.Response(
+        200,
+        json=session_json(
+            client_secret=secret,
+            object=secret,
+            status=f"seen {SECRET}",
+            user=f"Bearer {KEY}",
+            workflow={"id": "wf_test", "version": secret, "state_variables": {"note": secret}},
+        ),
+    )
+
+    session = connect(Script([answer])).create_session("user_123")
+
+    shown = "".join(
+        (
+            f"{session!r} {session} {session.model_dump()} {session.model_dump(mode='json')}",
+            session.model_dump_json(),
+        )
+    )
+    assert_silent(iter([shown]))
+    assert secret not in shown
+    assert session.user == f"Bearer {KEY}", "kept, for whoever asks for it by name"
+
+
+def test_no_info_shows_a_secret_that_a_known_field_repeats(connect: Connect) -> None:
+    info = connect(Script([ok(user=f"{NEW_SECRET} {KEY}")])).get_session("cksess_new")
+
+    assert_silent(iter([f"{info!r} {info} {info.model_dump()} {info.model_dump_json()}"]))
+
+
 def test_no_client_shows_its_key(connect: Connect) -> None:
     chatkit = connect(Script([ok()]))
 

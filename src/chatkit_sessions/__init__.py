@@ -1,10 +1,9 @@
 """Create, refresh, get and delete OpenAI ChatKit sessions from a Python backend.
 
-from chatkit_sessions import ChatKitClient
-
-with ChatKitClient() as chatkit:  # OPENAI_API_KEY, OPENAI_CHATKIT_WORKFLOW_ID
-session = chatkit.create_session("user_123")
-answer = session.for_browser()
+>>> from chatkit_sessions import ChatKitClient
+>>> with ChatKitClient() as chatkit:  # OPENAI_API_KEY, OPENAI_CHATKIT_WORKFLOW_ID
+...     session = chatkit.create_session("user_123")
+...     answer = session.for_browser()
 """
 
 from ._async_client import AsyncChatKitClient

@@ -447,10 +447,10 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                 ) as response,
             ):
                 answer = await aread_body(response, deadline)
+        except TimeoutError:  # of our own limit; an OSError, and so before those
+            answer = None
         except TRANSPORT_ERRORS as error:
             failure = connection_error(error, request)
-        except TimeoutError:
-            answer = None
         if answer is None:
             # Raised here, outside the `except`: the HTTP client's error is not to be its context.
             raise failure

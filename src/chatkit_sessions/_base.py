@@ -6,12 +6,13 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from http import HTTPStatus
 from typing import Final, Generic, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ from ._config import (
     KeyCallable,
     NotGiven,
     as_retry_policy,
+    check_clock,
     check_header,
     check_key,
     check_key_source,
@@ -38,7 +40,6 @@ from .errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
-    NotFoundError,
     SessionNotRecordedError,
 )
 from .models import (
@@ -94,6 +95,20 @@ class Memory:
 
     records: SessionRecords = field(default_factory=MemoryRecords)
     missing_until: dict[Route, float] = field(default_factory=dict[Route, float])
+    _callables: WeakKeyDictionary[object, str] = field(
+        default_factory=WeakKeyDictionary[object, str]
+    )
+    _counter: Iterator[int] = field(default_factory=itertools.count)
+
+    def scope_of_key(self, key: object) -> str:
+        """The same for the same key or the same function that gives it, without telling the key."""
+        if isinstance(key, SecretStr):
+            return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
+        new = f"callable {next(self._counter)}"
+        try:
+            return self._callables.setdefault(key, new)
+        except TypeError:  # a callable that cannot be hashed or weakly referred to
+            return new
 
 
 class BaseClient(Generic[KeyCallable]):
@@ -101,9 +116,11 @@ class BaseClient(Generic[KeyCallable]):
 
     def __init__(self, config: Config[KeyCallable], clock: Callable[[], datetime] | None) -> None:
         check_url(config.base_url)
+        if clock is not None:
+            check_clock(clock)
         self._config = config
         self._memory = Memory()
-        self._key_scope = _scope_of_key(config.api_key)
+        self._key_scope = self._memory.scope_of_key(config.api_key)
         self._lifetime = Lifetime()
         self._now = clock or _utc_now
         self._monotonic: Callable[[], float] = time.monotonic
@@ -147,7 +164,7 @@ class BaseClient(Generic[KeyCallable]):
         clone = copy.copy(self)
         clone._config = config  # noqa: SLF001 -- a copy of ourselves
         if config.api_key is not self._config.api_key:
-            clone._key_scope = _scope_of_key(config.api_key)  # noqa: SLF001 -- as above
+            clone._key_scope = self._memory.scope_of_key(config.api_key)  # noqa: SLF001 -- as above
         clone._lifetime = Lifetime(self._lifetime)  # noqa: SLF001 -- as above
         return clone
 
@@ -233,8 +250,9 @@ class BaseClient(Generic[KeyCallable]):
         if says_route_is_missing(error.status_code, error.error):
             self._memory.missing_until[route] = self._monotonic() + ROUTE_MISSING_FOR
             return True
-        # A 404 about a workflow or a session has a class of its own.
-        return type(error) is NotFoundError
+        # In the API's envelope a 404 is about what was asked for; without one, something that does
+        # not know the route has answered.
+        return error.status_code == HTTPStatus.NOT_FOUND and error.error is None
 
     def _creates_after(self, error: APIStatusError | APIResponseValidationError) -> bool:
         """Whether a refresh that failed so leads to a new session, whose own error then decides."""
@@ -333,16 +351,6 @@ class BaseClient(Generic[KeyCallable]):
 def _is_refusal(status_code: int) -> bool:
     client_error = HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR
     return client_error and status_code not in _NO_REFUSAL
-
-
-_callables_seen = itertools.count()
-
-
-def _scope_of_key(key: object) -> str:
-    """The same for the same key, without telling it; each callable has one of its own."""
-    if not isinstance(key, SecretStr):
-        return f"callable {next(_callables_seen)}"
-    return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
 
 
 def _header(value: str | None, source: str) -> str | None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -290,6 +291,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_clock(clock: object) -> None:
+    """Refuse a clock at once whose first use, perhaps much later, would fail.
+
+    Raises:
+        ConfigurationError: It is not callable, or what it tells has no time zone.
+    """
+    now: object = clock() if callable(clock) else None
+    if not isinstance(now, datetime) or now.utcoffset() is None:
+        raise ConfigurationError(
+            "`clock` must be a function that returns a datetime with a time zone, such as "
+            "`lambda: datetime.now(UTC)`."
+        )
 
 
 def check_timeout(timeout: float | None) -> float | None:

@@ -214,13 +214,15 @@ def _case(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
     if says_route_is_missing(status_code, detail):
         return Diagnosis(error_type, _ROUTE)
     if error_type is NotFoundError:
-        return _missing(message)
+        return _missing(message, code)
     if error_type in {BadRequestError, UnprocessableEntityError}:
         return Diagnosis(error_type, _request_hint(detail))
     return Diagnosis(error_type, _OTHER_HINTS.get(error_type, _OTHER))
 
 
-def _missing(message: str) -> Diagnosis:
+def _missing(message: str, code: str | None) -> Diagnosis:
+    if code == "session_not_found":
+        return Diagnosis(SessionNotFoundError, _SESSION)
     found = _NOT_FOUND_MESSAGE.search(message[:_MAX_READ])
     if found is None:
         return Diagnosis(NotFoundError, _NOT_FOUND)

@@ -1,6 +1,5 @@
 """What this library asks of an HTTP client, whoever made it, and what it tells of its failures."""
 
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ SocketOption: TypeAlias = (
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds that connecting takes at the most, each time."""
 
-TRANSPORT_ERRORS: Final = (httpx.TransportError, ssl.SSLError)
-"""What an HTTP client raises where no answer came, or it broke off; old ones let TLS's pass."""
+TRANSPORT_ERRORS: Final = (httpx.TransportError, httpx.DecodingError, OSError)
+"""What an HTTP client raises where no usable answer came. OSError: some let the system's pass."""
 
 
 class HTTPResponse(Protocol):
@@ -187,9 +186,7 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer 
     return body.answer()
 
 
-def connection_error(
-    error: httpx.TransportError | ssl.SSLError, request: Request
-) -> APIConnectionError:
+def connection_error(error: httpx.RequestError | OSError, request: Request) -> APIConnectionError:
     """Make one of ours of an HTTP client's error, which stays its cause but loses its request.
 
     The request, and the local variables of the client's frames, hold the API key in plain text.
@@ -197,7 +194,7 @@ def connection_error(
     host = urlsplit(request.url).netloc
     text = redact(str(error), request.secrets)
     told = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, httpx.TransportError):
+    if isinstance(error, httpx.RequestError):
         error.request = httpx.Request(request.method, request.url)
     error.args = (text,)
     error.__cause__ = error.__context__ = None

@@ -27,7 +27,7 @@ from pydantic import (
 # Not typing's: pydantic, and so FastAPI, takes only this one as a response type on Python 3.11.
 from typing_extensions import TypedDict
 
-from ._redaction import MASK, is_masked, mask_json, names_a_secret, redact_json
+from ._redaction import MASK, is_masked, mask, mask_json, names_a_secret, redact, redact_json
 
 StateVariable: TypeAlias = str | int | float | bool
 
@@ -70,16 +70,23 @@ class _Model(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
         declared = type(self).model_fields
-        return [(name, value) for name, value in super().__repr_args__() if name in declared]
+        return [
+            (name, redact(value) if isinstance(value, str) else value)
+            for name, value in super().__repr_args__()
+            if name in declared
+        ]
 
     @model_serializer(mode="wrap")
     def _mask_secrets(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Unknown fields may hold anything: mask what is named or shaped like a secret."""
+        """Mask what is shaped like a secret; unknown fields also by their names."""
+        unknown = self.model_extra or {}
         dumped: dict[str, object] = dump(self)
-        for name in self.model_extra or {}:
-            if name in dumped:
-                hidden = dumped[name] is not None and names_a_secret(name)
-                dumped[name] = MASK if hidden else redact_json(dumped[name])
+        for name, value in dumped.items():
+            if name in unknown:
+                hidden = value is not None and names_a_secret(name)
+                dumped[name] = MASK if hidden else redact_json(value)
+            elif isinstance(value, str):
+                dumped[name] = redact(value)
         return dumped
 
 
@@ -121,7 +128,14 @@ class ChatKitWorkflow(_Model):
     ) -> dict[str, StateVariable] | None:
         if state is None:
             return None
-        return {name: MASK if names_a_secret(name) else value for name, value in state.items()}
+        return {
+            name: MASK
+            if names_a_secret(name)
+            else redact(value)
+            if isinstance(value, str)
+            else value
+            for name, value in state.items()
+        }
 
 
 class ChatSessionRateLimits(_Model):
@@ -247,6 +261,12 @@ class ChatKitSessionResponse(_Session):
         if is_masked(plain):
             raise ValueError("is masked: it was read from a dump, not from the API")
         return secret
+
+    def __repr__(self) -> str:
+        return mask(super().__repr__(), [self.client_secret])
+
+    def __str__(self) -> str:
+        return mask(super().__str__(), [self.client_secret])
 
     @model_serializer(mode="wrap")
     def _mask_the_secret(self, dump: SerializerFunctionWrapHandler) -> dict[str, builtins.object]:
