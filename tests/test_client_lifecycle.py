@@ -279,6 +279,23 @@ def test_a_closed_client_says_what_to_do(connect: Connect, server: FakeServer) -
             call()
 
 
+def test_closing_while_a_key_is_asked_for_opens_nothing_again(connect: Connect) -> None:
+    script = Script([ok()])
+    clients: list[ChatKitClient] = []
+
+    def key() -> str:
+        clients[0]._lifetime.end()
+        return KEY
+
+    chatkit = connect(script, api_key=key)
+    clients.append(chatkit)
+
+    with pytest.raises(RuntimeError, match="closed"):
+        chatkit.create_session("user_123")
+
+    assert script.requests == []
+
+
 def test_a_closed_client_does_not_answer_from_records_either(connect: Connect) -> None:
     chatkit = connect(Script([ok(), httpx.Response(405)]))
     session = chatkit.create_session("user_123")

@@ -70,13 +70,16 @@ def test_takes_the_secret_as_a_model_holds_it(connect: Connect) -> None:
         refreshed(user=None),
         refreshed(workflow={"id": "wf_other"}),
         refreshed(workflow=None),
+        refreshed(status="expired"),
+        refreshed(status="cancelled"),
         ok(id="cksess_refreshed", client_secret=SECRET),
         ok(id="cksess_refreshed", client_secret=""),
         ok(id="cksess_refreshed", client_secret=None),
         ok(id="cksess_refreshed", expires_at="never"),
     ],
     ids=[
-        "another user's", "no user", "another workflow's", "no workflow", "the old secret",
+        "another user's", "no user", "another workflow's", "no workflow", "expired", "cancelled",
+        "the old secret",
         "an empty secret", "no secret", "an impossible date",
     ],
 )  # fmt: skip

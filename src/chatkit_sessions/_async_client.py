@@ -406,6 +406,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             if deadline.remaining() == 0:
                 raise failed or deadline.error()
             request, key = self._request(operation, await self._key())
+            self._check_open()  # again: while the key was asked for, another may have closed it
             try:
                 return self._read(operation, await self._send(request, deadline), key)
             except (APIConnectionError, APIStatusError) as error:

@@ -132,6 +132,8 @@ def _judge_refreshed(
     else:
         if session.client_secret == presented:
             reason = "it holds the secret that was presented"
+        elif session.status in {"expired", "cancelled"}:
+            reason = "it has ended already"
         elif session.user != user:
             reason = "it does not name the same user"
         elif session.workflow is None or session.workflow.id != workflow_id:

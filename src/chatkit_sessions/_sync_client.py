@@ -406,6 +406,7 @@ class ChatKitClient(BaseClient[KeySource]):
             if deadline.remaining() == 0:
                 raise failed or deadline.error()
             request, key = self._request(operation, self._key())
+            self._check_open()  # again: while the key was asked for, another may have closed it
             try:
                 return self._read(operation, self._send(request, deadline), key)
             except (APIConnectionError, APIStatusError) as error:
