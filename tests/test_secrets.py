@@ -8,6 +8,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 import httpx
@@ -260,6 +261,27 @@ def test_no_refusal_of_a_key_shows_it(
         use()
 
     assert_silent(everything_shown(caught.value))
+
+
+def test_bytes_are_refused_without_being_shown(connect: Connect) -> None:
+    def as_key() -> None:
+        connect(Script([ok()]), api_key=KEY.encode())
+
+    def from_a_callable() -> None:
+        connect(Script([ok()]), api_key=KEY.encode).create_session("user_123")
+
+    def as_secret() -> None:
+        secret = cast("str", SECRET.encode())
+        connect(Script([ok()])).refresh_session(secret, user="user_123")
+
+    def with_a_surrogate() -> None:
+        connect(Script([ok()])).refresh_session(SECRET + "\ud800", user="user_123")
+
+    for use in (as_key, from_a_callable, as_secret, with_a_surrogate):
+        with pytest.raises(ChatKitError) as caught:
+            use()
+
+        assert_silent(everything_shown(caught.value))
 
 
 def test_no_refusal_of_an_argument_shows_a_secret(connect: Connect) -> None:

@@ -270,6 +270,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             APIConnectionError: No answer came.
             APIResponseValidationError: The answer to create is not what the contract says.
         """
+        client_secret = as_secret(client_secret)
         client_secret = operations.check_client_secret(client_secret)
         workflow_id = self._workflow_id(workflow_id)
         options = SessionOptions(

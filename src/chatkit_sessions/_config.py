@@ -108,8 +108,10 @@ def as_secret(key: str | Other) -> SecretStr | Other:
     """Wrap a key that is a plain string.
 
     To be done first of all: local variables are part of tracebacks, and many error reports print
-    them.
+    them. Bytes, which are refused later, lose their content for the same reason.
     """
+    if isinstance(key, bytes | bytearray):
+        return type(key)()
     return SecretStr(key) if isinstance(key, str) else key
 
 
