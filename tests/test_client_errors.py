@@ -163,6 +163,16 @@ def test_a_redirect_is_not_followed_but_told(connect: Connect) -> None:
     assert "token=abc" not in str(caught.value)
 
 
+def test_a_redirect_in_the_apis_envelope_is_told_as_one(connect: Connect) -> None:
+    answer = refused(308, "Moved.", headers={"location": "https://elsewhere.test/v1"})
+
+    with pytest.raises(APIStatusError, match=r"A redirect to https://elsewhere\.test/v1") as caught:
+        connect(Script([answer])).create_session("user_123")
+
+    assert caught.value.hint is not None
+    assert "not followed" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("trouble", "error"),
     [

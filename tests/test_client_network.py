@@ -36,7 +36,7 @@ from chatkit_sessions._http import Deadline, TimeLeft
 from chatkit_sessions._sync_transport import DeadlineBackend, DeadlineStream
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions
-from support import KEY, NEW_SECRET, WORKFLOW, Connect, Ticking, Time, session_json
+from support import KEY, NEW_SECRET, WORKFLOW, Connect, Script, Ticking, Time, session_json
 
 MIB = 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -617,6 +617,28 @@ def test_a_client_works_on_both_sides_of_a_fork_without_sharing_a_socket() -> No
         # One of the parent's sync client, which it went on using after the fork; one of its async
         # client, which ended with its loop; and one of each of the child's.
         assert server.connections == 4
+
+
+def test_a_broken_answer_that_a_hook_reads_is_not_asked_for_again(connect: Connect) -> None:
+    async def aread(response: httpx.Response) -> None:
+        await response.aread()
+
+    def read(response: httpx.Response) -> None:
+        response.read()
+
+    def broken(_: httpx.Request) -> httpx.Response:
+        stream = httpx.ByteStream(b"this is no gzip")
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=stream)
+
+    script = Script([broken])
+    hook = read if connect.kind == "sync" else aread
+    chatkit = connect(script, http_options={"event_hooks": {"response": [hook]}})
+
+    with pytest.raises(APIConnectionError) as caught:
+        chatkit.create_session("user_123")
+
+    assert caught.value.answered
+    assert len(script.requests) == 1, "a session may exist"
 
 
 def test_a_user_who_read_the_body_in_a_hook_gets_the_session(connect: Connect) -> None:

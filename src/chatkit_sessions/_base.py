@@ -224,6 +224,8 @@ class BaseClient(Generic[KeyCallable]):
             failure = Failure()
             reason = error.message
             logger.debug("%s %s: %s", operation.method, operation.path, reason)
+            if error.answered:
+                return None
         delay = (policy or self._config.retry_policy).delay(
             failure,
             retries_done=retries_done,

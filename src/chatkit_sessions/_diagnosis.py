@@ -164,7 +164,9 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
         host: Where the call went, such as `api.openai.com`.
     """
     error_type, hint = (
-        _without_envelope(status_code) if detail is None else _case(status_code, detail)
+        _without_envelope(status_code)
+        if detail is None or is_redirect(status_code)
+        else _case(status_code, detail)
     )
     return Diagnosis(error_type, hint.format(host=host))
 
@@ -196,9 +198,14 @@ def _by_status(status_code: int) -> type[APIStatusError]:
     return _BY_STATUS.get(status_code, APIStatusError)
 
 
+def is_redirect(status_code: int) -> bool:
+    """Whether a status is 3xx."""
+    return HTTPStatus.MULTIPLE_CHOICES <= status_code < HTTPStatus.BAD_REQUEST
+
+
 def _without_envelope(status_code: int) -> Diagnosis:
-    redirect = HTTPStatus.MULTIPLE_CHOICES <= status_code < HTTPStatus.BAD_REQUEST
-    return Diagnosis(_by_status(status_code), _REDIRECT if redirect else _NOT_THE_API)
+    hint = _REDIRECT if is_redirect(status_code) else _NOT_THE_API
+    return Diagnosis(_by_status(status_code), hint)
 
 
 def _case(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:

@@ -208,6 +208,7 @@ def connection_error(error: httpx.RequestError | OSError, request: Request) -> A
             f"No complete answer came from {host} ({told}).",
             hint=f"Check that this machine reaches {host} (name resolution, firewall, proxy "
             "settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
+            answered=isinstance(error, httpx.DecodingError),
         )
     mine.__cause__ = error.with_traceback(None)
     return mine

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue, SecretStr, ValidationError
 
 from ._config import Config
-from ._diagnosis import diagnose
+from ._diagnosis import diagnose, is_redirect
 from ._operations import Operation, UnacceptableAnswerError, describe_validation_error
 from ._redaction import MaskedBytes, MaskedHeaders, redact, redact_json
 from ._retry import parse_retry_after, parse_should_retry
@@ -260,11 +260,11 @@ def _message(
     answer: Answer, detail: ChatKitErrorDetail | None, secrets: tuple[SecretStr, ...]
 ) -> str:
     """What happened, in the API's words or, without its envelope, in ours and unquoted."""
-    if detail is not None:
-        return _quotable(detail.message, secrets) or "The API gives no message"
-    if HTTPStatus.MULTIPLE_CHOICES <= answer.status_code < HTTPStatus.BAD_REQUEST:
+    if is_redirect(answer.status_code):
         target = _redirect_target(answer.headers.get("location", ""))
         return f"A redirect to {_quotable(target, secrets) or 'nowhere that can be told'}"
+    if detail is not None:
+        return _quotable(detail.message, secrets) or "The API gives no message"
     content_type = _quotable(answer.headers.get("content-type"), secrets)
     return f"An answer without the API's error envelope ({content_type or 'no content type'})"
 

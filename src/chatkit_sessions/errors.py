@@ -82,7 +82,16 @@ class SessionNotRecordedError(ChatKitError):
 
 
 class APIConnectionError(ChatKitError):
-    """No answer came, or it broke off. The request may have had its effect all the same."""
+    """No answer came, or it broke off. The request may have had its effect all the same.
+
+    Attributes:
+        answered: Whether a whole answer came that the HTTP client could not decode; such a call is
+            not repeated, because a session may exist.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, answered: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.answered = answered
 
 
 class APITimeoutError(APIConnectionError):
