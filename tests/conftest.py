@@ -4,7 +4,7 @@ from typing import cast
 import pytest
 
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from support import Connect, Kind, Time, connecting
+from support import Connect, Kind, Time, Way, connecting
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +16,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "OPENAI_BASE_URL",
         "OPENAI_ORG_ID",
         "OPENAI_PROJECT_ID",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        *(f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "ALL", "NO")),
+        *(f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")),
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -26,9 +30,20 @@ def time() -> Time:
 
 
 @pytest.fixture(params=["sync", "async"])
-def connect(request: pytest.FixtureRequest, time: Time) -> Iterator[Connect]:
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return cast("Kind", request.param)
+
+
+@pytest.fixture
+def way() -> Way:
+    """Overridden by the modules of the behaviour suite, which run in both ways."""
+    return "transport"
+
+
+@pytest.fixture
+def connect(kind: Kind, way: Way, time: Time) -> Iterator[Connect]:
     """Makes clients; every test that uses it runs for both kinds."""
-    with connecting(cast("Kind", request.param), time) as connect:
+    with connecting(kind, way, time) as connect:
         yield connect
 
 

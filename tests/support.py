@@ -10,10 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias, cast
 
 import httpx
+import respx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, RetryPolicy
 
 Kind: TypeAlias = Literal["sync", "async"]
+Way: TypeAlias = Literal["transport", "respx"]
+"""How scripted answers reach a client: from the transport of a supplied `http_client`, or from
+respx under the library's own."""
 JSON: TypeAlias = "dict[str, object]"
 Answer: TypeAlias = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
@@ -162,8 +166,9 @@ class Blocking:
 class Connect:
     """Makes clients of one kind and closes them at the end of the test."""
 
-    def __init__(self, kind: Kind, time: Time, stack: ExitStack) -> None:
+    def __init__(self, kind: Kind, way: Way, time: Time, stack: ExitStack) -> None:
         self.kind: Kind = kind
+        self._way = way
         self.time = time
         self._stack = stack
         self._runner = stack.enter_context(asyncio.Runner()) if kind == "async" else None
@@ -184,7 +189,7 @@ class Connect:
     ) -> ChatKitClient:
         """A client over a scripted or other transport; over its own connections without one."""
         if isinstance(transport, Script):
-            transport = httpx.MockTransport(transport)
+            transport = self._serve(transport, supplied=http_options is not None)
         client_type = ChatKitClient if self._runner is None else AsyncChatKitClient
         http_client: object = None
         if transport is not None:
@@ -203,6 +208,13 @@ class Connect:
             clock=lambda: self.time.now,
         )
         return self.adopt(client)
+
+    def _serve(self, script: Script, *, supplied: bool) -> httpx.BaseTransport | None:
+        if supplied or self._way == "transport":
+            return httpx.MockTransport(script)
+        router = self._stack.enter_context(respx.MockRouter(assert_all_called=False))
+        router.route().mock(side_effect=script)
+        return None
 
     def adopt(self, client: ChatKitClient) -> ChatKitClient:
         """Give a client the test's time and the blocking face."""
@@ -235,6 +247,6 @@ class Connect:
 
 
 @contextmanager
-def connecting(kind: Kind, time: Time) -> Generator[Connect, None, None]:
+def connecting(kind: Kind, way: Way, time: Time) -> Generator[Connect, None, None]:
     with ExitStack() as stack:
-        yield Connect(kind, time, stack)
+        yield Connect(kind, way, time, stack)

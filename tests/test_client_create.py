@@ -14,7 +14,23 @@ from chatkit_sessions import (
     InvalidRequestError,
 )
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from support import BASE_URL, KEY, NEW_SECRET, WORKFLOW, Answer, Connect, Script, ok, session_json
+from support import (
+    BASE_URL,
+    KEY,
+    NEW_SECRET,
+    WORKFLOW,
+    Answer,
+    Connect,
+    Script,
+    Way,
+    ok,
+    session_json,
+)
+
+
+@pytest.fixture(params=["transport", "respx"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return cast("Way", request.param)
 
 
 def test_returns_the_session_that_the_api_answers(connect: Connect) -> None:
@@ -205,7 +221,9 @@ def broken_compression(_: httpx.Request) -> httpx.Response:
 )  # fmt: skip
 def test_does_not_trust_a_success_that_is_none(connect: Connect, answer: Answer) -> None:
     script = Script([answer])
-    chatkit = connect(script)
+    # respx reads a body before the client does, and fails itself where it cannot be decoded.
+    unread: dict[str, object] | None = {} if answer is broken_compression else None
+    chatkit = connect(script, http_options=unread)
 
     with pytest.raises(APIResponseValidationError) as caught:
         chatkit.create_session("user_123")

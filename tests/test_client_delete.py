@@ -1,5 +1,7 @@
 """`delete_session`, over both clients: the secret stops working."""
 
+from typing import cast
+
 import httpx
 import pytest
 
@@ -15,9 +17,14 @@ from chatkit_sessions import (
     SessionNotRecordedError,
 )
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from support import Answer, Connect, Script, Time, invalid_url, ok, refused, session_json
+from support import Answer, Connect, Script, Time, Way, invalid_url, ok, refused, session_json
 
 NOT_FOUND = refused(404, "Chatkit Session with id 'cksess_new' not found.")
+
+
+@pytest.fixture(params=["transport", "respx"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return cast("Way", request.param)
 
 
 def cancelled(**changes: object) -> httpx.Response:

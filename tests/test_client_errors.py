@@ -1,6 +1,7 @@
 """What users meet when the API refuses, over both clients: the class, the facts, the hint."""
 
 import ssl
+from typing import cast
 
 import httpx
 import pytest
@@ -21,7 +22,12 @@ from chatkit_sessions import (
     WorkflowNotFoundError,
 )
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from support import BASE_URL, Connect, Script, invalid_url, refused
+from support import BASE_URL, Connect, Script, Way, invalid_url, refused
+
+
+@pytest.fixture(params=["transport", "respx"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return cast("Way", request.param)
 
 
 def test_an_invalid_key_is_named_with_where_to_find_a_valid_one(

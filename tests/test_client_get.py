@@ -1,5 +1,7 @@
 """`get_session`, over both clients: from the API where it can tell, else from what was seen."""
 
+from typing import cast
+
 import httpx
 import pytest
 
@@ -26,6 +28,7 @@ from support import (
     Connect,
     Script,
     Time,
+    Way,
     invalid_url,
     ok,
     refused,
@@ -33,6 +36,11 @@ from support import (
 )
 
 GET = "GET /v1/chatkit/sessions/cksess_new"
+
+
+@pytest.fixture(params=["transport", "respx"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return cast("Way", request.param)
 
 
 def test_tells_what_the_api_answers(connect: Connect) -> None:

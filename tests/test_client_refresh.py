@@ -1,6 +1,7 @@
 """`refresh_session`, over both clients: another secret for the same user, never the old one."""
 
 import logging
+from typing import cast
 
 import httpx
 import pytest
@@ -25,6 +26,7 @@ from support import (
     Connect,
     Script,
     Time,
+    Way,
     invalid_url,
     ok,
     refused,
@@ -34,6 +36,11 @@ from support import (
 REFRESH = "POST /v1/chatkit/sessions/refresh"
 CREATE = "POST /v1/chatkit/sessions"
 CANCEL = "POST /v1/chatkit/sessions/{}/cancel"
+
+
+@pytest.fixture(params=["transport", "respx"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return cast("Way", request.param)
 
 
 def refreshed(**changes: object) -> httpx.Response:

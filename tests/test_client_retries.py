@@ -1,6 +1,7 @@
 """Which attempts are repeated, and for how long a call goes on, over both clients."""
 
 import logging
+from typing import cast
 
 import anyio
 import httpx
@@ -16,7 +17,12 @@ from chatkit_sessions import (
     RateLimitError,
     RetryPolicy,
 )
-from support import KEY, Connect, Script, Time, ok, refused
+from support import KEY, Connect, Script, Time, Way, ok, refused
+
+
+@pytest.fixture(params=["transport", "respx"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return cast("Way", request.param)
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,16 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         base_url: The API's root. Left out: `OPENAI_BASE_URL`, else `https://api.openai.com/v1`.
         organization: Sent as `OpenAI-Organization`. Left out: `OPENAI_ORG_ID`.
         project: Sent as `OpenAI-Project`. Left out: `OPENAI_PROJECT_ID`.
-        timeout: Seconds for each whole call, with all its requests and waits; None for no limit.
-        max_retries: Attempts after a failed first one, or a RetryPolicy; 0 for none.
+        timeout: Seconds for each whole call, with all its requests and waits: more than 0, at most
+            1,000,000; left out: 30; None for no limit.
+        max_retries: Attempts after a failed first one, 0 or more, or a RetryPolicy; left out: 2.
         http_client: An `httpx.AsyncClient` of yours to send with, used as it is and never closed.
         allow_insecure_http: Permit a plain `http://` base URL that is not of this machine.
         clock: Tells the present, with a time zone, for the status of sessions; for tests.
 
     Raises:
         ConfigurationError: No key was given, or a setting cannot be used.
+        RuntimeError: By each call, once the client is closed.
     """
 
     def __init__(
@@ -191,7 +193,8 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             expires_after: How long the secret works, 1 to 600 whole seconds or a timedelta; left
                 out: 600.
             max_requests_per_1_minute: The user's messages per minute, 1 or more; left out: 10.
-            file_upload: Whether the user can upload files, or a `FileUpload`; left out: no.
+            file_upload: Whether the user can upload files, or a `FileUpload`, which switches uploads
+                on unless it says otherwise; left out: no.
             history: Whether the user can open earlier threads, or a `History`; left out: yes.
             automatic_thread_titling: Whether threads get titles by themselves; left out: yes.
             timeout: Seconds for this call; left out: the client's; None: no limit.
