@@ -193,8 +193,8 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             expires_after: How long the secret works, 1 to 600 whole seconds or a timedelta; left
                 out: 600.
             max_requests_per_1_minute: The user's messages per minute, 1 or more; left out: 10.
-            file_upload: Whether the user can upload files, or a `FileUpload`, which switches uploads
-                on unless it says otherwise; left out: no.
+            file_upload: Whether the user can upload files, or a `FileUpload`, which switches
+                uploads on unless it says otherwise; left out: no.
             history: Whether the user can open earlier threads, or a `History`; left out: yes.
             automatic_thread_titling: Whether threads get titles by themselves; left out: yes.
             timeout: Seconds for this call; left out: the client's; None: no limit.
