@@ -42,12 +42,26 @@ class Connection:
             if line.startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
                 while len(body) < length:
-                    body += self._sock.recv(65536)
+                    chunk = self._sock.recv(65536)
+                    if not chunk:
+                        return False
+                    body += chunk
         self._server.requests.append(head + b"\r\n\r\n" + body)
         return True
 
+    def receive_bytes(self, count: int) -> int:
+        """Read that many bytes, or as many as come; return how many came."""
+        received = 0
+        while received < count and (chunk := self._sock.recv(65536)):
+            received += len(chunk)
+        return received
+
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
+
+    def close(self) -> None:
+        """Close, as a server does that ends its idle connections."""
+        self._sock.close()
 
     def answer(
         self, body: bytes | None = None, *, status: str = "200 OK", headers: str = ""

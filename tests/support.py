@@ -7,17 +7,20 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias, cast
+from types import ModuleType
+from typing import Literal, TypeAlias, cast, get_args
 
 import httpx
+import httpx2
 import respx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, RetryPolicy
 
 Kind: TypeAlias = Literal["sync", "async"]
-Way: TypeAlias = Literal["transport", "respx"]
-"""How scripted answers reach a client: from the transport of a supplied `http_client`, or from
-respx under the library's own."""
+Way: TypeAlias = Literal["transport", "respx", "respx over httpx", "httpx2"]
+"""How scripted answers reach a client: from the transport of a supplied `http_client`, from either
+of respx's mockers under the library's own, or from pytest-httpx2 under a supplied httpx2 client."""
+WAYS: tuple[Way, ...] = get_args(Way)
 JSON: TypeAlias = "dict[str, object]"
 Answer: TypeAlias = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
@@ -188,12 +191,16 @@ class Connect:
         http_options: dict[str, object] | None = None,
     ) -> ChatKitClient:
         """A client over a scripted or other transport; over its own connections without one."""
+        scripted = isinstance(transport, Script)
         if isinstance(transport, Script):
             transport = self._serve(transport, supplied=http_options is not None)
         client_type = ChatKitClient if self._runner is None else AsyncChatKitClient
         http_client: object = None
         if transport is not None:
-            http_client = self.http_client(transport=transport, **(http_options or {}))
+            make_http = cast("Callable[..., object]", self.http_client)
+            http_client = make_http(transport=transport, **(http_options or {}))
+        elif scripted and self._way == "httpx2":
+            http_client = self.http_client(family=httpx2)
         make = cast("Callable[..., ChatKitClient]", client_type)
         client = make(
             api_key=api_key,
@@ -212,8 +219,18 @@ class Connect:
     def _serve(self, script: Script, *, supplied: bool) -> httpx.BaseTransport | None:
         if supplied or self._way == "transport":
             return httpx.MockTransport(script)
-        router = self._stack.enter_context(respx.MockRouter(assert_all_called=False))
-        router.route().mock(side_effect=script)
+        mocker = {"respx": "httpcore", "respx over httpx": "httpx", "httpx2": "httpcore2"}
+        router = respx.MockRouter(assert_all_called=False, using=mocker[self._way])
+        self._stack.enter_context(router)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            try:
+                return script(request)
+            except httpx.RequestError as error:
+                # httpx2 has the same errors, under the same names.
+                raise getattr(httpx2, type(error).__name__)(str(error)) from None
+
+        router.route().mock(side_effect=answer if self._way == "httpx2" else script)
         return None
 
     def adopt(self, client: ChatKitClient) -> ChatKitClient:
@@ -234,14 +251,14 @@ class Connect:
         self._stack.callback(blocking.close)
         return blocking
 
-    def http_client(self, **options: object) -> object:
-        """An httpx client of this kind, closed at the end of the test."""
+    def http_client(self, *, family: ModuleType = httpx, **options: object) -> object:
+        """An HTTP client of this kind, closed at the end of the test."""
         if self._runner is None:
-            client = cast("Callable[..., httpx.Client]", httpx.Client)(**options)
+            client = cast("httpx.Client", family.Client(**options))
             self._stack.callback(client.close)
             return client
         runner = self._runner
-        other = cast("Callable[..., httpx.AsyncClient]", httpx.AsyncClient)(**options)
+        other = cast("httpx.AsyncClient", family.AsyncClient(**options))
         self._stack.callback(lambda: runner.run(other.aclose()))
         return other
 

@@ -18,6 +18,7 @@ from support import (
     BASE_URL,
     KEY,
     NEW_SECRET,
+    WAYS,
     WORKFLOW,
     Answer,
     Connect,
@@ -28,7 +29,7 @@ from support import (
 )
 
 
-@pytest.fixture(params=["transport", "respx"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Way:
     return cast("Way", request.param)
 

@@ -17,12 +17,12 @@ from chatkit_sessions import (
     SessionNotRecordedError,
 )
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from support import Answer, Connect, Script, Time, Way, invalid_url, ok, refused, session_json
+from support import WAYS, Answer, Connect, Script, Time, Way, invalid_url, ok, refused, session_json
 
 NOT_FOUND = refused(404, "Chatkit Session with id 'cksess_new' not found.")
 
 
-@pytest.fixture(params=["transport", "respx"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Way:
     return cast("Way", request.param)
 

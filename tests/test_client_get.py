@@ -24,6 +24,7 @@ from support import (
     KEY,
     NEW_SECRET,
     SECRET,
+    WAYS,
     Answer,
     Connect,
     Script,
@@ -38,7 +39,7 @@ from support import (
 GET = "GET /v1/chatkit/sessions/cksess_new"
 
 
-@pytest.fixture(params=["transport", "respx"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Way:
     return cast("Way", request.param)
 

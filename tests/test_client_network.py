@@ -20,6 +20,7 @@ from pathlib import Path
 import httpcore
 import httpx
 import pytest
+import trio
 import trustme
 
 from chatkit_sessions import (
@@ -32,8 +33,8 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
-from chatkit_sessions._http import Deadline, TimeLeft
-from chatkit_sessions._sync_transport import DeadlineBackend, DeadlineStream
+from chatkit_sessions._deadline import Deadline, TimeLeft
+from chatkit_sessions._sync_network import DeadlineBackend, DeadlineStream
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions
 from support import KEY, NEW_SECRET, WORKFLOW, Connect, Script, Ticking, Time, session_json
@@ -385,6 +386,35 @@ def test_works_over_tls(connect: Connect, tls: ssl.SSLContext) -> None:
         assert chatkit.create_session("user_123").id == "cksess_new"
         assert chatkit.create_session("user_123").id == "cksess_new"
         assert server.connections == 1
+
+
+def test_works_over_tls_under_trio(tls: ssl.SSLContext) -> None:
+    async def main(url: str) -> None:
+        async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=url) as chatkit:
+            for _ in range(2):
+                assert (await chatkit.create_session("user_123")).id == "cksess_new"
+
+    with raw_server(serve_sessions, tls=tls) as server:
+        trio.run(main, server.url)
+
+        assert server.connections == 1
+
+
+def test_a_tls_handshake_that_is_cancelled_under_trio_closes_its_connection() -> None:
+    gone = threading.Event()
+
+    def never_shake_hands(connection: Connection) -> None:
+        connection.wait_for_the_client_to_go()
+        gone.set()
+
+    async def main(url: str) -> None:
+        async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=url) as chatkit:
+            with pytest.raises(APITimeoutError):
+                await chatkit.create_session("user_123", timeout=0.05)
+            await trio.to_thread.run_sync(gone.wait)
+
+    with raw_server(never_shake_hands) as server:
+        trio.run(main, server.url.replace("http:", "https:"))
 
 
 def test_a_certificate_that_is_not_trusted_is_a_connection_error(

@@ -21,6 +21,7 @@ from support import (
     KEY,
     NEW_SECRET,
     SECRET,
+    WAYS,
     WORKFLOW,
     Answer,
     Connect,
@@ -38,7 +39,7 @@ CREATE = "POST /v1/chatkit/sessions"
 CANCEL = "POST /v1/chatkit/sessions/{}/cancel"
 
 
-@pytest.fixture(params=["transport", "respx"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Way:
     return cast("Way", request.param)
 

@@ -17,10 +17,10 @@ from chatkit_sessions import (
     RateLimitError,
     RetryPolicy,
 )
-from support import KEY, Connect, Script, Time, Way, ok, refused
+from support import KEY, WAYS, Connect, Script, Time, Way, ok, refused
 
 
-@pytest.fixture(params=["transport", "respx"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Way:
     return cast("Way", request.param)
 

@@ -4,52 +4,57 @@
 >>> with ChatKitClient() as chatkit:  # OPENAI_API_KEY, OPENAI_CHATKIT_WORKFLOW_ID
 ...     session = chatkit.create_session("user_123")
 ...     answer = session.for_browser()
+
+Names are imported when they are first used: `import chatkit_sessions` alone costs next to nothing.
 """
 
-from ._async_client import AsyncChatKitClient
-from ._config import NOT_GIVEN, NotGiven
-from ._retry import RetryPolicy
-from ._sync_client import ChatKitClient
 from ._version import __version__
-from .errors import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    BetaNotAvailableBadRequestError,
-    BetaNotAvailableError,
-    ChatKitError,
-    ConfigurationError,
-    ConflictError,
-    InternalServerError,
-    InvalidRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    SessionNotFoundError,
-    SessionNotRecordedError,
-    UnprocessableEntityError,
-    WorkflowNotFoundError,
-)
-from .models import (
-    BrowserSession,
-    ChatKitErrorDetail,
-    ChatKitErrorResponse,
-    ChatKitSessionInfo,
-    ChatKitSessionResponse,
-    ChatKitWorkflow,
-    ChatKitWorkflowTracing,
-    ChatSessionAutomaticThreadTitling,
-    ChatSessionChatKitConfiguration,
-    ChatSessionFileUpload,
-    ChatSessionHistory,
-    ChatSessionRateLimits,
-    FileUpload,
-    History,
-    StateVariable,
-)
+
+TYPE_CHECKING = False  # as in typing, whose import takes longer than everything here
+if TYPE_CHECKING:
+    from ._async_client import AsyncChatKitClient
+    from ._config import NOT_GIVEN, NotGiven
+    from ._retry import RetryPolicy
+    from ._sync_client import ChatKitClient
+    from .errors import (
+        APIConnectionError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        BetaNotAvailableBadRequestError,
+        BetaNotAvailableError,
+        ChatKitError,
+        ConfigurationError,
+        ConflictError,
+        InternalServerError,
+        InvalidRequestError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        SessionNotFoundError,
+        SessionNotRecordedError,
+        UnprocessableEntityError,
+        WorkflowNotFoundError,
+    )
+    from .models import (
+        BrowserSession,
+        ChatKitErrorDetail,
+        ChatKitErrorResponse,
+        ChatKitSessionInfo,
+        ChatKitSessionResponse,
+        ChatKitWorkflow,
+        ChatKitWorkflowTracing,
+        ChatSessionAutomaticThreadTitling,
+        ChatSessionChatKitConfiguration,
+        ChatSessionFileUpload,
+        ChatSessionHistory,
+        ChatSessionRateLimits,
+        FileUpload,
+        History,
+        StateVariable,
+    )
 
 __all__ = [
     "NOT_GIVEN",
@@ -94,3 +99,64 @@ __all__ = [
     "WorkflowNotFoundError",
     "__version__",
 ]
+
+if not TYPE_CHECKING:  # pragma: no branch
+    import importlib
+
+    _MODULES = {"errors", "models", "testing"}
+    _HOMES = {
+        "APIConnectionError": "errors",
+        "APIResponseValidationError": "errors",
+        "APIStatusError": "errors",
+        "APITimeoutError": "errors",
+        "AsyncChatKitClient": "_async_client",
+        "AuthenticationError": "errors",
+        "BadRequestError": "errors",
+        "BetaNotAvailableBadRequestError": "errors",
+        "BetaNotAvailableError": "errors",
+        "BrowserSession": "models",
+        "ChatKitClient": "_sync_client",
+        "ChatKitError": "errors",
+        "ChatKitErrorDetail": "models",
+        "ChatKitErrorResponse": "models",
+        "ChatKitSessionInfo": "models",
+        "ChatKitSessionResponse": "models",
+        "ChatKitWorkflow": "models",
+        "ChatKitWorkflowTracing": "models",
+        "ChatSessionAutomaticThreadTitling": "models",
+        "ChatSessionChatKitConfiguration": "models",
+        "ChatSessionFileUpload": "models",
+        "ChatSessionHistory": "models",
+        "ChatSessionRateLimits": "models",
+        "ConfigurationError": "errors",
+        "ConflictError": "errors",
+        "FileUpload": "models",
+        "History": "models",
+        "InternalServerError": "errors",
+        "InvalidRequestError": "errors",
+        "NOT_GIVEN": "_config",
+        "NotFoundError": "errors",
+        "NotGiven": "_config",
+        "PermissionDeniedError": "errors",
+        "RateLimitError": "errors",
+        "RetryPolicy": "_retry",
+        "SessionNotFoundError": "errors",
+        "SessionNotRecordedError": "errors",
+        "StateVariable": "models",
+        "UnprocessableEntityError": "errors",
+        "WorkflowNotFoundError": "errors",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for (PEP 562), and keep it for the next time."""
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        home = importlib.import_module(f".{_HOMES[name]}", __name__)
+        value = globals()[name] = getattr(home, name)
+        return value
+
+    def __dir__() -> list[str]:
+        """Tell the public names, imported or not."""
+        return sorted({*globals(), *__all__, *_MODULES})

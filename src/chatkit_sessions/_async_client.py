@@ -9,9 +9,16 @@ from typing import Self, TypeAlias, TypeVar
 from pydantic import SecretStr
 
 from . import _operations as operations
-from ._async_runtime import PerLoop, sleep, time_limit
+from ._async_runtime import Limit, PerLoop, running_loop, sleep, time_limit
 from ._async_transport import client_factory
-from ._base import DISCARD_TIMEOUT, NO_RETRIES, BaseClient, Route
+from ._base import (
+    DISCARD_TIMEOUT,
+    NO_RETRIES,
+    BaseClient,
+    Lifetime,
+    Route,
+    closed_meanwhile,
+)
 from ._config import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
@@ -20,14 +27,8 @@ from ._config import (
     as_secret,
     load_config,
 )
-from ._http import (
-    TRANSPORT_ERRORS,
-    AsyncHTTPClient,
-    Deadline,
-    aread_body,
-    check_async_client,
-    connection_error,
-)
+from ._deadline import Deadline
+from ._http import AsyncHTTPClient, HTTPErrors, aread_body, errors_of_async_client
 from ._operations import Operation, RejectedSession, SessionOptions
 from ._protocol import Answer, Request
 from ._retry import RetryPolicy
@@ -105,11 +106,14 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             allow_insecure_http=allow_insecure_http,
         )
         super().__init__(config, clock)
-        if http_client is not None:
-            check_async_client(http_client)
-        self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient] = http_client or PerLoop(
-            client_factory(config.base_url)
-        )
+        self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient]
+        if http_client is None:
+            self._http = PerLoop(client_factory(config.base_url))
+            self._http_errors = HTTPErrors.of("httpx")
+        else:
+            self._http = http_client
+            self._http_errors = errors_of_async_client(http_client)
+        self._under_way: dict[Limit, Lifetime] = {}
         self._sleep: Callable[[float], Awaitable[None]] = sleep
 
     async def __aenter__(self) -> Self:
@@ -128,9 +132,14 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
 
         A client from `with_options` closes only itself, and an `http_client` of yours stays open.
+        Calls that are under way in this event loop end at once, with an APIConnectionError.
         Connections of other event loops are closed when these end.
         """
-        if self._lifetime.end() and isinstance(self._http, PerLoop):
+        owns_connections = self._lifetime.end()
+        for limit, lifetime in list(self._under_way.items()):
+            if lifetime.ended and limit.loop is running_loop():
+                limit.end()
+        if owns_connections and isinstance(self._http, PerLoop):
             await self._http.aclose()
 
     def with_options(
@@ -210,17 +219,20 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             APIResponseValidationError: The answer is not what the contract says.
         """
         workflow_id = self._workflow_id(workflow_id)
-        options = SessionOptions(
-            workflow_version=workflow_version,
-            state_variables=state_variables,
-            tracing=tracing,
-            expires_after=expires_after,
-            max_requests_per_1_minute=max_requests_per_1_minute,
-            file_upload=file_upload,
-            history=history,
-            automatic_thread_titling=automatic_thread_titling,
+        create = operations.create(
+            user,
+            workflow_id=workflow_id,
+            options=SessionOptions(
+                workflow_version=workflow_version,
+                state_variables=state_variables,
+                tracing=tracing,
+                expires_after=expires_after,
+                max_requests_per_1_minute=max_requests_per_1_minute,
+                file_upload=file_upload,
+                history=history,
+                automatic_thread_titling=automatic_thread_titling,
+            ),
         )
-        create = operations.create(user, workflow_id=workflow_id, options=options)
         session = await self._call(create, self._deadline(timeout))
         return self._record_session(session, user=user, workflow_id=workflow_id)
 
@@ -276,17 +288,20 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         client_secret = as_secret(client_secret)
         client_secret = operations.check_client_secret(client_secret)
         workflow_id = self._workflow_id(workflow_id)
-        options = SessionOptions(
-            workflow_version=workflow_version,
-            state_variables=state_variables,
-            tracing=tracing,
-            expires_after=expires_after,
-            max_requests_per_1_minute=max_requests_per_1_minute,
-            file_upload=file_upload,
-            history=history,
-            automatic_thread_titling=automatic_thread_titling,
+        create = operations.create(
+            user,
+            workflow_id=workflow_id,
+            options=SessionOptions(
+                workflow_version=workflow_version,
+                state_variables=state_variables,
+                tracing=tracing,
+                expires_after=expires_after,
+                max_requests_per_1_minute=max_requests_per_1_minute,
+                file_upload=file_upload,
+                history=history,
+                automatic_thread_titling=automatic_thread_titling,
+            ),
         )
-        create = operations.create(user, workflow_id=workflow_id, options=options)
         refresh = operations.refresh(client_secret, user=user, workflow_id=workflow_id)
         deadline = self._deadline(timeout)
         session = await self._try_refresh(refresh, deadline)
@@ -402,15 +417,27 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
     async def _call(
         self, operation: Operation[T], deadline: Deadline, *, policy: RetryPolicy | None = None
     ) -> T:
+        """Send until there is a result, within the deadline and the client's life."""
+        async with time_limit(deadline.remaining()) as limit:
+            self._under_way[limit] = self._lifetime
+            try:
+                return await self._attempt(operation, deadline, policy)
+            finally:
+                del self._under_way[limit]
+        raise closed_meanwhile() if self._lifetime.ended else deadline.error()
+
+    async def _attempt(
+        self, operation: Operation[T], deadline: Deadline, policy: RetryPolicy | None
+    ) -> T:
         """Send until there is a result, or an error that is not worth another attempt."""
         retries_done = 0
         failed: APIConnectionError | APIStatusError | None = None
         while True:
-            self._check_open()
+            self._check_open(failed)
             if deadline.remaining() == 0:
                 raise failed or deadline.error()
             request, key = self._request(operation, await self._key())
-            self._check_open()  # again: while the key was asked for, another may have closed it
+            self._check_open(failed)  # again: it may have been closed while the key was asked for
             try:
                 return self._read(operation, await self._send(request, deadline), key)
             except (APIConnectionError, APIStatusError) as error:
@@ -437,26 +464,21 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
     async def _send(self, request: Request, deadline: Deadline) -> Answer:
         http = await self._http.get() if isinstance(self._http, PerLoop) else self._http
         answer: Answer | None = None
-        failure: APIConnectionError = deadline.error()
+        failure: APIConnectionError | None = None
         try:
-            async with (
-                time_limit(deadline.remaining()),
-                http.stream(
-                    request.method,
-                    request.url,
-                    content=request.body,
-                    headers=request.headers,
-                    timeout=deadline.timeouts(),
-                    auth=None,
-                    follow_redirects=False,
-                ) as response,
-            ):
+            async with http.stream(
+                request.method,
+                request.url,
+                content=request.body,
+                headers=request.headers,
+                timeout=deadline.timeouts(),
+                auth=None,
+                follow_redirects=False,
+            ) as response:
                 answer = await aread_body(response, deadline)
-        except TimeoutError:  # of our own limit; an OSError, and so before those
-            answer = None
-        except TRANSPORT_ERRORS as error:
-            failure = connection_error(error, request)
+        except self._http_errors.raised as error:
+            failure = self._http_errors.translate(error, request)
         if answer is None:
             # Raised here, outside the `except`: the HTTP client's error is not to be its context.
-            raise failure
+            raise failure or deadline.error()
         return answer

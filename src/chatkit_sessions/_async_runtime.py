@@ -4,7 +4,8 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 
@@ -19,13 +20,15 @@ _Loop: TypeAlias = tuple[int, object]
 """A process and an event loop in it: after `fork()` the parent's connections are left alone."""
 
 
-def _under_trio() -> bool:
+def under_trio() -> bool:
+    """Whether trio runs the present task; else asyncio does."""
     trio = sys.modules.get("trio")
     return trio is not None and trio.lowlevel.in_trio_task()
 
 
-def _running_loop() -> object:
-    if _under_trio():
+def running_loop() -> object:
+    """What stands for the event loop that runs."""
+    if under_trio():
         import trio  # noqa: PLC0415 -- only where it is in use already
 
         return trio.lowlevel.current_trio_token()
@@ -34,7 +37,7 @@ def _running_loop() -> object:
 
 async def sleep(seconds: float) -> None:
     """Let that many seconds pass."""
-    if _under_trio():
+    if under_trio():
         import trio  # noqa: PLC0415 -- only where it is in use already
 
         await trio.sleep(seconds)
@@ -42,19 +45,92 @@ async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-@asynccontextmanager
-async def time_limit(seconds: float | None) -> AsyncGenerator[None, None]:
-    """Cancel what runs inside after that many seconds, and raise TimeoutError."""
-    if _under_trio():
+def shielded() -> AbstractContextManager[object]:
+    """Finish what runs inside even if the task is cancelled meanwhile.
+
+    Only trio needs it: what is used inside does not let asyncio take over.
+    """
+    if under_trio():
         import trio  # noqa: PLC0415 -- only where it is in use already
 
-        with trio.move_on_after(float("inf") if seconds is None else seconds) as scope:
-            yield
-        if scope.cancelled_caught:
-            raise TimeoutError
-    else:
-        async with asyncio.timeout(seconds):
-            yield
+        return trio.CancelScope(shield=True)
+    return nullcontext()
+
+
+class Limit(Protocol):
+    """What bounds a call."""
+
+    loop: object
+    """As `running_loop` tells it."""
+
+    def end(self) -> None:
+        """Cancel what runs inside now, in place of later."""
+        ...
+
+
+def time_limit(seconds: float | None) -> AbstractAsyncContextManager[Limit, bool]:
+    """Cancel what runs inside after that many seconds, or when the limit's `end` is called.
+
+    What follows the block then runs; otherwise nothing but the block's own result or error leaves.
+    """
+    return TrioLimit(seconds) if under_trio() else AsyncioLimit(seconds)
+
+
+class AsyncioLimit:
+    """See `time_limit`."""
+
+    __slots__ = ("_timeout", "loop")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.loop: object = running_loop()
+        self._timeout = asyncio.timeout(seconds)
+
+    def end(self) -> None:
+        """Cancel what runs inside now, in place of later."""
+        if not self._timeout.expired():
+            self._timeout.reschedule(0.0)
+
+    async def __aenter__(self) -> Limit:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        try:
+            await self._timeout.__aexit__(exc_type, exc_value, traceback)
+        except TimeoutError:
+            return True
+        return False
+
+
+class TrioLimit:
+    """See `time_limit`."""
+
+    def __init__(self, seconds: float | None) -> None:
+        import trio  # noqa: PLC0415 -- only where it is in use already
+
+        self.loop: object = running_loop()
+        self._scope = trio.move_on_after(float("inf") if seconds is None else seconds)
+
+    def end(self) -> None:
+        """Cancel what runs inside now, in place of later."""
+        self._scope.cancel()
+
+    async def __aenter__(self) -> Limit:
+        self._scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        return bool(self._scope.__exit__(exc_type, exc_value, traceback))
 
 
 class PerLoop(Generic[C]):
@@ -71,7 +147,7 @@ class PerLoop(Generic[C]):
 
     async def get(self) -> C:
         """The running loop's value."""
-        loop = os.getpid(), _running_loop()
+        loop = os.getpid(), running_loop()
         held = self._held.get(loop)
         if held is None:
             self._forget_closed_loops()
@@ -83,7 +159,7 @@ class PerLoop(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the running loop's value; those of other loops are closed as these end."""
-        held = self._held.get((os.getpid(), _running_loop()))
+        held = self._held.get((os.getpid(), running_loop()))
         if held is not None:
             await held[1].aclose()
 

@@ -29,8 +29,9 @@ from ._config import (
     check_timeout,
     check_workflow_id,
 )
+from ._connections import check_url
+from ._deadline import Deadline
 from ._diagnosis import says_route_is_missing
-from ._http import Deadline, check_url
 from ._operations import MAX_EXPIRES_AFTER, Operation, RejectedSession
 from ._protocol import Answer, Request, build_request, read_answer, request_id
 from ._records import MemoryRecords, SessionRecord, SessionRecords
@@ -168,9 +169,10 @@ class BaseClient(Generic[KeyCallable]):
         clone._lifetime = Lifetime(self._lifetime)  # noqa: SLF001 -- as above
         return clone
 
-    def _check_open(self) -> None:
+    def _check_open(self, failed: Exception | None = None) -> None:
+        """Send nothing more once the client is closed; a call that has failed is not repeated."""
         if self._lifetime.ended:
-            raise RuntimeError(
+            raise failed or RuntimeError(
                 f"This {type(self).__name__} is closed. Keep one open for as long as the process "
                 "makes calls, or make a new one."
             )
@@ -190,17 +192,20 @@ class BaseClient(Generic[KeyCallable]):
 
     def _request(self, operation: Operation[object], key: object) -> tuple[Request, SecretStr]:
         """A request, and the key in it, which a callable may have given as a string."""
-        checked = check_key(key, "`api_key`")
+        checked = self._config.api_key
+        if key is not checked or not isinstance(checked, SecretStr):  # a callable's, so a new one
+            checked = check_key(key, "`api_key`")
         return build_request(operation, self._config, checked), checked
 
     def _read(self, operation: Operation[T], answer: Answer, key: SecretStr) -> T:
-        logger.debug(
-            "%s %s: %d (request id %s)",
-            operation.method,
-            operation.path,
-            answer.status_code,
-            request_id(answer.headers, (key, *operation.secrets)),
-        )
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "%s %s: %d (request id %s)",
+                operation.method,
+                operation.path,
+                answer.status_code,
+                request_id(answer.headers, (key, *operation.secrets)),
+            )
         return read_answer(operation, answer, key=key, host=self._config.host, now=self._now())
 
     def _delay_after(
@@ -226,6 +231,8 @@ class BaseClient(Generic[KeyCallable]):
             logger.debug("%s %s: %s", operation.method, operation.path, reason)
             if error.answered:
                 return None
+        if self._lifetime.ended:
+            return None
         delay = (policy or self._config.retry_policy).delay(
             failure,
             retries_done=retries_done,
@@ -348,6 +355,14 @@ class BaseClient(Generic[KeyCallable]):
         if info.status in {None, "active"} and info.is_expired(now=self._now()):
             return info.model_copy(update={"status": "expired"})
         return info
+
+
+def closed_meanwhile() -> APIConnectionError:
+    """What ends a call whose client is closed while it is under way."""
+    return APIConnectionError(
+        "The client was closed while the call was under way.",
+        hint="Close a client when no call needs it any more, such as at the end of the process.",
+    )
 
 
 def _is_refusal(status_code: int) -> bool:

@@ -181,7 +181,7 @@ def _flaw_of_spelling(value: str) -> str | None:
 
 
 def _flaw_of_header(value: str) -> str | None:
-    if any(character.isspace() for character in value):
+    if value.split() != [value]:
         return "holds white space"
     if not (value.isascii() and value.isprintable()):
         return "holds a control character or one outside ASCII, which no HTTP header can carry"

@@ -1,34 +1,23 @@
-"""What this library asks of an HTTP client, whoever made it, and what it tells of its failures."""
+"""What this library asks of an HTTP client, whoever made it, and what it tells of its failures.
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+httpx has a maintained fork, httpx2, with the same names in a package of its own. A client of either
+can be supplied, so that what a client raises is looked up in the family that it belongs to.
+"""
+
+import importlib
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
-
-import httpx
 
 from ._body import Body
-from ._config import is_loopback
+from ._deadline import Deadline, Timeouts
 from ._protocol import Answer, Request
 from ._redaction import redact
 from .errors import APIConnectionError, APITimeoutError, ConfigurationError
 
-Timeouts: TypeAlias = tuple[float | None, float | None, float | None, float | None]
-"""Seconds to connect, to read, to write and to wait for a free connection."""
-
-SocketOption: TypeAlias = (
-    tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
-)
-"""What httpcore passes on to `setsockopt`."""
-
-CONNECT_TIMEOUT: Final = 5.0
-"""Seconds that connecting takes at the most, each time."""
-
-TRANSPORT_ERRORS: Final = (httpx.TransportError, httpx.DecodingError, OSError)
-"""What an HTTP client raises where no usable answer came. OSError: some let the system's pass."""
+FAMILIES: Final = ("httpx", "httpx2")
 
 
 class HTTPResponse(Protocol):
@@ -57,7 +46,7 @@ class AsyncHTTPResponse(HTTPResponse, Protocol):
 
 
 class SyncHTTPClient(Protocol):
-    """An `httpx.Client`, as far as it is used."""
+    """An `httpx.Client` or `httpx2.Client`, as far as it is used."""
 
     def stream(
         self,
@@ -75,7 +64,7 @@ class SyncHTTPClient(Protocol):
 
 
 class AsyncHTTPClient(Protocol):
-    """An `httpx.AsyncClient`, as far as it is used."""
+    """An `httpx.AsyncClient` or `httpx2.AsyncClient`, as far as it is used."""
 
     def stream(
         self,
@@ -92,70 +81,71 @@ class AsyncHTTPClient(Protocol):
     async def aclose(self) -> None: ...
 
 
-class TimeLeft(float):
-    """The seconds left at one moment, which can tell them again at a later one.
+class _RequestError(Protocol):
+    """What httpx and httpx2 call RequestError, as far as it is written to."""
 
-    It passes through HTTP clients as the number it is; our own connections ask it before each wait,
-    so that an answer of which a byte comes now and then ends with the call's deadline all the same.
-    """
+    request: object
 
-    __slots__ = ("deadline",)
 
-    deadline: "Deadline"
+class _Family(Protocol):
+    """The names of the package `httpx` or `httpx2` that are used here."""
 
-    @classmethod
-    def of(cls, deadline: "Deadline") -> "TimeLeft | None":
-        """The time that the deadline leaves; None for no limit."""
-        seconds = deadline.remaining()
-        if seconds is None:
-            return None
-        left = cls(seconds)
-        left.deadline = deadline
-        return left
-
-    def now(self) -> float:
-        """The seconds left by now, 0 or more."""
-        return self.deadline.remaining() or 0.0
+    @property
+    def Request(self) -> type: ...  # noqa: N802 -- httpx's name
+    @property
+    def RequestError(self) -> type[Exception]: ...  # noqa: N802 -- as above
+    @property
+    def TransportError(self) -> type[Exception]: ...  # noqa: N802 -- as above
+    @property
+    def TimeoutException(self) -> type[Exception]: ...  # noqa: N802 -- as above
+    @property
+    def DecodingError(self) -> type[Exception]: ...  # noqa: N802 -- as above
 
 
 @dataclass(frozen=True, slots=True)
-class Deadline:
-    """The moment at which a call ends, with all its requests and waits.
+class HTTPErrors:
+    """What the clients of one family raise where no usable answer came.
 
     Attributes:
-        clock: A monotonic clock, in seconds.
-        end: Its reading at the end of the call; None for no limit.
+        raised: All of it. With OSError: some clients let the system's own errors pass.
     """
 
-    clock: Callable[[], float]
-    end: float | None
+    _family: _Family
+    raised: tuple[type[Exception], ...]
 
     @classmethod
-    def after(cls, seconds: float | None, clock: Callable[[], float]) -> "Deadline":
-        """The deadline that many seconds from now."""
-        return cls(clock, None if seconds is None else clock() + seconds)
+    def of(cls, family: str) -> "HTTPErrors":
+        """What the clients of `httpx` or `httpx2` raise."""
+        module = cast("_Family", importlib.import_module(family))
+        return cls(module, (module.TransportError, module.DecodingError, OSError))
 
-    def at_most(self, seconds: float) -> "Deadline":
-        """This deadline, or that many seconds from now if it is earlier."""
-        end = self.clock() + seconds
-        return Deadline(self.clock, end if self.end is None else min(end, self.end))
+    def translate(self, error: Exception, request: Request) -> APIConnectionError:
+        """Make one of ours of a client's error, which stays its cause but loses its request.
 
-    def remaining(self) -> float | None:
-        """Seconds left, 0 or more; None for no limit."""
-        return None if self.end is None else max(0.0, self.end - self.clock())
-
-    @staticmethod
-    def error() -> APITimeoutError:
-        """What ends a call whose deadline has passed."""
-        return APITimeoutError(
-            "No complete answer came within the time that the call had.",
-            hint="Check that the API is reachable, or allow the call more time: `timeout`.",
-        )
-
-    def timeouts(self) -> Timeouts:
-        """The same as an HTTP client takes it."""
-        left = TimeLeft.of(self)
-        return (TimeLeft.of(self.at_most(CONNECT_TIMEOUT)), left, left, left)
+        The request, and the local variables of the client's frames, hold the API key in plain text.
+        """
+        host = urlsplit(request.url).netloc
+        text = redact(str(error), request.secrets)
+        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        if isinstance(error, self._family.RequestError):
+            bare: object = self._family.Request(request.method, request.url)
+            cast("_RequestError", error).request = bare
+        error.args = (text,)
+        error.__cause__ = error.__context__ = None
+        if isinstance(error, self._family.TimeoutException):
+            mine: APIConnectionError = APITimeoutError(
+                f"{host} gave no complete answer in time ({told}).",
+                hint=f"Check that this machine reaches {host}, or allow the call more time.",
+            )
+        else:
+            mine = APIConnectionError(
+                f"No complete answer came from {host} ({told}).",
+                hint=f"Check that this machine reaches {host} (name resolution, firewall, proxy "
+                "settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
+                answered=isinstance(error, self._family.DecodingError),
+            )
+        mine.__cause__ = error.with_traceback(None)
+        return mine
 
 
 def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer | None:
@@ -186,99 +176,42 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer 
     return body.answer()
 
 
-def connection_error(error: httpx.RequestError | OSError, request: Request) -> APIConnectionError:
-    """Make one of ours of an HTTP client's error, which stays its cause but loses its request.
-
-    The request, and the local variables of the client's frames, hold the API key in plain text.
-    """
-    host = urlsplit(request.url).netloc
-    text = redact(str(error), request.secrets)
-    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, httpx.RequestError):
-        error.request = httpx.Request(request.method, request.url)
-    error.args = (text,)
-    error.__cause__ = error.__context__ = None
-    if isinstance(error, httpx.TimeoutException):
-        mine: APIConnectionError = APITimeoutError(
-            f"{host} gave no complete answer in time ({told}).",
-            hint=f"Check that this machine reaches {host}, or allow the call more time.",
-        )
-    else:
-        mine = APIConnectionError(
-            f"No complete answer came from {host} ({told}).",
-            hint=f"Check that this machine reaches {host} (name resolution, firewall, proxy "
-            "settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
-            answered=isinstance(error, httpx.DecodingError),
-        )
-    mine.__cause__ = error.with_traceback(None)
-    return mine
-
-
-# As many connections as there are calls: waiting for one would only turn into a timeout.
-LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-
-
-def no_cookies() -> CookieJar:
-    """A jar that keeps nothing: what one user's answer sets must not travel with another's call."""
-    return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-
-
-def proxy_for(base_url: str) -> httpx.Proxy | None:
-    """The proxy that the environment names for a URL, by the usual variables.
-
-    Plain http goes to this machine and through no proxy, which would carry the key off it.
+def errors_of_sync_client(http_client: object) -> HTTPErrors:
+    """What a supplied client raises.
 
     Raises:
-        ConfigurationError: The proxy's URL cannot be used.
+        ConfigurationError: It is no `Client` of httpx or httpx2, nor of a class made from one.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
-        return None
-    proxies = getproxies()
-    url = proxies.get(parts.scheme) or proxies.get("all")
-    if not url or proxy_bypass(parts.netloc):
-        return None
-    try:
-        return httpx.Proxy(url if "://" in url else f"http://{url}")
-    except (httpx.InvalidURL, ValueError):
-        pass
-    raise ConfigurationError(
-        f"The proxy that the environment names for {parts.scheme} cannot be used: check "
-        f"{parts.scheme.upper()}_PROXY and ALL_PROXY."
+    return HTTPErrors.of(_family(http_client, "Client", wanted_by="ChatKitClient"))
+
+
+def errors_of_async_client(http_client: object) -> HTTPErrors:
+    """What a supplied client raises.
+
+    Raises:
+        ConfigurationError: It is no `AsyncClient` of httpx or httpx2, nor of a class made from one.
+    """
+    return HTTPErrors.of(_family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient"))
+
+
+def _family(http_client: object, kind: str, *, wanted_by: str) -> str:
+    """Found by names, so that only the family in use is ever imported."""
+    bases = {
+        (base.__module__.partition(".")[0], base.__name__) for base in type(http_client).__mro__
+    }
+    for family in FAMILIES:
+        if (family, kind) in bases:
+            return family
+    other, taken_by = (
+        ("AsyncClient", "AsyncChatKitClient") if kind == "Client" else ("Client", "ChatKitClient")
     )
-
-
-def check_url(base_url: str) -> None:
-    """Refuse a base URL that an HTTP client would refuse at each call."""
-    try:
-        _ = httpx.URL(base_url).host
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise ConfigurationError(
-            f"The base URL is none that can be called: {redact(str(error))}."
-        ) from None
-
-
-def check_sync_client(http_client: object) -> None:
-    """Refuse what is no `httpx.Client`."""
-    if isinstance(http_client, httpx.AsyncClient):
-        raise ConfigurationError(
-            "`http_client` is an httpx.AsyncClient: ChatKitClient takes an httpx.Client, "
-            "AsyncChatKitClient takes this one."
-        )
-    if not isinstance(http_client, httpx.Client):
-        raise ConfigurationError(
-            f"`http_client` must be an httpx.Client, not {type(http_client).__name__}."
-        )
-
-
-def check_async_client(http_client: object) -> None:
-    """Refuse what is no `httpx.AsyncClient`."""
-    if isinstance(http_client, httpx.Client):
-        raise ConfigurationError(
-            "`http_client` is an httpx.Client: AsyncChatKitClient takes an httpx.AsyncClient, "
-            "ChatKitClient takes this one."
-        )
-    if not isinstance(http_client, httpx.AsyncClient):
-        raise ConfigurationError(
-            f"`http_client` must be an httpx.AsyncClient, not {type(http_client).__name__}."
-        )
+    for family in FAMILIES:
+        if (family, other) in bases:
+            raise ConfigurationError(
+                f"`http_client` is an {family}.{other}: {wanted_by} takes an {family}.{kind}, "
+                f"{taken_by} takes this one."
+            )
+    raise ConfigurationError(
+        f"`http_client` must be an httpx.{kind} or an httpx2.{kind}, "
+        f"not {type(http_client).__name__}."
+    )

@@ -423,4 +423,7 @@ def _refusal(argument: str, bound: str, given: str) -> InvalidRequestError:
 
 
 def _encode(body: JsonValue) -> MaskedBytes:
-    return MaskedBytes(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+    return MaskedBytes(_JSON.encode(body).encode())
+
+
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

@@ -177,7 +177,7 @@ def _decode(answer: Answer) -> JsonValue:
     if not answer.body:
         raise _Unreadable("it is empty")
     try:
-        document = json.loads(answer.body.decode(), parse_constant=_refuse_constant)
+        document = _JSON.decode(answer.body.decode())
     except UnicodeDecodeError:
         flaw = "it is not UTF-8"
     except RecursionError:
@@ -185,13 +185,22 @@ def _decode(answer: Answer) -> JsonValue:
     except ValueError:
         flaw = "it is not JSON"
     else:
-        _check(document, depth=0)
+        if _may_break(answer.body):
+            _check(document, depth=0)
         return cast("JsonValue", document)
     raise _Unreadable(flaw)
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(name)
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _may_break(body: bytes) -> bool:
+    """Whether `_check` can find anything; it goes through every value, which takes its time."""
+    return b"\\u" in body or body.count(b"[") + body.count(b"{") > _MAX_DEPTH
 
 
 def _check(value: object, *, depth: int) -> None:
@@ -210,8 +219,10 @@ def _check(value: object, *, depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Unreadable("it holds a lone surrogate")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _Unreadable("it holds a lone surrogate") from None
 
 
 def _read_error_body(
@@ -285,5 +296,7 @@ def _quotable(text: str | None, secrets: tuple[SecretStr, ...]) -> str | None:
     """Text from elsewhere on one line, short, printable and without secrets."""
     if not text:
         return None
-    line = "".join(c if c.isprintable() else " " for c in redact(text, secrets))
+    line = redact(text, secrets)
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else " " for c in line)
     return line if len(line) <= _MAX_QUOTED else line[:_MAX_QUOTED] + "…"

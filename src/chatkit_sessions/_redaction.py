@@ -18,6 +18,8 @@ _SHAPED_LIKE_A_SECRET = re.compile(
 )
 _NAMED_LIKE_A_SECRET = re.compile(r"secret|token|key", re.IGNORECASE)
 _PERCENT_ESCAPE = re.compile(r"%[0-9A-F]{2}")
+# No format has an escape for these characters (RFC 3986, section 2.3).
+_WRITTEN_IN_ONE_WAY = re.compile(r"[A-Za-z0-9_.~\-]+")
 _MAX_SHOWN: Final = 60
 
 
@@ -125,6 +127,8 @@ def _spellings(secret: str) -> set[str]:
     """How a secret may stand in a text: as it is, inside JSON, inside a URL or a form."""
     if not secret:
         return set()
+    if _WRITTEN_IN_ONE_WAY.fullmatch(secret):
+        return {secret}
     in_json = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     in_url = {
         quote(secret, safe="", errors="replace"),

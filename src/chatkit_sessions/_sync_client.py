@@ -19,14 +19,8 @@ from ._config import (
     load_config,
     refuse_awaitable,
 )
-from ._http import (
-    TRANSPORT_ERRORS,
-    Deadline,
-    SyncHTTPClient,
-    check_sync_client,
-    connection_error,
-    read_body,
-)
+from ._deadline import Deadline
+from ._http import HTTPErrors, SyncHTTPClient, errors_of_sync_client, read_body
 from ._operations import Operation, RejectedSession, SessionOptions
 from ._per_process import PerProcess
 from ._protocol import Answer, Request
@@ -104,11 +98,13 @@ class ChatKitClient(BaseClient[KeySource]):
             allow_insecure_http=allow_insecure_http,
         )
         super().__init__(config, clock)
-        if http_client is not None:
-            check_sync_client(http_client)
-        self._http: SyncHTTPClient | PerProcess[SyncHTTPClient] = http_client or PerProcess(
-            client_factory(config.base_url)
-        )
+        self._http: SyncHTTPClient | PerProcess[SyncHTTPClient]
+        if http_client is None:
+            self._http = PerProcess(client_factory(config.base_url))
+            self._http_errors = HTTPErrors.of("httpx")
+        else:
+            self._http = http_client
+            self._http_errors = errors_of_sync_client(http_client)
         self._sleep: Callable[[float], None] = time.sleep
 
     def __enter__(self) -> Self:
@@ -127,6 +123,8 @@ class ChatKitClient(BaseClient[KeySource]):
         """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
 
         A client from `with_options` closes only itself, and an `http_client` of yours stays open.
+        Calls that are under way in other threads get their answer, within their deadline, and are
+        not repeated.
         """
         if self._lifetime.end() and isinstance(self._http, PerProcess):
             owned = self._http.pop()
@@ -210,17 +208,20 @@ class ChatKitClient(BaseClient[KeySource]):
             APIResponseValidationError: The answer is not what the contract says.
         """
         workflow_id = self._workflow_id(workflow_id)
-        options = SessionOptions(
-            workflow_version=workflow_version,
-            state_variables=state_variables,
-            tracing=tracing,
-            expires_after=expires_after,
-            max_requests_per_1_minute=max_requests_per_1_minute,
-            file_upload=file_upload,
-            history=history,
-            automatic_thread_titling=automatic_thread_titling,
+        create = operations.create(
+            user,
+            workflow_id=workflow_id,
+            options=SessionOptions(
+                workflow_version=workflow_version,
+                state_variables=state_variables,
+                tracing=tracing,
+                expires_after=expires_after,
+                max_requests_per_1_minute=max_requests_per_1_minute,
+                file_upload=file_upload,
+                history=history,
+                automatic_thread_titling=automatic_thread_titling,
+            ),
         )
-        create = operations.create(user, workflow_id=workflow_id, options=options)
         session = self._call(create, self._deadline(timeout))
         return self._record_session(session, user=user, workflow_id=workflow_id)
 
@@ -276,17 +277,20 @@ class ChatKitClient(BaseClient[KeySource]):
         client_secret = as_secret(client_secret)
         client_secret = operations.check_client_secret(client_secret)
         workflow_id = self._workflow_id(workflow_id)
-        options = SessionOptions(
-            workflow_version=workflow_version,
-            state_variables=state_variables,
-            tracing=tracing,
-            expires_after=expires_after,
-            max_requests_per_1_minute=max_requests_per_1_minute,
-            file_upload=file_upload,
-            history=history,
-            automatic_thread_titling=automatic_thread_titling,
+        create = operations.create(
+            user,
+            workflow_id=workflow_id,
+            options=SessionOptions(
+                workflow_version=workflow_version,
+                state_variables=state_variables,
+                tracing=tracing,
+                expires_after=expires_after,
+                max_requests_per_1_minute=max_requests_per_1_minute,
+                file_upload=file_upload,
+                history=history,
+                automatic_thread_titling=automatic_thread_titling,
+            ),
         )
-        create = operations.create(user, workflow_id=workflow_id, options=options)
         refresh = operations.refresh(client_secret, user=user, workflow_id=workflow_id)
         deadline = self._deadline(timeout)
         session = self._try_refresh(refresh, deadline)
@@ -406,11 +410,11 @@ class ChatKitClient(BaseClient[KeySource]):
         retries_done = 0
         failed: APIConnectionError | APIStatusError | None = None
         while True:
-            self._check_open()
+            self._check_open(failed)
             if deadline.remaining() == 0:
                 raise failed or deadline.error()
             request, key = self._request(operation, self._key())
-            self._check_open()  # again: while the key was asked for, another may have closed it
+            self._check_open(failed)  # again: it may have been closed while the key was asked for
             try:
                 return self._read(operation, self._send(request, deadline), key)
             except (APIConnectionError, APIStatusError) as error:
@@ -431,24 +435,31 @@ class ChatKitClient(BaseClient[KeySource]):
         source = self._config.api_key
         return source if isinstance(source, SecretStr) else as_secret(refuse_awaitable(source()))
 
+    def _http_client(self) -> SyncHTTPClient:
+        if not isinstance(self._http, PerProcess):
+            return self._http
+        http = self._http.get()
+        if self._lifetime.ended:
+            self.close()  # once more: what was made after another thread has closed must not stay
+        return http
+
     def _send(self, request: Request, deadline: Deadline) -> Answer:
         answer: Answer | None = None
-        failure: APIConnectionError = deadline.error()
-        http = self._http.get() if isinstance(self._http, PerProcess) else self._http
+        failure: APIConnectionError | None = None
         try:
-            with http.stream(
+            with self._http_client().stream(
                 request.method,
                 request.url,
                 content=request.body,
                 headers=request.headers,
-                timeout=deadline.timeouts(),
+                timeout=deadline.live_timeouts(),
                 auth=None,
                 follow_redirects=False,
             ) as response:
                 answer = read_body(response, deadline)
-        except TRANSPORT_ERRORS as error:
-            failure = connection_error(error, request)
+        except self._http_errors.raised as error:
+            failure = self._http_errors.translate(error, request)
         if answer is None:
             # Raised here, outside the `except`: the HTTP client's error is not to be its context.
-            raise failure
+            raise failure or deadline.error()
         return answer

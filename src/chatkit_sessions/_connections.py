@@ -1,0 +1,181 @@
+"""What our own connections under httpx share, synchronous or not."""
+
+import functools
+import importlib.util
+import os
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from ._config import is_loopback
+from ._deadline import Timeouts
+from ._redaction import redact
+from .errors import ConfigurationError
+
+C = TypeVar("C")
+
+SocketOption: TypeAlias = (
+    tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+)
+"""What httpcore passes on to `setsockopt`."""
+
+KEEPALIVE_EXPIRY: Final = 5.0
+"""Seconds for which an idle connection is kept, as httpx does by default."""
+
+# Through a proxy connections are httpx's. As many as there are calls: waiting for one would only
+# turn into a timeout.
+PROXY_LIMITS: Final = httpx.Limits(
+    max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_EXPIRY
+)
+
+
+class IdleConnections(Generic[C]):
+    """Connections that wait for a request: the last to come is the first to go.
+
+    So those that are not needed any more go unused and expire, and finding one takes no search,
+    however many there are.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held: deque[tuple[float, C]] = deque()
+
+    def take(self) -> C | None:
+        """Take out the connection that came last; it may be dead all the same."""
+        with self._lock:
+            return self._held.pop()[1] if self._held else None
+
+    def put(self, connection: C) -> list[C]:
+        """Keep a connection; return those that have waited for too long, to be closed."""
+        now = self._clock()
+        expired: list[C] = []
+        with self._lock:
+            self._held.append((now + KEEPALIVE_EXPIRY, connection))
+            while self._held and self._held[0][0] <= now:
+                expired.append(self._held.popleft()[1])
+        return expired
+
+    def take_all(self) -> list[C]:
+        """Take out every connection."""
+        with self._lock:
+            held = [connection for _, connection in self._held]
+            self._held.clear()
+        return held
+
+
+def tls_context() -> ssl.SSLContext:
+    """The TLS settings of every connection in this process, made when first needed.
+
+    Raises:
+        ConfigurationError: The certificates that the environment names cannot be used.
+    """
+    try:
+        return _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    except OSError as error:  # of which ssl.SSLError is one
+        raise ConfigurationError(
+            "The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used: "
+            f"{redact(str(error))}."
+        ) from None
+
+
+@functools.cache
+def _tls_context(_file: str | None, _directory: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
+NO_AUTH: Final = httpx.Auth()
+"""Leaves a request as it is; without it an httpx client looks for credentials in the URL."""
+
+
+class NoCookies(httpx.Cookies):
+    """A jar that keeps nothing: what one user's answer sets must not travel with another's call."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Take nothing out of an answer."""
+
+
+NO_COOKIES: Final = NoCookies()
+
+
+def plain_request(
+    method: str, url: str, *, content: bytes | None, headers: Mapping[str, str], timeout: Timeouts
+) -> httpx.Request:
+    """Build a request of exactly what it is given, and of what HTTP itself wants.
+
+    An httpx client would first merge its own settings into each request, all of which are empty
+    here, and that takes as long as everything else that this library does.
+    """
+    target = _parsed(url)
+    body = content or b""
+    complete = {"Host": target.netloc.decode(), **headers}
+    if method == "POST":
+        complete["Content-Length"] = str(len(body))
+    timeouts = zip(("connect", "read", "write", "pool"), timeout, strict=True)
+    request = httpx.Request(
+        method,
+        target,
+        headers=complete,
+        stream=httpx.ByteStream(body),
+        extensions={"timeout": dict(timeouts)},
+    )
+    request.read()  # as if given as `content`: what records or mocks calls looks at it
+    return request
+
+
+# Most calls go to one URL; those of single sessions come and go.
+_parsed: Final = functools.lru_cache(maxsize=16)(httpx.URL)
+
+
+def check_url(base_url: str) -> None:
+    """Refuse a base URL that an HTTP client would refuse at each call."""
+    try:
+        _ = httpx.URL(base_url).host
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigurationError(
+            f"The base URL is none that can be called: {redact(str(error))}."
+        ) from None
+
+
+def proxy_for(base_url: str) -> httpx.Proxy | None:
+    """The proxy that the environment names for a URL, by the usual variables.
+
+    Plain http goes to this machine and through no proxy, which would carry the key off it.
+
+    Raises:
+        ConfigurationError: The proxy's URL cannot be used.
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    url = proxies.get(parts.scheme) or proxies.get("all")
+    if not url or proxy_bypass(parts.netloc):
+        return None
+    proxy = _as_proxy(url if "://" in url else f"http://{url}")
+    if proxy is None:
+        raise ConfigurationError(
+            f"The proxy that the environment names for {parts.scheme} cannot be used: check "
+            f"{parts.scheme.upper()}_PROXY and ALL_PROXY."
+        )
+    if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ConfigurationError(
+            f"The proxy that the environment names for {parts.scheme} speaks SOCKS, which needs "
+            "one more package.",
+            hint='Install it: pip install "httpx[socks]".',
+        )
+    return proxy
+
+
+def _as_proxy(url: str) -> httpx.Proxy | None:
+    try:
+        return httpx.Proxy(url)
+    except (httpx.InvalidURL, ValueError):  # whose text may quote a password
+        return None

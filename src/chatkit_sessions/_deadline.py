@@ -1,0 +1,85 @@
+"""The time that a call has, with all its requests and waits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from .errors import APITimeoutError
+
+Timeouts: TypeAlias = tuple[float | None, float | None, float | None, float | None]
+"""Seconds to connect, to read, to write and to wait for a free connection."""
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds that connecting takes at the most, each time."""
+
+
+class TimeLeft(float):
+    """The seconds left at one moment, which can tell them again at a later one.
+
+    It passes through HTTP clients as the number it is; our own connections ask it before each wait,
+    so that an answer of which a byte comes now and then ends with the call's deadline all the same.
+    """
+
+    __slots__ = ("deadline",)
+
+    deadline: "Deadline"
+
+    @classmethod
+    def of(cls, deadline: "Deadline") -> "TimeLeft | None":
+        """The time that the deadline leaves; None for no limit."""
+        seconds = deadline.remaining()
+        if seconds is None:
+            return None
+        left = cls(seconds)
+        left.deadline = deadline
+        return left
+
+    def now(self) -> float:
+        """The seconds left by now, 0 or more."""
+        return self.deadline.remaining() or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment at which a call ends, with all its requests and waits.
+
+    Attributes:
+        clock: A monotonic clock, in seconds.
+        end: Its reading at the end of the call; None for no limit.
+    """
+
+    clock: Callable[[], float]
+    end: float | None
+
+    @classmethod
+    def after(cls, seconds: float | None, clock: Callable[[], float]) -> "Deadline":
+        """The deadline that many seconds from now."""
+        return cls(clock, None if seconds is None else clock() + seconds)
+
+    def at_most(self, seconds: float) -> "Deadline":
+        """This deadline, or that many seconds from now if it is earlier."""
+        end = self.clock() + seconds
+        return Deadline(self.clock, end if self.end is None else min(end, self.end))
+
+    def remaining(self) -> float | None:
+        """Seconds left, 0 or more; None for no limit."""
+        return None if self.end is None else max(0.0, self.end - self.clock())
+
+    @staticmethod
+    def error() -> APITimeoutError:
+        """What ends a call whose deadline has passed."""
+        return APITimeoutError(
+            "No complete answer came within the time that the call had.",
+            hint="Check that the API is reachable, or allow the call more time: `timeout`.",
+        )
+
+    def timeouts(self) -> Timeouts:
+        """The same as an HTTP client takes it."""
+        left = self.remaining()
+        connect = CONNECT_TIMEOUT if left is None else min(CONNECT_TIMEOUT, left)
+        return (connect, left, left, left)
+
+    def live_timeouts(self) -> Timeouts:
+        """The same as our own synchronous connections read it anew at each wait."""
+        left = TimeLeft.of(self)
+        return (TimeLeft.of(self.at_most(CONNECT_TIMEOUT)), left, left, left)

@@ -1,0 +1,97 @@
+"""Network streams whose every wait ends with the call's deadline, for synchronous code.
+
+httpx gives each wait for bytes the same time anew, so that an answer of which a byte comes now and
+then never ends. Here each wait gets what the call's deadline leaves by then.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterable
+from typing import Final
+
+import httpcore
+
+from ._connections import SocketOption
+from ._deadline import TimeLeft
+
+# Written in pieces, so that a server which reads ever so slowly meets the deadline, too.
+_PIECE: Final = 64 * 1024
+
+
+class DeadlineBackend(httpcore.NetworkBackend):
+    """Opens connections whose every wait ends with the call's deadline."""
+
+    def __init__(self) -> None:
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Try a host's addresses in turn, each with its share of the time that is left."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        while True:
+            address = addresses.pop(0)
+            left = _left(timeout, httpcore.ConnectTimeout)
+            share = None if left is None else left / (len(addresses) + 1)
+            try:
+                stream = self._sockets.connect_tcp(
+                    address, port, share, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not addresses:
+                    raise
+            else:
+                return DeadlineStream(stream)
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """One connection; see the module."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Wait for bytes until the deadline."""
+        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send bytes until the deadline."""
+        for start in range(0, len(buffer), _PIECE):
+            piece = buffer[start : start + _PIECE]
+            self._stream.write(piece, _left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        """Shake hands until the deadline; CPython bounds a handshake as a whole."""
+        left = _left(timeout, httpcore.ConnectTimeout)
+        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> object:
+        """Tell of the socket what httpcore asks."""
+        return self._stream.get_extra_info(info)
+
+
+def _left(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
+    if not isinstance(timeout, TimeLeft):
+        return timeout
+    left = timeout.now()
+    if left == 0:
+        raise error("the call's deadline has passed")
+    return left
