@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
+from environment import NotReadyError, variables
 from fault_list import FAULTS, FINE, MB, Fault, Should, answers
 from fault_server import Server
 from fault_worker import (
@@ -124,17 +125,13 @@ def meet(fault: Fault, library: Library, mode: Mode) -> Result:
     return Result(fault, library, mode, outcome, leaks, strayed=bool(elsewhere.requests))
 
 
-class NotReadyError(Exception):
-    """A client got no session even from a healthy server: there is nothing to measure."""
-
-
 def run_worker(task: Task) -> Outcome:
     """Run a task in a process of its own, which ends by itself."""
     command = [sys.executable, str(WORKER), json.dumps(asdict(task))]
     try:
         process = subprocess.run(  # noqa: S603 -- this Python, on a file that lies next to this one
             command,
-            env=environment(),
+            env=variables(),
             capture_output=True,
             text=True,
             timeout=STARTUP_LIMIT + HARD_LIMIT,
@@ -148,15 +145,6 @@ def run_worker(task: Task) -> Outcome:
         return Outcome(**json.loads(process.stdout.splitlines()[0]))
     last_words = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
     return Outcome("untyped", f"the process died: {last_words}", 0.0, 0)
-
-
-def environment() -> dict[str, str]:
-    """This process's, less what would change where and how the clients call."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().endswith("_PROXY") and not name.startswith("OPENAI_")
-    }
 
 
 def leaks_to(requests: Iterable[bytes]) -> list[str]:

@@ -24,7 +24,7 @@ LAYERS = [
     "_version", "_redaction", "models", "errors", "_deadline", "_diagnosis", "_retry", "_config",
     "_operations", "_per_process", "_protocol", "_body", "_records", "_connections", "_http",
     "_base", "_async_runtime",
-    "_sync_network", "_async_network", "_sync_transport", "_async_transport",
+    "_sync_network", "_asyncio_network", "_trio_network", "_sync_transport", "_async_transport",
     "_sync_client", "_async_client",
 ]  # fmt: skip
 MAY_IMPORT_HTTPX = {"_connections", "_sync_transport", "_async_transport", "testing.transport"}

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from itertools import pairwise
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ def read(
     *chunks: bytes, status: int = 200, coding: str | None = None, decoded: bool = False
 ) -> Answer:
     headers = {} if coding is None else {"Content-Encoding": coding}
-    body = Body(status, headers, decoded=decoded)
+    body = Body(status, httpx.Headers(headers), decoded=decoded)
     for chunk in chunks:
         if not body.add(chunk):
             break

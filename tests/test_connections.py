@@ -24,7 +24,7 @@ from chatkit_sessions import (
     InternalServerError,
 )
 from chatkit_sessions import _connections as connections
-from chatkit_sessions._async_network import AsyncioBackend, AsyncioStream
+from chatkit_sessions._asyncio_network import AsyncioBackend, AsyncioStream
 from chatkit_sessions._connections import KEEPALIVE_EXPIRY, IdleConnections, plain_request
 from raw_server import Connection, RawServer, raw_server, serve_sessions
 from support import KEY, NEW_SECRET, WORKFLOW, Connect, session_json

@@ -12,8 +12,8 @@ from typing import Protocol, cast
 import httpcore
 import httpx
 
-from ._async_network import opener
-from ._async_runtime import shielded, sleep
+from ._async_runtime import shielded, sleep, under_trio
+from ._asyncio_network import AsyncioBackend
 from ._connections import (
     KEEPALIVE_EXPIRY,
     NO_AUTH,
@@ -25,6 +25,7 @@ from ._connections import (
     tls_context,
 )
 from ._deadline import Timeouts
+from ._trio_network import TrioBackend
 
 
 class Client:
@@ -107,6 +108,11 @@ class Transport(httpx.AsyncHTTPTransport):
         else:
             super().__init__(verify=tls_context(), limits=PROXY_LIMITS, proxy=proxy)
             self._pool._network_backend = opener()  # noqa: SLF001 -- see there
+
+
+def opener() -> httpcore.AsyncNetworkBackend:
+    """What opens connections under the running event loop."""
+    return TrioBackend() if under_trio() else AsyncioBackend()
 
 
 class ConnectionPool(httpcore.AsyncConnectionPool):

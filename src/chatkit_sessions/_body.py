@@ -19,14 +19,14 @@ class Body:
 
     Args:
         status_code: The answer's status, which says how much of the body is worth reading.
-        headers: The answer's headers.
+        headers: The answer's headers, which are found by their names in lower case.
         decoded: Whether chunks come without their content coding, as from a body that somebody has
             read before.
     """
 
     def __init__(self, status_code: int, headers: Mapping[str, str], *, decoded: bool) -> None:
         self._status_code = status_code
-        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._headers = headers
         self._limit = max_body(status_code)
         self._content = bytearray()
         self._flaw: str | None = None

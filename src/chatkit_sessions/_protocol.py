@@ -52,7 +52,7 @@ class Answer:
 
     status_code: int
     headers: Mapping[str, str] = field(repr=False)
-    """Names in lower case."""
+    """Found by names in lower case."""
     body: bytes = field(repr=False)
     flaw: str | None = None
     """What keeps the body from being read in full, None where it is all there."""

@@ -62,7 +62,8 @@ class ChatKitClient(BaseClient[KeySource]):
         timeout: Seconds for each whole call, with all its requests and waits: more than 0, at most
             1,000,000; left out: 30; None for no limit.
         max_retries: Attempts after a failed first one, 0 or more, or a RetryPolicy; left out: 2.
-        http_client: An `httpx.Client` of yours to send with, used as it is and never closed.
+        http_client: An `httpx.Client` or `httpx2.Client` of yours, or one of a subclass, to send
+            with; used as it is and never closed.
         allow_insecure_http: Permit a plain `http://` base URL that is not of this machine.
         clock: Tells the present, with a time zone, for the status of sessions; for tests.
 

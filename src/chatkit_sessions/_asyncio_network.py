@@ -1,8 +1,8 @@
-"""Network streams for asynchronous code, of which none is left open, whenever a task is cancelled.
+"""Network streams under asyncio, of which none is left open, whenever a task is cancelled.
 
-Under asyncio they are our own: httpcore's go through anyio, which costs more than all the rest of a
-call when many are under way. Reads and writes have no timeout of their own: the whole call has a
-deadline, which cancels what it waits for.
+httpcore's own go through anyio, which costs more than all the rest of a call when many are under
+way. Reads and writes here have no timeout of their own: the whole call has a deadline, which
+cancels what it waits for.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from typing import Final, TypedDict, cast
 
 import httpcore
 
-from ._async_runtime import shielded, under_trio
 from ._connections import SocketOption
 
 
@@ -29,11 +28,6 @@ _HAPPY_EYEBALLS: Final = _Options(happy_eyeballs_delay=0.25)  # RFC 8305, sectio
 _MAX_RECEIVED: Final = 256 * 1024
 """Bytes that wait to be read before the server has to wait, too."""
 _EXTRA_INFO: Final = {"client_addr": "sockname", "server_addr": "peername"}
-
-
-def opener() -> httpcore.AsyncNetworkBackend:
-    """What opens connections under the running event loop."""
-    return ClosingBackend() if under_trio() else AsyncioBackend()
 
 
 class AsyncioBackend(httpcore.AsyncNetworkBackend):
@@ -202,63 +196,3 @@ def _connect_errors() -> Generator[None, None, None]:
         raise httpcore.ConnectTimeout(str(error)) from error
     except OSError as error:
         raise httpcore.ConnectError(str(error)) from error
-
-
-class ClosingBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections under trio that are closed when their TLS handshake fails in whatever way.
-
-    httpcore's forget a connection whose handshake is cancelled, by a deadline for one.
-    """
-
-    def __init__(self) -> None:
-        self._sockets = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[SocketOption] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect, trying a host's addresses side by side."""
-        return ClosingStream(
-            await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
-
-
-class ClosingStream(httpcore.AsyncNetworkStream):
-    """One connection; see the backend."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Wait for bytes."""
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send bytes."""
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Shake hands, or close the connection."""
-        try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        except BaseException:
-            with shielded():
-                await self._stream.aclose()
-            raise
-
-    def get_extra_info(self, info: str) -> object:
-        """Tell of the socket what httpcore asks."""
-        return self._stream.get_extra_info(info)
