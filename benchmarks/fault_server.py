@@ -107,12 +107,10 @@ class Server:
         self._listener.close()
 
     def _refuse(self) -> None:
-        """Keep the port, so that nobody else gets it, without listening."""
-        address = self._listener.getsockname()
+        """Take a port, so that nobody else gets it, without listening."""
         self._listener.close()
         self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(address)
+        self._listener.bind(("127.0.0.1", 0))
 
     def _start(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
