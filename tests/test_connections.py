@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -244,6 +245,24 @@ def test_a_request_without_a_body_says_so_where_one_is_expected(
     )
 
     assert request.headers.get("content-length") == length
+
+
+def test_a_request_that_cannot_be_built_shows_no_key_in_a_traceback_with_locals(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(httpx, "Request", interrupted)
+    chatkit = connect()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        chatkit.create_session("user_123")
+
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in frames.stack if "chatkit_sessions" in frame.filename]
+    assert any(frame.name == "plain_request" for frame in ours)
+    assert KEY not in "".join(value for frame in ours for value in (frame.locals or {}).values())
 
 
 # The stream under asyncio

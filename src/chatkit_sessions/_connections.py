@@ -16,7 +16,7 @@ import httpx
 
 from ._config import is_loopback
 from ._deadline import Timeouts
-from ._redaction import redact
+from ._redaction import MaskedHeaders, redact
 from .errors import ConfigurationError
 
 C = TypeVar("C")
@@ -115,7 +115,7 @@ def plain_request(
     """
     target = _parsed(url)
     body = content or b""
-    complete = {"Host": target.netloc.decode(), **headers}
+    complete = MaskedHeaders({"Host": target.netloc.decode(), **headers})
     if method == "POST":
         complete["Content-Length"] = str(len(body))
     timeouts = zip(("connect", "read", "write", "pool"), timeout, strict=True)
