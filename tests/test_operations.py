@@ -486,7 +486,7 @@ def test_any_state_arrives_as_it_is_or_is_refused(state: dict[str, object]) -> N
         assert "`state_variables" in str(error)  # noqa: PT017
         return
     assert sent == state
-    assert [type(value) for value in sent.values()] == [type(value) for value in state.values()]
+    assert {name: type(sent[name]) for name in sent} == {name: type(state[name]) for name in state}
 
 
 class TestWorkflowId:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from chatkit_sessions._protocol import (
     build_request,
     is_success,
     max_body,
+    parse_date,
     read_answer,
     request_id,
 )
@@ -125,7 +127,7 @@ class TestRequest:
 
         assert request.method == "POST"
         assert request.url == "https://gateway.example/v1/chatkit/sessions"
-        assert request.body == b'{"workflow":{"id":"wf_1"},"user":"user_1"}'
+        assert request.body == b'{"user":"user_1","workflow":{"id":"wf_1"}}'
         assert dict(request.headers) == {
             "Authorization": f"Bearer {KEY}",
             "OpenAI-Beta": "chatkit_beta=v1",
@@ -797,3 +799,53 @@ def test_a_300_is_a_redirect() -> None:
 def test_an_answer_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(answer(200, SESSION), "body", b"")  # noqa: B010 -- a type checker refuses it, too
+
+
+class TestDate:
+    @given(moment=st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31)))  # noqa: DTZ001 -- hypothesis wants naive bounds
+    def test_is_read_as_servers_write_it(self, moment: datetime) -> None:
+        moment = moment.replace(microsecond=0, tzinfo=UTC)
+
+        told = parse_date(format_datetime(moment, usegmt=True))
+
+        assert told is not None
+        assert datetime.fromisoformat(told) == moment
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "yesterday",
+            "Sun, 32 Nov 2026 12:00:00 GMT",
+            "Sun, 30 Feb 2026 12:00:00 GMT",
+            "Sun, 22 Nov 2026 24:61:00 GMT",
+            "Sun, 22 Nov 1999 12:00:00 GMT",
+            "Sun, 22 Nov 2026 12:00:00 +0100",
+            "Sun, 22 Nov 2026 12:00:00",
+            "Sunday, 22-Nov-26 12:00:00 GMT",
+            "Sun Nov 22 12:00:00 2026",
+            "Sun, 22 Nov 2026 12:00:00 GMT ",
+            "\u0663\u0663, 22 Nov 2026 12:00:00 GMT",
+        ],
+    )
+    def test_that_is_none_is_none(self, text: str) -> None:
+        assert parse_date(text) is None
+
+    @given(text=st.text())
+    def test_of_any_text_breaks_nothing(self, text: str) -> None:
+        told = parse_date(text)
+
+        assert told is None or datetime.fromisoformat(told).tzinfo is not None
+
+    @pytest.mark.parametrize("date", ["Sun, 22 Nov 2026 12:00:00 GMT", "nonsense", ""])
+    def test_is_told_with_the_session_and_never_makes_it_unreadable(self, date: str) -> None:
+        body = json.dumps(
+            {"id": "x", "client_secret": "ek_1", "expires_at": SECONDS, "answered_at": "soon"}
+        ).encode()
+
+        session = read_answer(
+            CREATE, Answer(200, {"date": date}, body), key=SecretStr(KEY), host=HOST, now=NOW
+        )
+
+        expected = datetime(2026, 11, 22, 12, 0, tzinfo=UTC) if date.startswith("Sun") else None
+        assert session.answered_at == expected

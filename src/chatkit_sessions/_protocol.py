@@ -1,6 +1,7 @@
 """Operation → request; status, headers and body → the result or a typed error. No socket here."""
 
 import json
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,14 @@ MAX_SUCCESS_BODY: Final = 1024 * 1024
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error answer that are read."""
 
+_MONTHS: Final[list[str]] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+]  # fmt: skip
+_DATE: Final = re.compile(
+    r"[A-Z][a-z]{2}, (?P<day>[0-9]{2}) (?P<month>"
+    + "|".join(_MONTHS)
+    + r") (?P<year>20[0-9]{2}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT"
+)
 _MAX_QUOTED: Final = 500
 _MAX_DEPTH: Final = 64
 _MAX_SECRET: Final = 1024
@@ -147,6 +156,24 @@ def _read_success(operation: Operation[T], answer: Answer, secrets: tuple[Secret
     )
 
 
+def parse_date(text: str) -> str | None:
+    """Read a `Date` header as ISO 8601; None where it is none (RFC 9110, section 5.6.7).
+
+    Of the formats that HTTP has had, only the one that servers may still send is read, and of
+    centuries the present one.
+    """
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    month = _MONTHS.index(match["month"]) + 1
+    text = f"{match['year']}-{month:02}-{match['day']}T{match['time']}+00:00"
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class _Flaw:
     """Why a success answer is none, without anything of it."""
@@ -160,7 +187,8 @@ def _parse_success(operation: Operation[T], answer: Answer, named: str | None) -
         document = _decode(answer)
         if not isinstance(document, dict):
             return _Flaw("it is JSON but not an object")
-        return operation.read({**document, "request_id": named})
+        answered_at = parse_date(answer.headers.get("date", ""))
+        return operation.read({**document, "request_id": named, "answered_at": answered_at})
     except ValidationError as error:
         return _Flaw(describe_validation_error(error))
     except (_Unreadable, UnacceptableAnswerError) as error:

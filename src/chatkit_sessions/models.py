@@ -213,6 +213,7 @@ class _Session(_Model):
     rate_limits: ChatSessionRateLimits | None = Field(default=None, repr=False)
     chatkit_configuration: ChatSessionChatKitConfiguration | None = Field(default=None, repr=False)
     request_id: str | None = None
+    answered_at: Moment | None = Field(default=None, repr=False)
 
     def expires_in(self, *, now: datetime | None = None) -> float:
         """Tell how long the session still lasts.
@@ -248,6 +249,9 @@ class ChatKitSessionResponse(_Session):
         rate_limits: The limit in force.
         chatkit_configuration: The widget's features in force.
         request_id: The API's name of the request, for OpenAI's support.
+        answered_at: What the API's own clock said when it answered (the `Date` header):
+            `expires_at - answered_at` is how long the secret works, whatever this machine's clock
+            says. None where the answer had no such header.
     """
 
     client_secret: SecretStr
