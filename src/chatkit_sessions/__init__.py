@@ -33,8 +33,10 @@ if TYPE_CHECKING:
         NotFoundError,
         PermissionDeniedError,
         RateLimitError,
+        SessionDeletedError,
         SessionNotFoundError,
         SessionNotRecordedError,
+        SessionStoreError,
         UnprocessableEntityError,
         WorkflowNotFoundError,
     )
@@ -92,8 +94,10 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitError",
     "RetryPolicy",
+    "SessionDeletedError",
     "SessionNotFoundError",
     "SessionNotRecordedError",
+    "SessionStoreError",
     "StateVariable",
     "UnprocessableEntityError",
     "WorkflowNotFoundError",
@@ -103,7 +107,7 @@ __all__ = [
 if not TYPE_CHECKING:  # pragma: no branch
     import importlib
 
-    _MODULES = {"errors", "models", "testing"}
+    _MODULES = {"errors", "models", "stores", "testing"}
     _HOMES = {
         "APIConnectionError": "errors",
         "APIResponseValidationError": "errors",
@@ -140,8 +144,10 @@ if not TYPE_CHECKING:  # pragma: no branch
         "PermissionDeniedError": "errors",
         "RateLimitError": "errors",
         "RetryPolicy": "_retry",
+        "SessionDeletedError": "errors",
         "SessionNotFoundError": "errors",
         "SessionNotRecordedError": "errors",
+        "SessionStoreError": "errors",
         "StateVariable": "models",
         "UnprocessableEntityError": "errors",
         "WorkflowNotFoundError": "errors",

@@ -4,6 +4,8 @@
     ├── ConfigurationError              no key, no workflow id, key over plain http to a remote host
     ├── InvalidRequestError             an argument outside the contract; also a ValueError
     ├── SessionNotRecordedError         get: the API cannot say, this client never saw the session
+    ├── SessionDeletedError             the user's sessions were deleted while this was under way
+    ├── SessionStoreError               the session store does not answer
     ├── APIConnectionError              no answer, or it broke off
     │   └── APITimeoutError             … within the time that the call had
     ├── APIResponseValidationError      a 2xx that is not what the contract says
@@ -79,6 +81,21 @@ class InvalidRequestError(ChatKitError, ValueError):
 
 class SessionNotRecordedError(ChatKitError):
     """The API has no route for reading a session, and this client never saw the one asked for."""
+
+
+class SessionDeletedError(ChatKitError):
+    """`delete_sessions` ended the user's sessions while a call that creates one was under way.
+
+    The session that it may have created is cancelled.
+    """
+
+
+class SessionStoreError(ChatKitError):
+    """The session store does not answer, and the call cannot do without it.
+
+    `delete_session` raises it after the API has cancelled the session: the store could not be told,
+    and may hand the session out until it expires; delete it again.
+    """
 
 
 class APIConnectionError(ChatKitError):

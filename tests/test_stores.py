@@ -1,0 +1,446 @@
+"""What every store does: entries that live for a time and change all at once, or not at all."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Literal, TypeAlias, cast, get_args
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
+from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
+from redis_server import RedisServer, execute, free_port, running_redis
+from support import Time
+
+StoreKind: TypeAlias = Literal["memory", "redis", "async redis"]
+KINDS: tuple[StoreKind, ...] = get_args(StoreKind)
+NAMES = ("a", "b", "c")
+
+
+class BlockingStore:
+    """An asynchronous store with the face of a synchronous one."""
+
+    def __init__(self, store: AsyncSessionStore, runner: asyncio.Runner) -> None:
+        self._store = store
+        self._runner = runner
+
+    @property
+    def namespace(self) -> str:
+        return self._store.namespace
+
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        return self._runner.run(self._store.get(group, names))
+
+    def names(self, group: str) -> list[str]:
+        return self._runner.run(self._store.names(group))
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        return self._runner.run(self._store.commit(group, changes, when=when))
+
+
+def open_redis(kind: StoreKind, url: str, stack: ExitStack) -> SessionStore:
+    if kind == "redis":
+        return stack.enter_context(RedisSessionStore.from_url(url, namespace="test"))
+    runner = stack.enter_context(asyncio.Runner())
+    return BlockingStore(AsyncRedisSessionStore.from_url(url, namespace="test"), runner)
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest) -> Iterator[SessionStore]:
+    kind = cast("StoreKind", request.param)
+    if kind == "memory":
+        yield MemorySessionStore(namespace="test")
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    with ExitStack() as stack:
+        yield open_redis(kind, server.url, stack)
+
+
+def entry(value: str | bytes, seconds: float = 600.0, *, listed: bool = False) -> Entry:
+    raw = value.encode() if isinstance(value, str) else value
+    return Entry(MaskedBytes(raw), seconds, listed)
+
+
+def values(store: SessionStore, *names: str, group: str = "g") -> list[bytes | None]:
+    return [None if found is None else found.value for found in store.get(group, names)]
+
+
+def put(store: SessionStore, name: str, value: Entry, *, group: str = "g") -> None:
+    assert store.commit(group, {name: value}, when={})
+
+
+def test_there_is_nothing_to_begin_with(store: SessionStore) -> None:
+    assert store.get("g", ["a", "b"]) == [None, None]
+    assert store.names("g") == []
+    assert store.namespace == "test"
+
+
+@pytest.mark.parametrize("value", [b"x", b"", b"\x00\xff\r\n", b"x" * 100_000])
+def test_an_entry_is_read_as_it_was_written(store: SessionStore, value: bytes) -> None:
+    put(store, "a", entry(value, 600))
+
+    (found,) = store.get("g", ["a"])
+
+    assert found is not None
+    assert found.value == value
+    assert isinstance(found.value, MaskedBytes)
+    assert 590 < found.seconds <= 600
+
+
+def test_entries_are_read_in_the_order_of_their_names(store: SessionStore) -> None:
+    put(store, "a", entry("1"))
+    put(store, "b", entry("2"))
+
+    assert values(store, "b", "x", "a", "b") == [b"2", None, b"1", b"2"]
+
+
+def test_groups_know_nothing_of_each_other(store: SessionStore) -> None:
+    put(store, "a", entry("1", listed=True), group="one")
+    put(store, "a", entry("2"), group="two")
+
+    assert values(store, "a", group="one") == [b"1"]
+    assert values(store, "a", group="two") == [b"2"]
+    assert store.names("one") == ["a"]
+    assert store.names("two") == []
+
+
+def test_an_entry_is_replaced_with_its_time(store: SessionStore) -> None:
+    put(store, "a", entry("1", 600))
+    put(store, "a", entry("2", 60))
+
+    (found,) = store.get("g", ["a"])
+
+    assert found is not None
+    assert found.value == b"2"
+    assert found.seconds <= 60
+
+
+def test_an_entry_can_be_removed_more_than_once(store: SessionStore) -> None:
+    put(store, "a", entry("1", listed=True))
+
+    for _ in range(2):
+        assert store.commit("g", {"a": None}, when={})
+
+    assert values(store, "a") == [None]
+    assert store.names("g") == []
+
+
+def test_several_entries_change_at_once(store: SessionStore) -> None:
+    put(store, "a", entry("1"))
+
+    assert store.commit("g", {"a": None, "b": entry("2"), "c": entry("3")}, when={"a": b"1"})
+
+    assert values(store, "a", "b", "c") == [None, b"2", b"3"]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"a": None},
+        {"a": b"2"},
+        {"a": b""},
+        {"b": b"1"},
+        {"b": b""},
+        {"a": b"1", "b": b"1"},
+        {"b": None, "a": None},
+    ],
+)
+def test_nothing_changes_unless_everything_is_as_expected(
+    store: SessionStore, when: dict[str, bytes | None]
+) -> None:
+    put(store, "a", entry("1", listed=True))
+
+    assert not store.commit("g", {"a": None, "b": entry("2")}, when=when)
+
+    assert values(store, "a", "b") == [b"1", None]
+    assert store.names("g") == ["a"]
+
+
+def test_what_is_expected_may_be_what_changes(store: SessionStore) -> None:
+    assert store.commit("g", {"a": entry("1")}, when={"a": None, "b": None})
+    assert not store.commit("g", {"a": entry("2")}, when={"a": None})
+    assert store.commit("g", {"a": entry("3")}, when={"a": b"1"})
+
+    assert values(store, "a") == [b"3"]
+
+
+def test_only_listed_entries_are_named(store: SessionStore) -> None:
+    put(store, "a", entry("1", listed=True))
+    put(store, "b", entry("2"))
+    put(store, "c", entry("3", listed=True))
+
+    assert sorted(store.names("g")) == ["a", "c"]
+    put(store, "a", entry("1"))
+    assert store.names("g") == ["c"]
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"], indirect=True)
+def test_of_many_who_want_the_same_one_gets_it(store: SessionStore) -> None:
+    won: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def try_it(number: int) -> None:
+        barrier.wait()
+        if store.commit("g", {"lease": entry(str(number))}, when={"lease": None}):
+            won.append(number)
+
+    threads = [threading.Thread(target=try_it, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(won) == 1
+    assert values(store, "lease") == [str(won[0]).encode()]
+
+
+def test_a_value_is_shown_to_nobody(store: SessionStore) -> None:
+    put(store, "a", entry("ek_of_somebody"))
+
+    assert "ek_of_somebody" not in f"{store!r} {store.get('g', ['a'])!r}"
+
+
+class TestInMemory:
+    @pytest.fixture
+    def time(self) -> Time:
+        return Time()
+
+    @pytest.fixture
+    def memory(self, time: Time) -> MemorySessionStore:
+        return MemorySessionStore(max_entries=3, clock=lambda: time.monotonic)
+
+    def test_an_entry_lives_its_time(self, memory: MemorySessionStore, time: Time) -> None:
+        put(memory, "a", entry("1", 10))
+
+        time.advance(9)
+        assert memory.get("g", ["a"]) == [entry("1", 1)]
+        time.advance(1)
+        assert memory.get("g", ["a"]) == [None]
+        assert memory.commit("g", {}, when={"a": None})
+
+    def test_what_has_lived_its_time_is_removed_with_the_next_change(
+        self, memory: MemorySessionStore, time: Time
+    ) -> None:
+        put(memory, "a", entry("1", 10, listed=True))
+        put(memory, "b", entry("2", 20, listed=True))
+
+        time.advance(10)
+        put(memory, "c", entry("3"), group="other")
+
+        assert memory.names("g") == ["b"]
+        assert "2 entries" in repr(memory)
+
+    def test_an_entry_written_anew_outlives_its_first_time(
+        self, memory: MemorySessionStore, time: Time
+    ) -> None:
+        put(memory, "a", entry("1", 10))
+        put(memory, "a", entry("2", 30))
+
+        time.advance(10)
+        put(memory, "b", entry("3"))
+
+        assert values(memory, "a") == [b"2"]
+
+    def test_when_it_is_full_what_was_written_first_makes_room(
+        self, memory: MemorySessionStore
+    ) -> None:
+        for name in ("a", "b", "c"):
+            put(memory, name, entry(name, listed=True))
+        put(memory, "a", entry("again", listed=True))
+
+        put(memory, "d", entry("d"))
+
+        assert values(memory, "a", "b", "c", "d") == [b"again", None, b"c", b"d"]
+        assert sorted(memory.names("g")) == ["a", "c"]
+
+    def test_what_has_lived_its_time_makes_room_before_others(
+        self, memory: MemorySessionStore, time: Time
+    ) -> None:
+        put(memory, "a", entry("a", 600))
+        put(memory, "b", entry("b", 10))
+        put(memory, "c", entry("c", 600))
+        time.advance(10)
+
+        put(memory, "d", entry("d"))
+
+        assert values(memory, "a", "b", "c", "d") == [b"a", None, b"c", b"d"]
+
+    def test_its_own_accounts_do_not_grow_with_the_changes(
+        self, memory: MemorySessionStore
+    ) -> None:
+        for number in range(100):
+            put(memory, "a", entry(str(number)))
+
+        assert len(memory._ends) <= 7
+        assert values(memory, "a") == [b"99"]
+
+    @pytest.mark.parametrize("max_entries", [0, -1])
+    def test_it_has_room_for_something(self, max_entries: int) -> None:
+        with pytest.raises(ValueError, match="1 or more"):
+            MemorySessionStore(max_entries=max_entries)
+
+    def test_its_own_time_goes_on_by_itself(self) -> None:
+        memory = MemorySessionStore()
+        put(memory, "a", entry("1", 600))
+
+        (first,), (second,) = memory.get("g", ["a"]), memory.get("g", ["a"])
+
+        assert first is not None
+        assert second is not None
+        assert second.seconds <= first.seconds < 600.001
+
+
+GROUPS = st.sampled_from(["g", "h"])
+VALUES = st.one_of(st.none(), st.sampled_from([b"", b"1", b"2"]))
+# The time that an entry lives never ends at the very moment at which somebody looks.
+LIVES = st.sampled_from([20.5, 50.5, 120.5])
+CHANGES = st.dictionaries(
+    st.sampled_from(NAMES), st.tuples(VALUES, LIVES, st.booleans()), min_size=1, max_size=3
+)
+
+
+class SameHistory(RuleBasedStateMachine):
+    """Whatever happens to both, a store in memory and one in Redis tell the same."""
+
+    kind: StoreKind = "redis"
+    server: RedisServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.server.client() as client:
+            execute(client, "FLUSHALL")
+        self._stack = ExitStack()
+        self.time = Time()
+        self.memory = MemorySessionStore(clock=lambda: self.time.monotonic)
+        self.redis = open_redis(self.kind, self.server.url, self._stack)
+
+    def teardown(self) -> None:
+        self._stack.close()
+
+    @rule(
+        group=GROUPS,
+        changes=CHANGES,
+        when=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3),
+    )
+    def commit(
+        self,
+        group: str,
+        changes: dict[str, tuple[bytes | None, float, bool]],
+        when: dict[str, bytes | None],
+    ) -> None:
+        entries = {
+            name: None if value is None else entry(value, seconds, listed=listed)
+            for name, (value, seconds, listed) in changes.items()
+        }
+
+        told = [store.commit(group, entries, when=when) for store in (self.memory, self.redis)]
+
+        assert told[0] is told[1]
+
+    @rule(seconds=st.sampled_from([1, 30, 100]))
+    def time_passes(self, seconds: int) -> None:
+        self.time.advance(seconds)
+        self.server.advance(seconds)
+
+    @invariant()
+    def both_have_the_same(self) -> None:
+        for group in ("g", "h"):
+            assert values(self.memory, *NAMES, group=group) == values(
+                self.redis, *NAMES, group=group
+            )
+            live = [
+                {name for name in store.names(group) if store.get(group, [name]) != [None]}
+                for store in (self.memory, self.redis)
+            ]
+            assert live[0] == live[1]
+
+
+@pytest.mark.parametrize("kind", ["redis", "async redis"])
+def test_both_stores_tell_the_same_whatever_happens(
+    kind: StoreKind, redis_server: RedisServer
+) -> None:
+    machine = cast(
+        "Callable[[], SameHistory]",
+        type("Machine", (SameHistory,), {"kind": kind, "server": redis_server}),
+    )
+    case = cast("type[RuleBasedStateMachine]", machine).TestCase
+    case.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+    case().runTest()
+
+
+def test_redis_keeps_no_key_without_a_time_to_live(redis_server: RedisServer) -> None:
+    with RedisSessionStore.from_url(redis_server.url, namespace="test") as store:
+        put(store, "a", entry("1", 60, listed=True))
+        put(store, "b", entry("2", 600, listed=True))
+        put(store, "c", entry("3", 60))
+
+    with redis_server.client() as client:
+        lives = {key: client.pttl(key) for key in redis_server.all_keys()}
+    assert set(lives) == {"chatkit:{g}", "chatkit:{g}:a", "chatkit:{g}:b", "chatkit:{g}:c"}
+    assert 60_000 < lives["chatkit:{g}"] <= 600_000
+    assert all(milliseconds > 0 for milliseconds in lives.values())
+
+
+def test_redis_forgets_the_names_of_what_is_gone(redis_server: RedisServer) -> None:
+    """A user of years has a list of days."""
+    with RedisSessionStore.from_url(redis_server.url, namespace="test") as store:
+        put(store, "old", entry("1", 600, listed=True))
+        with redis_server.client() as client:
+            client.zadd("chatkit:{g}", {"old": 1})
+
+        put(store, "new", entry("2", 600, listed=True))
+
+        assert store.names("g") == ["new"]
+
+
+def test_an_event_loop_each_has_connections_of_its_own(redis_server: RedisServer) -> None:
+    store = AsyncRedisSessionStore.from_url(redis_server.url, namespace="test")
+
+    for expected in (None, b"1"):
+        found = asyncio.run(store.get("g", ["a"]))
+        assert [each and each.value for each in found] == [expected]
+        asyncio.run(store.commit("g", {"a": entry("1")}, when={}))
+
+
+def test_the_server_is_given_the_scripts_anew_after_it_forgot_them(
+    redis_server: RedisServer,
+) -> None:
+    with RedisSessionStore.from_url(redis_server.url, namespace="test") as store:
+        put(store, "a", entry("1"))
+        with redis_server.client() as client:
+            client.script_flush()
+
+        assert values(store, "a") == [b"1"]
+        assert store.commit("g", {"a": None}, when={"a": b"1"})
+
+
+def test_a_cluster_keeps_a_group_on_one_node() -> None:
+    import redis  # noqa: PLC0415 -- beside what it shows
+
+    # Its usual second port, 10,000 above the first, may be none.
+    bus = str(free_port())
+    with running_redis("--cluster-enabled", "yes", "--cluster-port", bus) as server:
+        with server.client() as client:
+            execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in execute(client, "CLUSTER", "INFO"):
+                pass
+        cluster = redis.RedisCluster(host="127.0.0.1", port=server.port)
+        try:
+            store = RedisSessionStore(cluster, namespace="test")
+            for group in ("g", "h", "i"):
+                put(store, "a", entry("1", listed=True), group=group)
+                assert store.commit(
+                    group, {"b": entry("2"), "c": entry("3")}, when={"a": b"1", "b": None}
+                )
+                assert values(store, "a", "b", "c", group=group) == [b"1", b"2", b"3"]
+                assert store.names(group) == ["a"]
+        finally:
+            cluster.close()
