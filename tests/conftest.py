@@ -1,10 +1,13 @@
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
 
 from chatkit_sessions.testing import FakeChatKit, FakeServer
+from redis_server import RedisServer, execute, running_redis
 from support import Connect, Kind, Time, Way, connecting
+from workers import STORE_KINDS, Backend, StoreKind
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +59,28 @@ def fake() -> FakeChatKit:
 def server(fake: FakeChatKit) -> Iterator[FakeServer]:
     with fake.serve() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _one_redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_one_redis: RedisServer) -> RedisServer:
+    """A Redis that is empty; where none is installed, the test is skipped."""
+    with _one_redis.client() as client:
+        execute(client, "FLUSHALL")
+    return _one_redis
+
+
+@pytest.fixture(params=STORE_KINDS)
+def backend(request: pytest.FixtureRequest, connect: Connect) -> Iterator[Backend]:
+    """Workers over both stores; every test that uses it runs for both kinds of client, too."""
+    kind = cast("StoreKind", request.param)
+    server: RedisServer | None = None
+    if kind == "redis":
+        server = request.getfixturevalue("redis_server")
+    with ExitStack() as stack:
+        yield Backend(connect, kind, server, stack)

@@ -188,6 +188,7 @@ class Connect:
         timeout: float | None = 30.0,
         max_retries: int | RetryPolicy = 2,
         allow_insecure_http: bool = False,
+        store: object = None,
         http_options: dict[str, object] | None = None,
     ) -> ChatKitClient:
         """A client over a scripted or other transport; over its own connections without one."""
@@ -212,6 +213,7 @@ class Connect:
             max_retries=max_retries,
             allow_insecure_http=allow_insecure_http,
             http_client=http_client,
+            store=store,
             clock=lambda: self.time.now,
         )
         return self.adopt(client)

@@ -16,16 +16,17 @@ from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions._async_client import AsyncKeySource
 from chatkit_sessions._http import AsyncHTTPClient, SyncHTTPClient
 from chatkit_sessions._sync_client import KeySource
+from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore, SessionStore
 
 PACKAGE = Path(chatkit_sessions.__file__).parent
 
 # Each module of the core may import those that stand before it.
 LAYERS = [
-    "_version", "_redaction", "models", "errors", "_deadline", "_diagnosis", "_retry", "_config",
-    "_operations", "_per_process", "_protocol", "_body", "_records", "_connections", "_http",
-    "_base", "_async_runtime",
-    "_sync_network", "_asyncio_network", "_trio_network", "_sync_transport", "_async_transport",
-    "_sync_client", "_async_client",
+    "_version", "_redaction", "models", "errors", "_deadline", "_per_process", "stores.base",
+    "stores.memory", "_diagnosis", "_retry", "_config", "_operations", "_protocol", "_body",
+    "_identity", "_registry", "_flights", "_connections", "_http", "_base", "_sync_registry",
+    "_async_runtime", "_async_registry", "_sync_network", "_asyncio_network", "_trio_network",
+    "_sync_transport", "_async_transport", "_sync_client", "_async_client",
 ]  # fmt: skip
 MAY_IMPORT_HTTPX = {"_connections", "_sync_transport", "_async_transport", "testing.transport"}
 
@@ -63,7 +64,7 @@ def imports_of(name: str, tree: ast.Module) -> set[str]:
 def test_every_module_of_the_core_has_its_place() -> None:
     core = {name for name in modules() if "." not in name and name != "__init__"}
 
-    assert core == set(LAYERS)
+    assert core | {"stores.base", "stores.memory"} == set(LAYERS)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -71,6 +72,14 @@ def test_a_module_imports_only_what_stands_below_it(name: str) -> None:
     imported = imports_of(name, modules()[name]) & set(LAYERS)
 
     assert imported <= set(LAYERS[: LAYERS.index(name)])
+
+
+def test_a_store_knows_nothing_of_sessions() -> None:
+    for name in ("stores.base", "stores.memory", "stores.redis"):
+        imported = imports_of(name, modules()[name]) & set(LAYERS)
+
+        tools = {"_async_runtime", "_config", "_per_process", "_redaction"}
+        assert imported <= {"errors", "stores.base", *tools}, name
 
 
 def test_the_two_clients_know_nothing_of_each_other() -> None:
@@ -96,9 +105,15 @@ def test_nothing_but_httpx_and_pydantic_is_required() -> None:
     standard = set(__import__("sys").stdlib_module_names)
     for name, tree in modules().items():
         tops = {module.split(".")[0] for module in imports_of(name, tree)}
-        own = {"", "testing", *LAYERS, "chatkit_sessions"}
-        own |= {module.split(".")[-1] for module in modules()}
-        assert tops - standard - own <= allowed, name
+        own = {"", "testing", "stores", *LAYERS, "chatkit_sessions"}
+        own |= {module.split(".")[-1] for module in modules()} - {"redis"}
+        extra = {"redis"} if name == "stores.redis" else set[str]()
+        assert tops - standard - own <= allowed | extra, name
+
+
+def test_no_extra_is_imported_by_the_rest() -> None:
+    for name, tree in modules().items():
+        assert "stores.redis" not in imports_of(name, tree), name
 
 
 def test_trio_is_imported_only_inside_functions() -> None:
@@ -128,7 +143,8 @@ def test_all_lists_every_public_name_in_order() -> None:
 def test_names_and_submodules_are_there_without_further_imports() -> None:
     script = (
         "import chatkit_sessions as c; import sys; "
-        "names = dir(c); assert set(c.__all__) | {'errors', 'models', 'testing'} <= set(names); "
+        "names = dir(c); "
+        "assert {*c.__all__, 'errors', 'models', 'stores', 'testing'} <= set(names); "
         "assert c.errors.ChatKitError is c.ChatKitError; "
         "from chatkit_sessions import *; assert RetryPolicy is c.RetryPolicy"
     )
@@ -182,6 +198,12 @@ def test_both_clients_have_the_same_signatures(name: str) -> None:
             assert KeySource in get_args(ours_type)
             assert AsyncKeySource in get_args(theirs_types[parameter])
             continue
+        if parameter == "store":
+            # The async client takes a store in memory, too, which never waits.
+            assert set(get_args(ours_type)) - {SessionStore} == set(
+                get_args(theirs_types[parameter])
+            ) - {AsyncSessionStore, MemorySessionStore}
+            continue
         assert str(ours_type) == as_sync(str(theirs_types[parameter])), parameter
 
 
@@ -205,7 +227,7 @@ def test_every_public_class_and_function_has_a_docstring(name: str) -> None:
 @pytest.mark.parametrize("client", [ChatKitClient, AsyncChatKitClient])
 @pytest.mark.parametrize(
     "name",
-    ["__init__", "create_session", "refresh_session", "get_session", "delete_session"],
+    [name for name in public_methods(ChatKitClient) if "session" in name or name == "__init__"],
 )
 def test_every_argument_is_documented(client: type, name: str) -> None:
     method = getattr(client, name)

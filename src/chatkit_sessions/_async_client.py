@@ -1,7 +1,7 @@
 """The client for asynchronous code, under asyncio or trio."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
@@ -9,7 +9,8 @@ from typing import Self, TypeAlias, TypeVar
 from pydantic import SecretStr
 
 from . import _operations as operations
-from ._async_runtime import Limit, PerLoop, running_loop, sleep, time_limit
+from ._async_registry import AsyncRegistry
+from ._async_runtime import Limit, PerLoop, running_loop, shielded, sleep, time_limit
 from ._async_transport import client_factory
 from ._base import (
     DISCARD_TIMEOUT,
@@ -17,7 +18,9 @@ from ._base import (
     BaseClient,
     Lifetime,
     Route,
+    Wanted,
     closed_meanwhile,
+    seconds_of,
 )
 from ._config import (
     DEFAULT_MAX_RETRIES,
@@ -25,12 +28,14 @@ from ._config import (
     NOT_GIVEN,
     NotGiven,
     as_secret,
+    check_store,
     load_config,
 )
 from ._deadline import Deadline
 from ._http import AsyncHTTPClient, HTTPErrors, aread_body, errors_of_async_client
 from ._operations import Operation, RejectedSession, SessionOptions
 from ._protocol import Answer, Request
+from ._registry import Found, deleted_meanwhile, lease_seconds
 from ._retry import RetryPolicy
 from .errors import (
     APIConnectionError,
@@ -38,14 +43,18 @@ from .errors import (
     APIStatusError,
     ChatKitError,
     SessionNotFoundError,
+    SessionStoreError,
 )
 from .models import (
+    CancelledSession,
     ChatKitSessionInfo,
     ChatKitSessionResponse,
     FileUpload,
     History,
     StateVariable,
 )
+from .stores.base import AsyncSessionStore
+from .stores.memory import MemorySessionStore
 
 T = TypeVar("T")
 
@@ -72,8 +81,12 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         max_retries: Attempts after a failed first one, 0 or more, or a RetryPolicy; left out: 2.
         http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of yours, or one of a subclass,
             to send with; used as it is and never closed.
+        store: Where sessions are known and, by `get_or_create_session`, shared: such as an
+            `AsyncRedisSessionStore` for all processes of a backend; never closed. Left out: a
+            `MemorySessionStore` of the client's own.
         allow_insecure_http: Permit a plain `http://` base URL that is not of this machine.
-        clock: Tells the present, with a time zone, for the status of sessions; for tests.
+        clock: Tells the present, with a time zone, for the status of sessions and for how long the
+            client's own store keeps them; for tests.
 
     Raises:
         ConfigurationError: No key was given, or a setting cannot be used.
@@ -91,6 +104,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int | RetryPolicy = DEFAULT_MAX_RETRIES,
         http_client: AsyncHTTPClient | None = None,
+        store: AsyncSessionStore | MemorySessionStore | None = None,
         allow_insecure_http: bool = False,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
@@ -106,7 +120,10 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             max_retries=max_retries,
             allow_insecure_http=allow_insecure_http,
         )
-        super().__init__(config, clock)
+        store = MemorySessionStore(clock=seconds_of(clock)) if store is None else store
+        check_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+        super().__init__(config, clock, namespace=store.namespace)
+        self._registry = AsyncRegistry(store, self._monotonic)
         self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient]
         if http_client is None:
             self._http = PerLoop(client_factory(config.base_url))
@@ -152,24 +169,33 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         project: str | NotGiven | None = NOT_GIVEN,
         timeout: float | NotGiven | None = NOT_GIVEN,
         max_retries: int | RetryPolicy | NotGiven = NOT_GIVEN,
+        store: AsyncSessionStore | MemorySessionStore | NotGiven = NOT_GIVEN,
     ) -> Self:
         """Make a client with other settings on the same connections, such as for one tenant.
 
-        What is left out stays as it is. The new client ends with this one.
+        What is left out stays as it is. The new client ends with this one. Where the store has a
+        namespace, another key needs `store` too: with the tenant's own namespace, or the same
+        store, if the key is the same tenant's.
 
         Raises:
             ConfigurationError: A setting cannot be used.
         """
         key: SecretStr | AsyncKeySource | NotGiven = as_secret(api_key)
         del api_key
-        return self._derive(
+        if not isinstance(store, NotGiven):
+            check_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+        clone = self._derive(
             api_key=key,
             workflow_id=workflow_id,
             organization=organization,
             project=project,
             timeout=timeout,
             max_retries=max_retries,
+            store=store,
         )
+        if not isinstance(store, NotGiven):
+            clone._registry = self._registry.of(store)  # noqa: SLF001 -- a copy of ourselves
+        return clone
 
     async def create_session(
         self,
@@ -219,8 +245,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             APIConnectionError: No answer came; a session may exist and expires by itself.
             APIResponseValidationError: The answer is not what the contract says.
         """
-        workflow_id = self._workflow_id(workflow_id)
-        create = operations.create(
+        wanted = self._wanted(
             user,
             workflow_id=workflow_id,
             options=SessionOptions(
@@ -234,8 +259,79 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                 automatic_thread_titling=automatic_thread_titling,
             ),
         )
-        session = await self._call(create, self._deadline(timeout))
-        return self._record_session(session, user=user, workflow_id=workflow_id)
+        deadline = self._deadline(timeout)
+        return await self._bounded(deadline, self._create(wanted, deadline))
+
+    async def get_or_create_session(
+        self,
+        user: str,
+        *,
+        min_remaining: float | timedelta | None = None,
+        workflow_id: str | None = None,
+        workflow_version: str | None = None,
+        state_variables: Mapping[str, StateVariable] | None = None,
+        tracing: bool | None = None,
+        expires_after: int | timedelta | None = None,
+        max_requests_per_1_minute: int | None = None,
+        file_upload: bool | FileUpload | None = None,
+        history: bool | History | None = None,
+        automatic_thread_titling: bool | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
+    ) -> ChatKitSessionResponse:
+        """Hand out the user's session while it lasts, and create one where there is none.
+
+        However many threads, tasks and processes ask for the same session at once, the API is
+        asked once, and all get that answer. The same session is one of this server, organization,
+        project, namespace (or key), user, workflow and version, with exactly these options. It is
+        kept in the client's store, secret included, until it expires; what comes from there has
+        neither `workflow.state_variables` nor fields that this library does not know. Where the
+        store does not answer, a session is created all the same.
+
+        Args:
+            user: As for `create_session`.
+            min_remaining: Seconds, or a timedelta, that the session has to have left: 0 or more
+                and less than `expires_after`. Left out: 60, or a fifth of `expires_after` if that
+                is less. A session that another caller is creating is handed out whatever it has.
+            workflow_id: As for `create_session`.
+            workflow_version: As for `create_session`.
+            state_variables: As for `create_session`; `True`, `1` and `1.0` are three values.
+            tracing: As for `create_session`.
+            expires_after: As for `create_session`.
+            max_requests_per_1_minute: As for `create_session`; tabs that share a session share it.
+            file_upload: As for `create_session`.
+            history: As for `create_session`.
+            automatic_thread_titling: As for `create_session`.
+            timeout: Seconds for this call, waiting for another caller's included; left out: the
+                client's; None: no limit.
+
+        Returns:
+            The session. Send `session.for_browser()` to the page.
+
+        Raises:
+            InvalidRequestError: An argument is outside its bounds; nothing was sent.
+            ConfigurationError: There is no workflow id, or the key cannot be used.
+            SessionDeletedError: `delete_sessions` ended the user's sessions meanwhile.
+            APIStatusError: The API refused, as one of its subclasses.
+            APIConnectionError: No answer came; a session may exist and expires by itself.
+            APIResponseValidationError: The answer is not what the contract says.
+        """
+        wanted = self._wanted(
+            user,
+            workflow_id=workflow_id,
+            min_remaining=min_remaining,
+            options=SessionOptions(
+                workflow_version=workflow_version,
+                state_variables=state_variables,
+                tracing=tracing,
+                expires_after=expires_after,
+                max_requests_per_1_minute=max_requests_per_1_minute,
+                file_upload=file_upload,
+                history=history,
+                automatic_thread_titling=automatic_thread_titling,
+            ),
+        )
+        deadline = self._deadline(timeout)
+        return await self._bounded(deadline, self._get_or_create(wanted, deadline))
 
     async def refresh_session(
         self,
@@ -288,8 +384,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         """
         client_secret = as_secret(client_secret)
         client_secret = operations.check_client_secret(client_secret)
-        workflow_id = self._workflow_id(workflow_id)
-        create = operations.create(
+        wanted = self._wanted(
             user,
             workflow_id=workflow_id,
             options=SessionOptions(
@@ -303,12 +398,11 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                 automatic_thread_titling=automatic_thread_titling,
             ),
         )
-        refresh = operations.refresh(client_secret, user=user, workflow_id=workflow_id)
+        refresh = operations.refresh(client_secret, user=user, workflow_id=wanted.workflow_id)
         deadline = self._deadline(timeout)
-        session = await self._try_refresh(refresh, deadline)
-        if session is None:
-            session = await self._call(create, deadline)
-        return self._record_session(session, user=user, workflow_id=workflow_id)
+        return await self._bounded(
+            deadline, self._refresh(wanted, deadline, refresh=refresh, presented=client_secret)
+        )
 
     async def get_session(
         self, session_id: str, *, timeout: float | NotGiven | None = NOT_GIVEN
@@ -336,8 +430,29 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         """
         operation = operations.get(session_id)
         deadline = self._deadline(timeout)
-        info = await self._try_get(operation, deadline)
-        return self._info_from_record(session_id) if info is None else self._observe(info)
+        return await self._bounded(deadline, self._get(operation, session_id, deadline))
+
+    async def sessions_for(self, user: str) -> list[ChatKitSessionInfo]:
+        """List the user's sessions that this client's store knows, the last to expire first.
+
+        Those are the ones that clients with the same store (and server, organization, project and
+        namespace or key) created, refreshed or deleted, until 24 hours after their expiry; the
+        API cannot be asked.
+
+        Args:
+            user: Your own id of the end user, as it was given to `create_session`.
+
+        Returns:
+            The sessions, without secrets; their `source` is `record`, their `status` worked out by
+            the clock.
+
+        Raises:
+            InvalidRequestError: The user is not a string, or an empty one.
+            SessionStoreError: The store does not answer.
+        """
+        group = self._scope.group_of_user(operations.check_user(user))
+        self._check_open()
+        return self._infos_from_records(await self._registry.records(self._scope, group))
 
     async def delete_session(
         self,
@@ -363,14 +478,193 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             APIResponseValidationError: The answer is not what the contract says.
         """
         cancel = operations.cancel(session_id)
+        deadline = self._deadline(timeout)
+        await self._bounded(
+            deadline, self._delete(cancel, session_id, deadline, missing_ok=missing_ok)
+        )
+
+    async def delete_sessions(
+        self, user: str, *, timeout: float | NotGiven | None = NOT_GIVEN
+    ) -> None:
+        """End all of the user's sessions, as when the user signs out.
+
+        A session that is being created meanwhile, by any worker with the same store, is cancelled,
+        too, and that call ends with SessionDeletedError; what is asked for afterwards is a new
+        session. Sessions that the store does not know (see `sessions_for`) go on until they expire.
+
+        Args:
+            user: Your own id of the end user, as it was given to `create_session`.
+            timeout: Seconds for this call; left out: the client's; None: no limit.
+
+        Raises:
+            InvalidRequestError: The user is not a string, or an empty one; nothing was sent.
+            SessionStoreError: The store does not answer, and sessions may go on: ask again.
+            APIStatusError: The API refused to cancel a session; the others are cancelled.
+            APIConnectionError: No answer came for one of them.
+            APIResponseValidationError: An answer is not what the contract says.
+        """
+        group = self._scope.group_of_user(operations.check_user(user))
+        deadline = self._deadline(timeout)
+        await self._bounded(deadline, self._delete_all(group, deadline))
+
+    async def _create(self, wanted: Wanted, deadline: Deadline) -> ChatKitSessionResponse:
+        self._check_open()
+        begun = await self._registry.look_up(wanted.identity)
+        return await self._make(wanted, deadline, begun=begun, share=False)
+
+    async def _get_or_create(self, wanted: Wanted, deadline: Deadline) -> ChatKitSessionResponse:
+        self._check_open()
+        begun = await self._registry.look_up(wanted.identity)
+        session = begun.usable(wanted.min_remaining)
+        return await self._share(wanted, deadline, begun=begun) if session is None else session
+
+    async def _refresh(
+        self,
+        wanted: Wanted,
+        deadline: Deadline,
+        *,
+        refresh: Operation[ChatKitSessionResponse | RejectedSession],
+        presented: SecretStr,
+    ) -> ChatKitSessionResponse:
+        self._check_open()
+        begun = await self._registry.look_up(wanted.identity, presented=presented)
+        session = begun.usable(wanted.min_remaining, instead_of=presented)
+        if session is not None:
+            return session
+        route = refresh if begun.may_refresh(presented) else None
+        if not begun.reused:
+            return await self._make(wanted, deadline, begun=begun, share=False, refresh=route)
+        return await self._share(wanted, deadline, begun=begun, refresh=route, presented=presented)
+
+    async def _get(
+        self, operation: Operation[ChatKitSessionInfo], session_id: str, deadline: Deadline
+    ) -> ChatKitSessionInfo:
+        info = await self._try_get(operation, deadline)
+        if info is not None:
+            return self._observe(info)
+        known = await self._registry.record(self._scope, session_id)
+        return self._info_from_record(session_id, known)
+
+    async def _delete(
+        self,
+        cancel: Operation[CancelledSession],
+        session_id: str,
+        deadline: Deadline,
+        *,
+        missing_ok: bool,
+    ) -> None:
+        self._check_open()
+        unreachable: SessionStoreError | None = None
         try:
-            ended = await self._call(cancel, self._deadline(timeout))
-        except SessionNotFoundError:
-            self._forget(session_id)
-            if not missing_ok:
-                raise
-        else:
-            self._record_end(session_id, ended)
+            known = await self._registry.record(self._scope, session_id)
+            if known is not None:
+                await self._registry.take_out(known)
+        except SessionStoreError as error:
+            unreachable = error  # told below: ending the session matters more
+        await self._end(cancel, session_id, deadline, missing_ok=missing_ok)
+        if unreachable is not None:
+            raise unreachable
+
+    async def _delete_all(self, group: str, deadline: Deadline) -> None:
+        self._check_open()
+        await self._registry.sign_out(group, generation=self._token())
+        known = [each for each in await self._registry.records(self._scope, group) if each.may_work]
+        for each in known:
+            await self._registry.take_out(each)
+        failures: list[ChatKitError] = []
+        for each in known:
+            session_id = each.record.id
+            cancel = operations.cancel(session_id)
+            try:
+                await self._end(cancel, session_id, deadline, missing_ok=True)
+            except ChatKitError as error:
+                failures.append(error)
+        self._raise_first(failures)
+
+    async def _make(
+        self,
+        wanted: Wanted,
+        deadline: Deadline,
+        *,
+        begun: Found,
+        share: bool,
+        refresh: Operation[ChatKitSessionResponse | RejectedSession] | None = None,
+    ) -> ChatKitSessionResponse:
+        """Get a new session from the API, and make it known."""
+        since = self._monotonic()
+        session = None if refresh is None else await self._try_refresh(refresh, deadline)
+        if session is None:
+            session = await self._call(wanted.create, deadline)
+        created = self._created(wanted, session, since=since, share=share)
+        if not await self._registry.publish(self._scope, created, begun=begun):
+            await self._discard(session.id, deadline)
+            raise deleted_meanwhile()
+        return session
+
+    async def _share(
+        self,
+        wanted: Wanted,
+        deadline: Deadline,
+        *,
+        begun: Found,
+        refresh: Operation[ChatKitSessionResponse | RejectedSession] | None = None,
+        presented: SecretStr | None = None,
+    ) -> ChatKitSessionResponse:
+        """Get a new session for all tasks that ask for it now: lead, or wait for who leads."""
+        flights = self._registry.flights
+        key = running_loop(), wanted.identity.slot, begun.generation
+        while True:
+            flight, leads = flights.join(key)
+            if leads:
+                try:
+                    session = await self._lead(
+                        wanted, deadline, begun=begun, refresh=refresh, presented=presented
+                    )
+                    flight.land(session)
+                except ChatKitError as error:
+                    if not self._gave_up(deadline):
+                        flight.fail(error)
+                    raise
+                finally:
+                    flights.end(key, flight)
+                return session
+            await flight.done.wait()
+            landed = flight.result()
+            if landed is not None and landed.client_secret != presented:
+                return landed
+            self._check_open()
+
+    async def _lead(
+        self,
+        wanted: Wanted,
+        deadline: Deadline,
+        *,
+        begun: Found,
+        refresh: Operation[ChatKitSessionResponse | RejectedSession] | None,
+        presented: SecretStr | None,
+    ) -> ChatKitSessionResponse:
+        """Get a new session for all processes: make it, or wait for the one that does."""
+        token = self._token()
+        seen, waits = begun, 0
+        try:
+            while seen.reachable:
+                now = await self._registry.acquire(
+                    wanted.identity, seen, token=token, seconds=lease_seconds(deadline)
+                )
+                if now is None:
+                    break
+                session = now.newer_than(seen, begun=begun, instead_of=presented)
+                if session is not None:
+                    return session
+                if now.reachable:
+                    await self._sleep(self._pause(waits, deadline))
+                    self._check_open()
+                seen, waits = now, waits + 1
+            return await self._make(wanted, deadline, begun=begun, share=True, refresh=refresh)
+        finally:
+            if begun.reachable:
+                with shielded():
+                    await self._registry.release(wanted.identity, token=token)
 
     async def _try_refresh(
         self, refresh: Operation[ChatKitSessionResponse | RejectedSession], deadline: Deadline
@@ -394,12 +688,34 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
     async def _discard(self, session_id: str, deadline: Deadline) -> None:
         """Cancel, as far as possible, a session that nobody may use."""
         cancel = operations.cancel(session_id)
+        deadline = deadline.at_most(DISCARD_TIMEOUT)
         try:
-            ended = await self._call(cancel, deadline.at_most(DISCARD_TIMEOUT), policy=NO_RETRIES)
+            await self._bounded(
+                deadline,
+                self._end(cancel, session_id, deadline, missing_ok=True, policy=NO_RETRIES),
+            )
         except ChatKitError as error:
             self._log_not_discarded(error)
+
+    async def _end(
+        self,
+        cancel: Operation[CancelledSession],
+        session_id: str,
+        deadline: Deadline,
+        *,
+        missing_ok: bool,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        """Cancel a session, and keep that it was."""
+        try:
+            answer = await self._call(cancel, deadline, policy=policy)
+        except SessionNotFoundError:
+            await self._registry.forget(self._scope, session_id)
+            if not missing_ok:
+                raise
         else:
-            self._record_end(session_id, ended)
+            known = await self._registry.record(self._scope, session_id)
+            await self._registry.keep(self._scope, *self._ended(session_id, known, answer))
 
     async def _try_get(
         self, operation: Operation[ChatKitSessionInfo], deadline: Deadline
@@ -415,20 +731,18 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                 raise
             return None
 
-    async def _call(
-        self, operation: Operation[T], deadline: Deadline, *, policy: RetryPolicy | None = None
-    ) -> T:
-        """Send until there is a result, within the deadline and the client's life."""
+    async def _bounded(self, deadline: Deadline, work: Coroutine[object, object, T]) -> T:
+        """Do a call's work within its deadline and the client's life."""
         async with time_limit(deadline.remaining()) as limit:
             self._under_way[limit] = self._lifetime
             try:
-                return await self._attempt(operation, deadline, policy)
+                return await work
             finally:
                 del self._under_way[limit]
         raise closed_meanwhile() if self._lifetime.ended else deadline.error()
 
-    async def _attempt(
-        self, operation: Operation[T], deadline: Deadline, policy: RetryPolicy | None
+    async def _call(
+        self, operation: Operation[T], deadline: Deadline, *, policy: RetryPolicy | None = None
     ) -> T:
         """Send until there is a result, or an error that is not worth another attempt."""
         retries_done = 0

@@ -45,6 +45,23 @@ async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
+class Event(Protocol):
+    """What tasks of one event loop wait for."""
+
+    def set(self) -> None: ...
+
+    async def wait(self) -> object: ...
+
+
+def new_event() -> Event:
+    """An event of the running loop."""
+    if under_trio():
+        import trio  # noqa: PLC0415 -- only where it is in use already
+
+        return trio.Event()
+    return asyncio.Event()
+
+
 def shielded() -> AbstractContextManager[object]:
     """Finish what runs inside even if the task is cancelled meanwhile.
 

@@ -2,11 +2,11 @@
 
 import copy
 import hashlib
-import itertools
 import logging
+import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -32,15 +32,18 @@ from ._config import (
 from ._connections import check_url
 from ._deadline import Deadline
 from ._diagnosis import says_route_is_missing
-from ._operations import MAX_EXPIRES_AFTER, Operation, RejectedSession
+from ._identity import Identity, Scope
+from ._operations import MAX_EXPIRES_AFTER, Operation, RejectedSession, SessionOptions
 from ._protocol import Answer, Request, build_request, read_answer, request_id
-from ._records import MemoryRecords, SessionRecord, SessionRecords
 from ._redaction import shown
+from ._registry import DAY, Created, Known, SessionRecord, lifetime, pause
 from ._retry import Failure, RetryPolicy
 from .errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
+    ChatKitError,
+    ConfigurationError,
     SessionNotRecordedError,
 )
 from .models import (
@@ -49,6 +52,7 @@ from .models import (
     ChatKitSessionResponse,
     ChatKitWorkflow,
 )
+from .stores.base import AsyncSessionStore, SessionStore
 
 T = TypeVar("T")
 
@@ -94,34 +98,50 @@ class Lifetime:
 class Memory:
     """What the clients on one set of connections have learned, in common."""
 
-    records: SessionRecords = field(default_factory=MemoryRecords)
     missing_until: dict[Route, float] = field(default_factory=dict[Route, float])
     _callables: WeakKeyDictionary[object, str] = field(
         default_factory=WeakKeyDictionary[object, str]
     )
-    _counter: Iterator[int] = field(default_factory=itertools.count)
 
     def scope_of_key(self, key: object) -> str:
         """The same for the same key or the same function that gives it, without telling the key."""
         if isinstance(key, SecretStr):
             return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
-        new = f"callable {next(self._counter)}"
+        new = f"callable {os.urandom(8).hex()}"
         try:
             return self._callables.setdefault(key, new)
         except TypeError:  # a callable that cannot be hashed or weakly referred to
             return new
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A session to be created, and which others are the same."""
+
+    create: Operation[ChatKitSessionResponse]
+    user: str
+    workflow_id: str
+    identity: Identity
+    seconds: float
+    """How long it is to last."""
+    min_remaining: float
+    """Seconds that one has to have left to be used again."""
+
+
 class BaseClient(Generic[KeyCallable]):
     """What is neither sending nor sleeping."""
 
-    def __init__(self, config: Config[KeyCallable], clock: Callable[[], datetime] | None) -> None:
+    def __init__(
+        self,
+        config: Config[KeyCallable],
+        clock: Callable[[], datetime] | None,
+        *,
+        namespace: str,
+    ) -> None:
         check_url(config.base_url)
-        if clock is not None:
-            check_clock(clock)
         self._config = config
         self._memory = Memory()
-        self._key_scope = self._memory.scope_of_key(config.api_key)
+        self._scope = self._scope_in(namespace)
         self._lifetime = Lifetime()
         self._now = clock or _utc_now
         self._monotonic: Callable[[], float] = time.monotonic
@@ -147,11 +167,23 @@ class BaseClient(Generic[KeyCallable]):
         project: str | NotGiven | None,
         timeout: float | NotGiven | None,
         max_retries: int | RetryPolicy | NotGiven,
+        store: SessionStore | AsyncSessionStore | NotGiven,
     ) -> Self:
         """A client with other settings on the same connections."""
         config = self._config
         if not isinstance(api_key, NotGiven):
             config = replace(config, api_key=check_key_source(api_key, "`api_key`"))
+            if (
+                api_key != self._config.api_key
+                and self._scope.key is None
+                and isinstance(store, NotGiven)
+            ):
+                raise ConfigurationError(
+                    "With another `api_key`, say in which store its sessions belong: pass `store`, "
+                    "with a namespace of the tenant's own.",
+                    hint="A namespace stands for one tenant: users of two may have the same id. If "
+                    "the key is the same tenant's, pass the same store.",
+                )
         if not isinstance(workflow_id, NotGiven):
             config = replace(config, workflow_id=workflow_id)
         if not isinstance(organization, NotGiven):
@@ -164,10 +196,23 @@ class BaseClient(Generic[KeyCallable]):
             config = replace(config, retry_policy=as_retry_policy(max_retries))
         clone = copy.copy(self)
         clone._config = config  # noqa: SLF001 -- a copy of ourselves
-        if config.api_key is not self._config.api_key:
-            clone._key_scope = self._memory.scope_of_key(config.api_key)  # noqa: SLF001 -- as above
+        clone._scope = clone._scope_in(  # noqa: SLF001 -- as above
+            self._scope.namespace if isinstance(store, NotGiven) else store.namespace
+        )
         clone._lifetime = Lifetime(self._lifetime)  # noqa: SLF001 -- as above
         return clone
+
+    def _scope_in(self, namespace: str) -> Scope:
+        """Who shares sessions with this client, in a store of that namespace."""
+        config = self._config
+        return Scope(
+            base_url=config.base_url,
+            organization=config.organization,
+            project=config.project,
+            namespace=namespace,
+            # In this process, what one tenant sees must not be told to another, of another key.
+            key=None if namespace else self._memory.scope_of_key(config.api_key),
+        )
 
     def _check_open(self, failed: Exception | None = None) -> None:
         """Send nothing more once the client is closed; a call that has failed is not repeated."""
@@ -283,59 +328,116 @@ class BaseClient(Generic[KeyCallable]):
     def _log_not_discarded(self, error: Exception) -> None:
         logger.warning("The session that cannot be used could not be cancelled: %s", error)
 
-    # Records of what was seen
+    # What is known of sessions
 
-    @property
-    def _scope(self) -> str:
-        """What one tenant sees must not be told to another, who has another key or project."""
-        config = self._config
-        return f"{config.organization or ''}/{config.project or ''}/{self._key_scope}"
-
-    def _record_session(
-        self, session: ChatKitSessionResponse, *, user: str, workflow_id: str
-    ) -> ChatKitSessionResponse:
-        """Keep what `get_session` may need; a server that echoes less is completed."""
-        workflow = session.workflow or ChatKitWorkflow(id=workflow_id)
-        record = SessionRecord(
-            id=session.id,
-            user=session.user or user,
-            workflow_id=workflow.id,
-            workflow_version=workflow.version,
-            expires_at=session.expires_at,
-            status=session.status,
+    def _wanted(
+        self,
+        user: str,
+        *,
+        workflow_id: str | None,
+        options: SessionOptions,
+        min_remaining: float | timedelta | None = None,
+    ) -> Wanted:
+        """Check what a session is to be, before anything is sent."""
+        workflow_id = self._workflow_id(workflow_id)
+        create = operations.create(user, workflow_id=workflow_id, options=options)
+        return Wanted(
+            create=create,
+            user=user,
+            workflow_id=workflow_id,
+            identity=self._scope.identity(user, create.body or b""),
+            seconds=operations.seconds_asked_for(options),
+            min_remaining=operations.check_min_remaining(min_remaining, options),
         )
-        self._memory.records.put(self._scope, record, now=self._now())
-        return session
 
-    def _record_end(self, session_id: str, answer: CancelledSession) -> None:
-        now = self._now()
-        known = self._memory.records.get(self._scope, session_id, now=now)
+    def _created(
+        self, wanted: Wanted, session: ChatKitSessionResponse, *, since: float, share: bool
+    ) -> Created:
+        """What is to be kept of a new session; a server that echoes less is completed.
+
+        Args:
+            wanted: What was asked for.
+            session: The answer.
+            since: The monotonic clock's reading before the request was sent.
+            share: Whether the secret is kept, too.
+        """
+        workflow = session.workflow or ChatKitWorkflow(id=wanted.workflow_id)
+        return Created(
+            session=session,
+            record=SessionRecord(
+                id=session.id,
+                user=session.user or wanted.user,
+                workflow_id=workflow.id,
+                workflow_version=workflow.version,
+                expires_at=session.expires_at,
+                status=session.status,
+                group=wanted.identity.group,
+                slot=wanted.identity.slot if share else None,
+            ),
+            identity=wanted.identity,
+            seconds=lifetime(session, asked_for=wanted.seconds, elapsed=self._monotonic() - since),
+            share=share,
+        )
+
+    def _ended(
+        self, session_id: str, known: Known | None, answer: CancelledSession
+    ) -> tuple[SessionRecord, float]:
+        """The record of a session that has been cancelled, and for how long it is kept."""
         status = answer.status or "cancelled"
+        if known is not None:
+            return known.record.model_copy(update={"status": status}), known.kept
+        # Where the answer does not tell, the contract bounds how long a session can last.
+        latest = self._now() + timedelta(seconds=MAX_EXPIRES_AFTER)
+        record = SessionRecord(
+            id=session_id,
+            user=answer.user,
+            workflow_id=answer.workflow.id if answer.workflow else None,
+            workflow_version=answer.workflow.version if answer.workflow else None,
+            expires_at=answer.expires_at or latest,
+            status=status,
+        )
+        return record, MAX_EXPIRES_AFTER + DAY
+
+    def _gave_up(self, deadline: Deadline) -> bool:
+        """Whether a call failed by its own limits, so that others may have better luck."""
+        return deadline.remaining() == 0 or self._lifetime.ended
+
+    def _pause(self, waits_done: int, deadline: Deadline) -> float:
+        """Seconds to wait for another process.
+
+        Raises:
+            APITimeoutError: The call has no time left.
+        """
+        left = deadline.remaining()
+        if left == 0:
+            raise deadline.error()
+        seconds = pause(waits_done, random=self._random)
+        return seconds if left is None else min(seconds, left)
+
+    def _token(self) -> bytes:
+        """What nobody else has: names a lease or a generation."""
+        return os.urandom(16).hex().encode()
+
+    def _raise_first(self, failures: list[ChatKitError]) -> None:
+        """Raise the first failure, if there is one; the others are logged."""
+        for failure in failures[1:]:
+            logger.warning("A session could not be deleted: %s", failure)
+        if failures:
+            raise failures[0]
+
+    def _infos_from_records(self, known: list[Known]) -> list[ChatKitSessionInfo]:
+        infos = [self._info_from_record(each.record.id, each) for each in known]
+        return sorted(infos, key=lambda info: info.expires_at, reverse=True)
+
+    def _info_from_record(self, session_id: str, known: Known | None) -> ChatKitSessionInfo:
         if known is None:
-            # Where the answer does not tell, the contract bounds how long a session can last.
-            latest = now + timedelta(seconds=MAX_EXPIRES_AFTER)
-            known = SessionRecord(
-                id=session_id,
-                user=answer.user,
-                workflow_id=answer.workflow.id if answer.workflow else None,
-                workflow_version=answer.workflow.version if answer.workflow else None,
-                expires_at=answer.expires_at or latest,
-                status=status,
-            )
-        self._memory.records.put(self._scope, replace(known, status=status), now=now)
-
-    def _forget(self, session_id: str) -> None:
-        self._memory.records.delete(self._scope, session_id)
-
-    def _info_from_record(self, session_id: str) -> ChatKitSessionInfo:
-        record = self._memory.records.get(self._scope, session_id, now=self._now())
-        if record is None:
             raise SessionNotRecordedError(
                 f"{self._config.host} has no route for reading a session, and this client did not "
                 f"create, refresh or delete {shown(session_id)} in the last day.",
-                hint="Ask the client that created it: each process remembers its own sessions. The "
-                "official API cannot be asked for a session.",
+                hint="Ask the client that created it, or give the clients of all processes one "
+                "session store: `store`. The official API cannot be asked for a session.",
             )
+        record = known.record
         workflow = record.workflow_id and ChatKitWorkflow(
             id=record.workflow_id, version=record.workflow_version
         )
@@ -355,6 +457,18 @@ class BaseClient(Generic[KeyCallable]):
         if info.status in {None, "active"} and info.is_expired(now=self._now()):
             return info.model_copy(update={"status": "expired"})
         return info
+
+
+def seconds_of(clock: Callable[[], datetime] | None) -> Callable[[], float]:
+    """What a client's own store counts time by.
+
+    Raises:
+        ConfigurationError: The clock is none.
+    """
+    if clock is None:
+        return time.monotonic
+    check_clock(clock)
+    return lambda: clock().timestamp()
 
 
 def closed_meanwhile() -> APIConnectionError:

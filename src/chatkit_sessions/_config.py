@@ -309,6 +309,33 @@ def check_clock(clock: object) -> None:
         )
 
 
+def check_store(store: object, *, asynchronous: bool) -> None:
+    """Refuse what cannot be a store, or is one for the other client.
+
+    Raises:
+        ConfigurationError: It lacks a method, or has it in the wrong colour.
+    """
+    client, other = "ChatKitClient", "AsyncChatKitClient"
+    if asynchronous:
+        client, other = other, client
+    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
+    if not all(callable(method) for method in methods) or isinstance(store, type):
+        raise ConfigurationError(
+            "`store` must be a session store, such as those of chatkit_sessions.stores, "
+            f"not {shown(store)}."
+        )
+    if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
+        raise ConfigurationError(
+            f"{type(store).__name__} is a store for {other}; {client} needs one whose methods are "
+            f"{'async' if asynchronous else 'plain'} functions."
+        )
+    namespace: object = getattr(store, "namespace", None)
+    if not isinstance(namespace, str):
+        raise ConfigurationError(
+            f"The store's `namespace` must be a string, not {shown(namespace)}."
+        )
+
+
 def check_timeout(timeout: float | None) -> float | None:
     """Return the timeout in seconds, None for no limit.
 

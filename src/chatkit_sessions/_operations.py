@@ -34,6 +34,7 @@ T_co = TypeVar("T_co", covariant=True)
 AnswerT = TypeVar("AnswerT", ChatKitSessionInfo, CancelledSession)
 
 MAX_EXPIRES_AFTER: Final = 600
+"""Seconds; also what a session lasts if nothing else is asked for."""
 MAX_STATE_VARIABLES: Final = 64
 MAX_STATE_KEY_LENGTH: Final = 64
 MAX_STATE_VALUE_LENGTH: Final = 10_485_760
@@ -44,6 +45,7 @@ MAX_FILE_SIZE: Final = 512
 _MAX_INTEGER: Final = 2**63 - 1
 _MAX_SESSION_ID_LENGTH: Final = 256
 
+_MIN_REMAINING: Final = 60.0
 _MAX_FLAWS_TOLD: Final = 3
 _NO_SESSION_IDS: Final = frozenset({".", "..", "refresh"})
 _NOT_IN_A_SESSION_ID: Final = re.compile(r"[\s/\\?#%;]")
@@ -341,6 +343,29 @@ def _state_value(argument: str, value: object) -> JsonValue:
     return _unicode(value, argument)
 
 
+def seconds_asked_for(options: SessionOptions) -> int:
+    """How long a session with these options lasts."""
+    asked = options["expires_after"]
+    return MAX_EXPIRES_AFTER if asked is None else _whole_seconds(asked)
+
+
+def check_min_remaining(min_remaining: object, options: SessionOptions) -> float:
+    """Seconds that a session has to have left to be used again; None: a fifth, at most 60."""
+    lasts = seconds_asked_for(options)
+    if min_remaining is None:
+        return min(_MIN_REMAINING, lasts / 5)
+    if isinstance(min_remaining, timedelta):
+        seconds: object = min_remaining.total_seconds()
+    else:
+        seconds = min_remaining
+    bound = f"must be seconds, 0 or more and less than `expires_after` ({lasts})"
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise _refusal("min_remaining", bound, shown(seconds))
+    if not 0 <= seconds < lasts:
+        raise _refusal("min_remaining", bound, shown(seconds))
+    return float(seconds)
+
+
 def _whole_seconds(value: object) -> int:
     if isinstance(value, timedelta):
         if value % timedelta(seconds=1):
@@ -426,4 +451,5 @@ def _encode(body: JsonValue) -> MaskedBytes:
     return MaskedBytes(_JSON.encode(body).encode())
 
 
-_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# Names in order, so that the same request has the same bytes.
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,535 @@
+"""What workers agree about when sessions are refreshed, deleted, and when a user signs out."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Literal, cast
+
+import httpx
+import pytest
+
+from chatkit_sessions import (
+    AsyncChatKitClient,
+    ChatKitClient,
+    ChatKitError,
+    ChatKitSessionResponse,
+    InternalServerError,
+    InvalidRequestError,
+    SessionDeletedError,
+    SessionNotFoundError,
+)
+from chatkit_sessions._registry import LEASE
+from support import Connect, Script, invalid_url, ok, refused
+from workers import Backend, inner
+
+REFRESH = "POST /v1/chatkit/sessions/refresh"
+CREATE = "POST /v1/chatkit/sessions"
+
+
+def when_called(backend: Backend, path: str, act: Callable[[ChatKitClient], object]) -> None:
+    """Let another worker act while the API is asked for something, the first time."""
+    other = backend.worker()
+
+    def before(request: httpx.Request) -> object:
+        if not request.url.path.endswith(path):
+            return None
+        backend.api.before = lambda _: None
+        happens = act(inner(other))
+        if backend.kind == "sync":
+            return None
+
+        async def wait() -> None:
+            await cast("asyncio.Future[object]", happens)
+
+        return wait()
+
+    backend.api.before = before
+
+
+class TestRefresh:
+    def test_replaces_the_session_for_everybody(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+
+        second = worker.refresh_session(first.client_secret, user="user_1")
+
+        assert second.client_secret != first.client_secret
+        assert backend.worker().get_or_create_session("user_1") == second
+        assert backend.calls() == [CREATE, REFRESH]
+
+    def test_gives_many_tabs_one_new_session(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        backend.answer_when_waiting(worker, 4)
+
+        told = backend.at_once(
+            *[lambda: inner(worker).refresh_session(first.client_secret, user="user_1")] * 5
+        )
+
+        assert all(isinstance(each, ChatKitSessionResponse) for each in told)
+        assert all(each == told[0] for each in told)
+        assert told[0] != first
+        assert backend.calls() == [CREATE, REFRESH]
+
+    def test_gives_a_tab_that_comes_late_what_the_others_got(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        second = worker.refresh_session(first.client_secret, user="user_1")
+
+        late = backend.worker().refresh_session(first.client_secret, user="user_1")
+
+        assert late == second
+        assert backend.calls() == [CREATE, REFRESH]
+
+    def test_gives_tabs_that_wake_after_the_expiry_one_new_session(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        backend.advance(3600)
+
+        second = worker.refresh_session(first.client_secret, user="user_1")
+
+        assert backend.worker().refresh_session(first.client_secret, user="user_1") == second
+        assert backend.calls() == [CREATE, CREATE]
+
+    def test_never_gives_what_was_presented(self, backend: Backend) -> None:
+        worker = backend.worker()
+        session = worker.get_or_create_session("user_1")
+
+        for _ in range(3):
+            again = worker.refresh_session(session.client_secret, user="user_1")
+            assert again.client_secret != session.client_secret
+            session = again
+
+    def test_creates_anew_where_the_presented_session_is_not_the_shared_one(
+        self, backend: Backend
+    ) -> None:
+        """Else a secret of other options, or of another session, would become everybody's."""
+        worker = backend.worker()
+        of_other_options = worker.get_or_create_session("user_1", history=False)
+        shared = worker.get_or_create_session("user_1")
+        backend.advance(550)
+
+        fresh = worker.refresh_session(of_other_options.client_secret, user="user_1")
+
+        assert fresh.id not in {of_other_options.id, shared.id}
+        assert backend.calls() == [CREATE, CREATE, CREATE]
+        assert worker.get_or_create_session("user_1") == fresh
+
+    def test_with_other_options_leaves_the_shared_session_to_the_others(
+        self, backend: Backend
+    ) -> None:
+        """Whoever forgets the options must not end the session of all other tabs."""
+        worker = backend.worker()
+        shared = worker.get_or_create_session("user_1", history=False)
+
+        fresh = worker.refresh_session(shared.client_secret, user="user_1")
+
+        assert fresh.id != shared.id
+        assert backend.calls() == [CREATE, CREATE]
+        assert backend.fake.sessions[shared.id].status == "active"
+        assert worker.get_or_create_session("user_1", history=False) == shared
+
+    def test_that_is_refused_creates_for_everybody(self, backend: Backend) -> None:
+        backend.fake.refresh_route = False
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+
+        second = worker.refresh_session(first.client_secret, user="user_1")
+
+        assert backend.worker().get_or_create_session("user_1") == second
+        assert backend.calls() == [CREATE, REFRESH, CREATE]
+
+    def test_that_fails_fails_all_tabs(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        backend.fake.fail_next(status_code=500, times=1)
+        backend.answer_when_waiting(worker, 2)
+
+        told = backend.at_once(
+            *[lambda: inner(worker).refresh_session(first.client_secret, user="user_1")] * 3
+        )
+
+        assert [type(each) for each in told] == [InternalServerError] * 3
+        assert worker.refresh_session(first.client_secret, user="user_1").status == "active"
+
+    def test_does_not_hand_a_waiter_what_it_presented(self, backend: Backend) -> None:
+        """The call that it waits for may itself be handed the session that the waiter has."""
+        worker, other, dead = backend.worker(), backend.worker(), backend.worker()
+        backend.begin_to_create(dead)
+        if backend.kind == "sync":
+            told = self._refresh_while_a_thread_waits(backend, worker, other)
+        else:
+            told = self._refresh_while_a_task_waits(backend, worker, other)
+
+        first, second, refreshed = told
+        assert first == second
+        assert refreshed.client_secret != second.client_secret
+        assert other.get_or_create_session("user_1") == refreshed
+
+    def _refresh_while_a_thread_waits(
+        self, backend: Backend, worker: ChatKitClient, other: ChatKitClient
+    ) -> list[ChatKitSessionResponse]:
+        waits = threading.Semaphore(0)
+
+        class Counted(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                waits.release()
+                return super().wait(timeout)
+
+        worker._registry.flights._new_event = Counted
+        told: list[ChatKitSessionResponse] = []
+        refreshed: list[ChatKitSessionResponse] = []
+
+        def refresh() -> None:
+            refreshed.append(worker.refresh_session(told[0].client_secret, user="user_1"))
+
+        thread = threading.Thread(target=refresh)
+
+        def sleep(_: float) -> None:
+            if not told:
+                backend.advance(LEASE)
+                told.append(other.get_or_create_session("user_1"))
+                thread.start()
+                assert waits.acquire(timeout=60)
+
+        worker._sleep = sleep
+        told.append(worker.get_or_create_session("user_1"))
+        thread.join(60)
+        return told + refreshed
+
+    def _refresh_while_a_task_waits(
+        self, backend: Backend, worker: ChatKitClient, other: ChatKitClient
+    ) -> list[ChatKitSessionResponse]:
+        one = cast("AsyncChatKitClient", inner(worker))
+        two = cast("AsyncChatKitClient", inner(other))
+        waits: list[object] = []
+
+        class Counted(asyncio.Event):
+            async def wait(self) -> Literal[True]:
+                waits.append(self)
+                return await super().wait()
+
+        one._registry.flights._new_event = Counted
+
+        async def main() -> list[ChatKitSessionResponse]:
+            told: list[ChatKitSessionResponse] = []
+            tasks: list[asyncio.Task[ChatKitSessionResponse]] = []
+
+            async def sleep(_: float) -> None:
+                if not told:
+                    backend.advance(LEASE)
+                    told.append(await two.get_or_create_session("user_1"))
+                    refresh = one.refresh_session(told[0].client_secret, user="user_1")
+                    tasks.append(asyncio.create_task(refresh))
+                    while not waits:  # noqa: ASYNC110 -- whoever waits does not know of us
+                        await asyncio.sleep(0)
+
+            one._sleep = sleep
+            told.append(await one.get_or_create_session("user_1"))
+            return [*told, await tasks[0]]
+
+        return cast("list[ChatKitSessionResponse]", backend.run(main))
+
+
+class TestDelete:
+    def test_ends_reuse_everywhere(self, backend: Backend) -> None:
+        worker, other = backend.worker(), backend.worker()
+        first = worker.get_or_create_session("user_1")
+
+        other.delete_session(first.id)
+
+        assert worker.get_or_create_session("user_1").id != first.id
+        assert worker.get_session(first.id).status == "cancelled"
+
+    def test_ends_reuse_before_the_api_is_asked(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        told: list[str] = []
+        backend.api.before = lambda _: told.append(backend.stored())
+
+        worker.delete_session(first.id)
+
+        assert len(told) == 1
+        assert first.client_secret.get_secret_value() not in told[0]
+
+    def test_ends_reuse_even_if_the_api_fails(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        backend.fake.fail_next(status_code=500, times=1)
+
+        with pytest.raises(InternalServerError):
+            worker.delete_session(first.id)
+
+        assert worker.get_or_create_session("user_1").id != first.id
+        assert worker.get_session(first.id).status == "active"
+
+    def test_of_a_session_that_was_replaced_leaves_the_new_one(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        second = worker.refresh_session(first.client_secret, user="user_1")
+
+        worker.delete_session(first.id)
+
+        assert worker.get_or_create_session("user_1") == second
+
+    def test_of_what_the_api_does_not_know_is_forgotten(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        backend.fake.fail_next(
+            status_code=404, message="Chatkit Session with id 'x' not found.", times=2
+        )
+
+        with pytest.raises(SessionNotFoundError):
+            worker.delete_session(first.id)
+        worker.delete_session(first.id, missing_ok=True)
+
+        assert worker.sessions_for("user_1") == []
+
+
+class TestSessionsOfAUser:
+    def test_are_those_of_all_workers(self, backend: Backend) -> None:
+        one = backend.worker().create_session("user_1", expires_after=100)
+        two = backend.worker().get_or_create_session("user_1")
+        three = backend.worker().refresh_session(one.client_secret, user="user_1")
+        backend.worker().create_session("user_2")
+
+        infos = backend.worker().sessions_for("user_1")
+
+        assert {info.id for info in infos} == {one.id, two.id, three.id}
+        assert infos[-1].id == one.id
+        assert {info.user for info in infos} == {"user_1"}
+        assert {info.source for info in infos} == {"record"}
+        assert [info.expires_at for info in infos] == sorted(
+            (info.expires_at for info in infos), reverse=True
+        )
+
+    def test_tell_their_status(self, backend: Backend) -> None:
+        worker = backend.worker()
+        short = worker.create_session("user_1", expires_after=10)
+        ended = worker.create_session("user_1")
+        going_on = worker.create_session("user_1")
+        worker.delete_session(ended.id)
+        backend.advance(20)
+
+        told = {info.id: info.status for info in backend.worker().sessions_for("user_1")}
+
+        assert told == {short.id: "expired", ended.id: "cancelled", going_on.id: "active"}
+
+    def test_are_known_until_a_day_after_their_expiry(self, backend: Backend) -> None:
+        worker = backend.worker()
+        worker.create_session("user_1")
+
+        backend.advance(600 + 24 * 3600 - 60)
+        assert len(worker.sessions_for("user_1")) == 1
+        backend.advance(120)
+        assert worker.sessions_for("user_1") == []
+
+    def test_tell_no_secret(self, backend: Backend) -> None:
+        worker = backend.worker()
+        session = worker.get_or_create_session("user_1")
+
+        assert session.client_secret.get_secret_value() not in str(worker.sessions_for("user_1"))
+
+    def test_are_none_where_there_are_none(self, backend: Backend) -> None:
+        assert backend.worker().sessions_for("user_1") == []
+        backend.worker().delete_sessions("user_1")
+        assert backend.calls() == []
+
+    @pytest.mark.parametrize("user", ["", None, 5, {"id": "user_1"}])
+    def test_need_a_user(self, backend: Backend, user: str) -> None:
+        worker = backend.worker()
+
+        with pytest.raises(InvalidRequestError, match="user"):
+            worker.sessions_for(user)
+        with pytest.raises(InvalidRequestError, match="user"):
+            worker.delete_sessions(user)
+
+
+class TestSigningOut:
+    def test_ends_every_session_of_the_user_and_no_other(self, backend: Backend) -> None:
+        worker = backend.worker()
+        sessions = [
+            worker.create_session("user_1"),
+            backend.worker().get_or_create_session("user_1"),
+            backend.worker().get_or_create_session("user_1", history=False),
+        ]
+        other = worker.get_or_create_session("user_2")
+
+        backend.worker().delete_sessions("user_1")
+
+        assert {info.status for info in worker.sessions_for("user_1")} == {"cancelled"}
+        assert {backend.fake.sessions[each.id].status for each in sessions} == {"cancelled"}
+        assert worker.get_or_create_session("user_2") == other
+        assert len(backend.calls("/cancel")) == 3
+
+    def test_leaves_what_has_ended_already(self, backend: Backend) -> None:
+        worker = backend.worker()
+        worker.create_session("user_1", expires_after=10)
+        ended = worker.create_session("user_1")
+        worker.delete_session(ended.id)
+        backend.advance(30)
+        before = len(backend.calls("/cancel"))
+
+        worker.delete_sessions("user_1")
+
+        assert len(backend.calls("/cancel")) == before
+
+    def test_makes_the_next_session_a_new_one(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+
+        worker.delete_sessions("user_1")
+
+        second = backend.worker().get_or_create_session("user_1")
+        assert second.id != first.id
+        assert worker.get_or_create_session("user_1") == second
+
+    def test_takes_the_secrets_out_before_the_api_is_asked(self, backend: Backend) -> None:
+        worker = backend.worker()
+        session = worker.get_or_create_session("user_1")
+        told: list[str] = []
+        backend.api.before = lambda _: told.append(backend.stored())
+
+        worker.delete_sessions("user_1")
+
+        assert session.client_secret.get_secret_value() not in told[0]
+
+    def test_goes_on_after_a_failure_and_tells_it(
+        self, backend: Backend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = backend.worker()
+        for _ in range(3):
+            worker.create_session("user_1")
+        backend.fake.fail_next(status_code=500, times=2)
+
+        with caplog.at_level(logging.WARNING), pytest.raises(InternalServerError):
+            worker.delete_sessions("user_1")
+
+        statuses = sorted(str(info.status) for info in worker.sessions_for("user_1"))
+        assert statuses == ["active", "active", "cancelled"]
+        assert "A session could not be deleted" in caplog.text
+        worker.delete_sessions("user_1")
+        assert {info.status for info in worker.sessions_for("user_1")} == {"cancelled"}
+
+    def test_counts_what_the_api_does_not_know_as_ended(self, backend: Backend) -> None:
+        worker = backend.worker()
+        worker.create_session("user_1")
+        backend.fake.fail_next(
+            status_code=404, message="Chatkit Session with id 'x' not found.", times=1
+        )
+
+        worker.delete_sessions("user_1")
+
+        assert worker.sessions_for("user_1") == []
+
+    @pytest.mark.parametrize("method", ["create_session", "get_or_create_session"])
+    def test_ends_a_create_that_is_under_way(self, backend: Backend, method: str) -> None:
+        worker = backend.worker()
+        when_called(backend, "/sessions", lambda other: other.delete_sessions("user_1"))
+
+        with pytest.raises(SessionDeletedError) as caught:
+            getattr(worker, method)("user_1")
+
+        assert caught.value.hint
+        assert [each.status for each in backend.fake.sessions.values()] == ["cancelled"]
+        assert [info.status for info in worker.sessions_for("user_1")] == ["cancelled"]
+        assert "ek_" not in backend.stored()
+        # … and a new sign-in begins anew.
+        assert worker.get_or_create_session("user_1").status == "active"
+
+    def test_ends_a_refresh_that_is_under_way(self, backend: Backend) -> None:
+        worker = backend.worker()
+        first = worker.get_or_create_session("user_1")
+        when_called(backend, "/refresh", lambda other: other.delete_sessions("user_1"))
+
+        with pytest.raises(SessionDeletedError):
+            worker.refresh_session(first.client_secret, user="user_1")
+
+        assert {each.status for each in backend.fake.sessions.values()} == {"cancelled"}
+        assert "ek_" not in backend.stored()
+
+    def test_ends_all_who_wait_for_a_create_that_is_under_way(self, backend: Backend) -> None:
+        worker, other = backend.worker(), inner(backend.worker())
+        backend.answer_when_waiting(worker, 2)
+        wait = backend.api.before
+
+        def sign_out(request: httpx.Request) -> object:
+            happens = wait(request)
+            if backend.kind == "sync":
+                other.delete_sessions("user_1")
+                return None
+
+            async def do() -> None:
+                await cast("asyncio.Future[None]", happens)
+                await cast("AsyncChatKitClient", other).delete_sessions("user_1")
+
+            return do()
+
+        backend.api.before = sign_out
+
+        told = backend.at_once(*[lambda: inner(worker).get_or_create_session("user_1")] * 3)
+
+        assert [type(each) for each in told] == [SessionDeletedError] * 3
+        assert backend.creates == 1
+
+    def test_ends_who_waits_for_another_worker(self, backend: Backend) -> None:
+        """Else that one would create, for a user who has signed out, when it is its turn."""
+        worker, other = backend.worker(), backend.worker()
+        client = inner(worker)
+        backend.begin_to_create(other)
+
+        def sleep(seconds: float) -> None:
+            backend.advance(seconds)
+            other.delete_sessions("user_1")
+
+        async def asleep(seconds: float) -> None:
+            backend.advance(seconds)
+            await cast("AsyncChatKitClient", inner(other)).delete_sessions("user_1")
+
+        client._sleep = sleep if backend.kind == "sync" else asleep  # type: ignore[assignment]  # as the kind of client has it
+
+        with pytest.raises(SessionDeletedError):
+            worker.get_or_create_session("user_1")
+
+        assert backend.creates == 0
+
+    def test_a_day_ago_does_not_matter_any_more(self, backend: Backend) -> None:
+        """What is remembered of it may run out while a session is created."""
+        worker = backend.worker()
+        worker.delete_sessions("user_1")
+        backend.advance(24 * 3600 - 100)
+        backend.api.before = lambda _: backend.advance(200)
+
+        assert worker.create_session("user_1", timeout=None).user == "user_1"
+        assert len(worker.sessions_for("user_1")) == 1
+
+    def test_needs_no_sessions_of_anybody_else_s_making(self, backend: Backend) -> None:
+        """A record that cannot be read is passed over."""
+        worker = backend.worker()
+        session = worker.create_session("user_1")
+        backend.overwrite("record", b"nonsense")
+
+        worker.delete_sessions("user_1")
+
+        assert worker.sessions_for("user_1") == []
+        assert backend.fake.sessions[session.id].status == "active"
+
+
+class TestAnAnswerOfCancelling:
+    def test_of_a_session_that_no_worker_knows_is_remembered(self, connect: Connect) -> None:
+        answer = httpx.Response(200, json={"id": "cksess_x", "status": "cancelled"})
+        chatkit = connect(Script([answer, invalid_url]))
+
+        chatkit.delete_session("cksess_x")
+
+        assert chatkit.get_session("cksess_x").status == "cancelled"
+
+    def test_that_is_an_error_changes_nothing(self, connect: Connect) -> None:
+        chatkit = connect(Script([ok(), refused(403), invalid_url]))
+        session = chatkit.create_session("user_123")
+
+        with pytest.raises(ChatKitError):
+            chatkit.delete_session(session.id)
+
+        assert chatkit.get_session(session.id).status == "active"
