@@ -15,7 +15,7 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 DIRECTORY: Final = ROOT / ".venv-benchmarks"
-PEERS: Final = ("aiohttp", "httpx", "httpx-aiohttp", "openai", "pydantic", "trustme")
+PEERS: Final = ("aiohttp", "httpx", "httpx-aiohttp", "openai", "pydantic", "redis", "trustme")
 PACKAGES: Final = ("chatkit-sessions", *PEERS)
 
 _OPEN_FILES: Final = 8192

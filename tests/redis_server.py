@@ -20,6 +20,17 @@ from redis.retry import Retry
 SERVERS = ("redis-server", "valkey-server")
 
 
+ACL_RULES = (
+    "on >{password} resetkeys ~chatkit:* resetchannels -@all +eval +evalsha +get +set +del "
+    "+pttl +pexpire +zadd +zrem +zrange +zremrangebyscore +time +hello +auth"
+)
+"""What docs/stores.md tells to permit."""
+
+
+def is_installed() -> bool:
+    return any(map(shutil.which, SERVERS))
+
+
 def find_server() -> str:
     """The program, or a skip that says what is lacking."""
     found = next((path for name in SERVERS if (path := shutil.which(name))), None)

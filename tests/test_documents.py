@@ -13,13 +13,21 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 import chatkit_sessions
 import chatkit_sessions.testing
 from chatkit_sessions.testing import FakeServer
+from redis_server import ACL_RULES, RedisServer, is_installed
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture
-def _environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(
+    request: pytest.FixtureRequest, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_installed():
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        monkeypatch.setenv("REDIS_URL", redis.url)
+    else:  # a store that does not answer keeps nobody from a session
+        monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
     monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", server.workflow_id)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -34,6 +42,15 @@ def test_every_snippet_runs(document: Path) -> None:
         snippet.evaluate()
 
     assert len(snippets) == document.read_text().count("```python\n")
+
+
+def test_the_rules_for_a_redis_user_are_those_that_are_tried() -> None:
+    rules = re.search(
+        r"ACL SETUSER chatkit (.*?)```", (ROOT / "docs/stores.md").read_text(), re.DOTALL
+    )
+
+    assert rules is not None
+    assert rules[1].split() == ACL_RULES.replace("{password}", "password").split()
 
 
 @pytest.mark.usefixtures("_environment")

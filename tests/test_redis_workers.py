@@ -25,7 +25,7 @@ from chatkit_sessions import (
 )
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from redis_server import RedisServer, execute, running_redis
+from redis_server import ACL_RULES, RedisServer, execute, running_redis
 from support import Blocking, Connect, Kind
 from workers import Backend, inner
 
@@ -254,13 +254,8 @@ class TestARedis:
         """The rules in docs/stores.md."""
         assert shop.server is not None
         with shop.server.client() as client:
-            execute(
-                client,
-                *["ACL", "SETUSER", "chatkit", "on", f">{PASSWORD}", "resetkeys", "~chatkit:*"],
-                *["resetchannels", "-@all", "+eval", "+evalsha", "+get", "+set", "+del", "+pttl"],
-                *["+pexpire", "+zadd", "+zrem", "+zrange", "+zremrangebyscore", "+time"],
-                *["+hello", "+auth"],
-            )
+            rules = ACL_RULES.format(password=PASSWORD).split()
+            execute(client, "ACL", "SETUSER", "chatkit", *rules)
         worker = shop.worker(store=self.store(shop, f"chatkit:{PASSWORD}"))
 
         session = worker.get_or_create_session("user_1")
@@ -319,8 +314,11 @@ class TestSettings:
 
     @pytest.mark.parametrize("namespace", ["", " ", "a\nb", None, 5])
     def test_need_a_namespace(self, store_type: type[RedisSessionStore], namespace: str) -> None:
-        with pytest.raises(ConfigurationError, match="`namespace` must be"):
-            store_type.from_url("redis://localhost", namespace=namespace)
+        with pytest.raises(ConfigurationError, match="`namespace` must be") as caught:
+            store_type.from_url(f"redis://:{PASSWORD}@localhost", namespace=namespace)
+
+        own_frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        assert PASSWORD not in str([frame.locals for frame in own_frames.stack[1:]])
 
     @pytest.mark.parametrize("prefix", ["", "a b", "a{b}", None])
     def test_have_a_plain_prefix(self, store_type: type[RedisSessionStore], prefix: str) -> None:
@@ -353,7 +351,11 @@ class TestSettings:
         store = store_type.from_url(f"rediss://:{PASSWORD}@localhost", namespace="shop")
 
         assert repr(store) == f"{store_type.__name__}(namespace='shop')"
-        assert PASSWORD not in str(vars(store))
+
+    @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1", None, True])
+    def test_need_a_timeout(self, store_type: type[RedisSessionStore], timeout: float) -> None:
+        with pytest.raises(ConfigurationError, match="`timeout` must be"):
+            store_type.from_url("redis://localhost", namespace="shop", timeout=timeout)
 
 
 def test_an_error_holds_nothing_of_what_was_stored(

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr, ValidationError
@@ -136,7 +137,7 @@ def found(identity: Identity, entries: list[Entry | None]) -> Found:
     """Make sense of what was looked up."""
     secret, reused, lease, generation, *presented = entries
     return Found(
-        session=None if secret is None else _decode_session(identity, secret.value),
+        session=None if secret is None else _decode_session(identity.description, secret.value),
         seconds=0.0 if secret is None else secret.seconds,
         value=_value(secret),
         generation=_value(generation),
@@ -321,12 +322,13 @@ def _plain(value: object) -> object:
     }
 
 
-def _decode_session(identity: Identity, value: bytes) -> ChatKitSessionResponse | None:
+@lru_cache(maxsize=256)  # a page load asks for what the last one asked for
+def _decode_session(description: str, value: bytes) -> ChatKitSessionResponse | None:
     try:
         stored = _StoredSession.model_validate_json(value)
     except ValidationError:
         return None
-    return stored.session if stored.identity == identity.description else None
+    return stored.session if stored.identity == description else None
 
 
 class Health:

@@ -21,7 +21,7 @@ class MemorySessionStore:
 
     Safe to use from several threads and event loops. What has lived its time is removed with the
     next changes; when the store is full, the entries that were written first make room. A session
-    takes two or three entries.
+    takes two entries, or five if it is handed out again.
 
     Args:
         namespace: Clients share sessions if they have the same one. Left out: if they have the

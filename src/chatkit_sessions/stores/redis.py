@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol, Self, TypeAlias, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._async_runtime import PerLoop, under_trio
-from chatkit_sessions._config import as_secret
+from chatkit_sessions._config import as_secret, flaw_of_timeout
 from chatkit_sessions._redaction import MaskedBytes, shown
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
@@ -198,8 +198,11 @@ def _failure(error: Exception) -> SessionStoreError | None:
     )
 
 
-def _settings(timeout: float, retry: object) -> dict[str, object]:
+def _settings(timeout: float | None, retry: object) -> dict[str, object]:
     """redis-py's words for them."""
+    if timeout is None or flaw_of_timeout(timeout) is not None:
+        flaw = flaw_of_timeout(timeout) or "must be seconds: a call cannot wait for ever"
+        raise ConfigurationError(f"`timeout` {flaw}.")
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -267,12 +270,14 @@ class RedisSessionStore:
             url: `redis://…`, `rediss://…` (TLS) or `unix://…`, as redis-py takes it.
             namespace: See the class.
             prefix: See the class.
-            timeout: Seconds that connecting, and each answer, may take.
+            timeout: Seconds that connecting, and each answer, may take: more than 0, at most
+                1,000,000; left out: 1.
 
         Raises:
-            ConfigurationError: The URL, the namespace or the prefix cannot be used.
+            ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
+        _Keys(namespace, prefix)  # refused before there is a pool, which shows the password
         pool = redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] -- redis-py leaves its options untyped
             _check_url(url).get_secret_value(),
             **_settings(timeout, Retry(NoBackoff(), _RETRIES, _RETRIED)),
@@ -374,18 +379,20 @@ class AsyncRedisSessionStore:
             url: As for `RedisSessionStore.from_url`.
             namespace: As for `RedisSessionStore`.
             prefix: As for `RedisSessionStore`.
-            timeout: Seconds that connecting, and each answer, may take.
+            timeout: Seconds that connecting, and each answer, may take: more than 0, at most
+                1,000,000; left out: 1.
 
         Raises:
-            ConfigurationError: The URL, the namespace or the prefix cannot be used.
+            ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
+        _Keys(namespace, prefix)  # refused before there is a pool, which shows the password
         checked = _check_url(url)
+        settings = _settings(timeout, AsyncRetry(NoBackoff(), _RETRIES, _RETRIED))
 
         def connect() -> redis.asyncio.Redis:
             pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] -- as above
-                checked.get_secret_value(),
-                **_settings(timeout, AsyncRetry(NoBackoff(), _RETRIES, _RETRIED)),
+                checked.get_secret_value(), **settings
             )
             return redis.asyncio.Redis.from_pool(pool)
 
