@@ -385,6 +385,23 @@ class TestSigningOut:
         assert second.id != first.id
         assert worker.get_or_create_session("user_1") == second
 
+    def test_hides_the_old_session_from_its_first_moment(self, backend: Backend) -> None:
+        """Who signs in again at that moment gets no session that is about to be cancelled."""
+        worker, other = backend.worker(), backend.worker()
+        first = worker.get_or_create_session("user_1")
+        group = inner(worker)._scope.group_of_user("user_1")
+        if backend.kind == "sync":
+            inner(other)._registry.sign_out(group, generation=b"1")
+        else:
+
+            async def begin() -> None:
+                registry = cast("AsyncChatKitClient", inner(other))._registry
+                await registry.sign_out(group, generation=b"1")
+
+            backend.run(begin)
+
+        assert worker.get_or_create_session("user_1").id != first.id
+
     def test_takes_the_secrets_out_before_the_api_is_asked(self, backend: Backend) -> None:
         worker = backend.worker()
         session = worker.get_or_create_session("user_1")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,7 +11,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitSessionResponse, SessionDeletedError, SessionStoreError
 from chatkit_sessions._deadline import Deadline
-from chatkit_sessions._identity import Identity, Scope, name_of_session
+from chatkit_sessions._identity import Scope, name_of_session
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._registry import (
     DAY,
@@ -26,9 +25,9 @@ from chatkit_sessions._registry import (
     Known,
     SessionRecord,
     found,
+    known_for,
     lease,
     lease_seconds,
-    lifetime,
     names_to_look_up,
     pause,
     publication,
@@ -36,6 +35,7 @@ from chatkit_sessions._registry import (
     recording,
     session_ids,
     taking_out,
+    works_for,
 )
 from chatkit_sessions.stores import Entry
 from support import NOON, SECRET, Time, session_json
@@ -58,7 +58,7 @@ def entry(text: str | bytes, seconds: float = 600.0) -> Entry:
 
 
 def created(session: ChatKitSessionResponse = SESSION, *, seconds: float = 600.0) -> Created:
-    return Created(session, RECORD, IDENTITY, seconds, share=True)
+    return Created(session, RECORD, IDENTITY, seconds, kept=DAY + 600, share=True)
 
 
 RECORD = SessionRecord(
@@ -73,10 +73,9 @@ RECORD = SessionRecord(
 )
 
 
-def stored(session: ChatKitSessionResponse = SESSION, *, identity: Identity = IDENTITY) -> Entry:
+def stored(session: ChatKitSessionResponse = SESSION, *, generation: bytes | None = None) -> Entry:
     """A session as it lies in a store."""
-    publishing = replace(created(session), identity=identity)
-    secret = publication(publishing, generation=None).changes[f"secret:{identity.slot}"]
+    secret = publication(created(session), generation=generation).changes[f"secret:{IDENTITY.slot}"]
     assert secret is not None
     return secret
 
@@ -132,6 +131,16 @@ class TestSessionsInAStore:
 
         assert found(other, [stored(), None, None, None]).session is None
 
+    def test_of_before_the_last_sign_out_are_none(self) -> None:
+        """From that very moment on, though they are removed only thereafter."""
+        secret = stored(generation=b"1")
+
+        assert found(IDENTITY, [secret, None, None, entry("1")]).session == SESSION
+        assert found(IDENTITY, [secret, None, None, entry("2")]).session is None
+        assert found(IDENTITY, [stored(), None, None, entry("2")]).session is None
+        # … and a sign-out that is a day ago is forgotten.
+        assert found(IDENTITY, [secret, None, None, None]).session == SESSION
+
     def test_are_shown_to_nobody(self) -> None:
         shown = f"{stored()!r} {publication(created(), generation=None)!r} {created()!r}"
 
@@ -144,7 +153,8 @@ class TestSessionsInAStore:
         assert changes[f"secret:{IDENTITY.slot}"] is None
         listed = changes[name_of_session(SESSION.id)]
         assert listed is not None
-        assert listed.seconds == DAY
+        assert listed.seconds == DAY + 600
+        assert "shared:" not in str([*changes])
 
 
 class TestFound:
@@ -232,25 +242,27 @@ class TestRecords:
             setattr(RECORD, "status", "cancelled")  # noqa: B010 -- the type checker knows better
 
     @pytest.mark.parametrize(
-        ("status", "kept", "may_work"),
+        ("status", "may_work"),
         [
-            ("active", DAY + 1, True),
-            (None, DAY + 1, True),
-            ("paused", DAY + 1, True),
-            ("active", DAY, False),
-            ("cancelled", DAY + 1, False),
-            ("expired", DAY + 1, False),
+            ("active", True),
+            (None, True),
+            ("paused", True),
+            ("cancelled", False),
+            ("expired", False),
         ],
     )
     def test_tell_whether_the_secret_may_still_work(
-        self, status: str | None, kept: float, *, may_work: bool
+        self, status: str | None, *, may_work: bool
     ) -> None:
         record = RECORD.model_copy(update={"status": status})
 
-        assert Known(record, kept).may_work is may_work
+        assert Known(record, DAY + 1).may_work is may_work
 
     def test_list_sessions_by_their_ids(self) -> None:
-        assert session_ids([entry("a"), None, entry(b"\xff")]) == ["a", "\ufffd"]
+        listed = [entry("a", DAY + 1), None, entry(b"\xff", DAY + 1), entry("over", DAY)]
+
+        assert session_ids(listed, ended=True) == ["a", "\ufffd", "over"]
+        assert session_ids(listed, ended=False) == ["a", "\ufffd"]
 
 
 class TestTakingOut:
@@ -286,18 +298,28 @@ class TestLifetime:
     def test_is_told_by_the_api_s_own_clock(self) -> None:
         session = self.at(NOON + timedelta(seconds=30))
 
-        assert lifetime(session, asked_for=600, elapsed=2.5) == 570 - 2.5
+        assert works_for(session, asked_for=600, elapsed=2.5) == 570 - 2.5
 
     def test_is_never_more_than_was_asked_for(self) -> None:
         session = self.at(NOON - timedelta(hours=1))
 
-        assert lifetime(session, asked_for=300, elapsed=0) == 300
+        assert works_for(session, asked_for=300, elapsed=0) == 300
 
     def test_is_what_was_asked_for_where_the_api_does_not_tell(self) -> None:
-        assert lifetime(self.at(None), asked_for=300, elapsed=1) == 299
+        assert works_for(self.at(None), asked_for=300, elapsed=1) == 299
 
     def test_can_be_over_already(self) -> None:
-        assert lifetime(self.at(NOON + timedelta(hours=1)), asked_for=300, elapsed=0) < 0
+        assert works_for(self.at(NOON + timedelta(hours=1)), asked_for=300, elapsed=0) < 0
+
+    def test_is_longer_for_what_is_known_so_that_a_sign_out_misses_nothing(self) -> None:
+        short = self.at(NOON, expires_at=NOON + timedelta(seconds=5))
+        long = self.at(NOON, expires_at=NOON + timedelta(hours=1))
+        absurd = self.at(NOON, expires_at=NOON + timedelta(days=10_000))
+
+        assert known_for(self.at(None), asked_for=300) == 300 + DAY
+        assert known_for(short, asked_for=300) == 300 + DAY
+        assert known_for(long, asked_for=300) == 3600 + DAY
+        assert known_for(absurd, asked_for=300) == DAY + DAY
 
     @given(
         skew=st.integers(-(10**6), 10**6),
@@ -310,7 +332,7 @@ class TestLifetime:
         answered_at = NOON + timedelta(seconds=skew)
         session = self.at(answered_at, expires_at=answered_at + timedelta(seconds=lasts))
 
-        assert lifetime(session, asked_for=600, elapsed=elapsed) == lasts - elapsed
+        assert works_for(session, asked_for=600, elapsed=elapsed) == lasts - elapsed
 
 
 class TestWaiting:

@@ -452,7 +452,9 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         """
         group = self._scope.group_of_user(operations.check_user(user))
         self._check_open()
-        return self._infos_from_records(await self._registry.records(self._scope, group))
+        return self._infos_from_records(
+            await self._registry.records(self._scope, group, ended=True)
+        )
 
     async def delete_session(
         self,
@@ -568,7 +570,8 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
     async def _delete_all(self, group: str, deadline: Deadline) -> None:
         self._check_open()
         await self._registry.sign_out(group, generation=self._token())
-        known = [each for each in await self._registry.records(self._scope, group) if each.may_work]
+        recent = await self._registry.records(self._scope, group, ended=False)
+        known = [each for each in recent if each.may_work]
         for each in known:
             await self._registry.take_out(each)
         failures: list[ChatKitError] = []

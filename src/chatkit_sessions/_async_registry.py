@@ -102,11 +102,13 @@ class AsyncRegistry:
         (entry,) = await self._get(scope.group_of_session(session_id), [RECORD])
         return read_record(entry, session_id)
 
-    async def records(self, scope: Scope, group: str) -> list[Known]:
-        """Tell what is known of a user's sessions."""
+    async def records(self, scope: Scope, group: str, *, ended: bool) -> list[Known]:
+        """Tell what is known of a user's sessions, with or without those that have expired."""
         names = await self._ask(lambda: self._store.names(group))
         listed = await self._get(group, names) if names else []
-        known = [await self.record(scope, session_id) for session_id in session_ids(listed)]
+        known = [
+            await self.record(scope, session_id) for session_id in session_ids(listed, ended=ended)
+        ]
         return [each for each in known if each is not None]
 
     async def keep(self, scope: Scope, record: SessionRecord, seconds: float) -> None:

@@ -36,7 +36,7 @@ from ._identity import Identity, Scope
 from ._operations import MAX_EXPIRES_AFTER, Operation, RejectedSession, SessionOptions
 from ._protocol import Answer, Request, build_request, read_answer, request_id
 from ._redaction import shown
-from ._registry import DAY, Created, Known, SessionRecord, lifetime, pause
+from ._registry import DAY, Created, Known, SessionRecord, known_for, pause, works_for
 from ._retry import Failure, RetryPolicy
 from .errors import (
     APIConnectionError,
@@ -375,7 +375,8 @@ class BaseClient(Generic[KeyCallable]):
                 slot=wanted.identity.slot if share else None,
             ),
             identity=wanted.identity,
-            seconds=lifetime(session, asked_for=wanted.seconds, elapsed=self._monotonic() - since),
+            seconds=works_for(session, asked_for=wanted.seconds, elapsed=self._monotonic() - since),
+            kept=known_for(session, asked_for=wanted.seconds),
             share=share,
         )
 

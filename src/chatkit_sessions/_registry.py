@@ -71,6 +71,8 @@ class _StoredSession(BaseModel):
 
     identity: str
     session: ChatKitSessionResponse
+    generation: str | None = None
+    """The user's generation when it was put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +137,20 @@ def names_to_look_up(identity: Identity, presented: SecretStr | None = None) -> 
 
 def found(identity: Identity, entries: list[Entry | None]) -> Found:
     """Make sense of what was looked up."""
-    secret, reused, lease, generation, *presented = entries
+    secret, reused, lease, last_sign_out, *presented = entries
+    generation = _value(last_sign_out)
+    stored = None if secret is None else _decode_session(secret.value)
+    # One of before the last sign-out is none, from the moment of that on.
+    usable = (
+        stored is not None
+        and stored.identity == identity.description
+        and (generation is None or stored.generation == _text(generation))
+    )
     return Found(
-        session=None if secret is None else _decode_session(identity.description, secret.value),
+        session=stored.session if stored is not None and usable else None,
         seconds=0.0 if secret is None else secret.seconds,
         value=_value(secret),
-        generation=_value(generation),
+        generation=generation,
         reused=reused is not None or secret is not None,
         lease=_value(lease),
         presented_is_shared=any(presented),
@@ -149,6 +159,10 @@ def found(identity: Identity, entries: list[Entry | None]) -> Found:
 
 def _value(entry: Entry | None) -> bytes | None:
     return None if entry is None else entry.value
+
+
+def _text(generation: bytes | None) -> str | None:
+    return None if generation is None else generation.decode(errors="replace")
 
 
 def deleted_meanwhile() -> SessionDeletedError:
@@ -203,14 +217,11 @@ class Created:
     record: SessionRecord
     identity: Identity
     seconds: float
-    """How long its secret works."""
+    """How long its secret works at least."""
+    kept: float
+    """How long it is known."""
     share: bool
     """Whether its secret is kept, for others to use."""
-
-    @property
-    def kept(self) -> float:
-        """Seconds for which the session is known."""
-        return max(0.0, self.seconds) + DAY
 
 
 def publication(created: Created, *, generation: bytes | None) -> Transaction:
@@ -223,7 +234,7 @@ def publication(created: Created, *, generation: bytes | None) -> Transaction:
         changes[f"secret:{identity.slot}"] = None
     if created.share and created.seconds > 0:
         session = created.session
-        value = MaskedBytes(_encode_session(identity, session))
+        value = MaskedBytes(_encode_session(identity, session, generation))
         changes[f"secret:{identity.slot}"] = Entry(value, created.seconds)
         name = name_of_secret(session.client_secret.get_secret_value())
         changes[name] = Entry(MaskedBytes(b"1"), created.seconds)
@@ -252,12 +263,16 @@ class Known:
     @property
     def may_work(self) -> bool:
         """Whether its secret may still work."""
-        return self.kept > DAY and self.record.status not in {"cancelled", "expired"}
+        return self.record.status not in {"cancelled", "expired"}
 
 
-def session_ids(listed: Iterable[Entry | None]) -> list[str]:
-    """The sessions that a user's group lists."""
-    return [entry.value.decode(errors="replace") for entry in listed if entry is not None]
+def session_ids(listed: Iterable[Entry | None], *, ended: bool) -> list[str]:
+    """The sessions that a user's group lists, with or without those that have expired."""
+    return [
+        entry.value.decode(errors="replace")
+        for entry in listed
+        if entry is not None and (ended or entry.seconds > DAY)
+    ]
 
 
 def read_record(entry: Entry | None, session_id: str) -> Known | None:
@@ -276,33 +291,44 @@ def taking_out(known: Known, secret: Entry | None) -> Transaction | None:
     record = known.record
     if secret is None or record.group is None:
         return None
-    try:
-        stored = _StoredSession.model_validate_json(secret.value)
-    except ValidationError:
-        return None
-    if stored.session.id != record.id:
+    stored = _decode_session(secret.value)
+    if stored is None or stored.session.id != record.id:
         return None
     name = f"secret:{record.slot}"
     return Transaction(record.group, {name: None}, {name: secret.value})
 
 
-def lifetime(session: ChatKitSessionResponse, *, asked_for: float, elapsed: float) -> float:
-    """Seconds for which a session's secret still works, told by no clock but the API's own.
+def works_for(session: ChatKitSessionResponse, *, asked_for: float, elapsed: float) -> float:
+    """Seconds for which a new session's secret works at least, told by no clock but the API's own.
 
     Args:
         session: As the API answered it.
         asked_for: Seconds that were asked for, or that the API gives if none were.
         elapsed: Seconds since the request was sent, by this machine's monotonic clock.
     """
-    lasts = asked_for
-    if session.answered_at is not None:
-        lasts = min(lasts, (session.expires_at - session.answered_at).total_seconds())
-    return lasts - elapsed
+    return min(asked_for, _lasts(session, asked_for)) - elapsed
 
 
-def _encode_session(identity: Identity, session: ChatKitSessionResponse) -> bytes:
+def known_for(session: ChatKitSessionResponse, *, asked_for: float) -> float:
+    """Seconds for which a new session is known: a day longer than its secret can work."""
+    return min(max(asked_for, _lasts(session, asked_for)), DAY) + DAY
+
+
+def _lasts(session: ChatKitSessionResponse, asked_for: float) -> float:
+    if session.answered_at is None:
+        return asked_for
+    return (session.expires_at - session.answered_at).total_seconds()
+
+
+def _encode_session(
+    identity: Identity, session: ChatKitSessionResponse, generation: bytes | None
+) -> bytes:
     # Not by the models' own dump, which masks the secret.
-    stored = {"identity": identity.description, "session": _plain(session)}
+    stored = {
+        "identity": identity.description,
+        "session": _plain(session),
+        "generation": _text(generation),
+    }
     return json.dumps(stored, separators=(",", ":")).encode()
 
 
@@ -323,12 +349,11 @@ def _plain(value: object) -> object:
 
 
 @lru_cache(maxsize=256)  # a page load asks for what the last one asked for
-def _decode_session(description: str, value: bytes) -> ChatKitSessionResponse | None:
+def _decode_session(value: bytes) -> _StoredSession | None:
     try:
-        stored = _StoredSession.model_validate_json(value)
+        return _StoredSession.model_validate_json(value)
     except ValidationError:
         return None
-    return stored.session if stored.identity == description else None
 
 
 class Health:

@@ -453,7 +453,7 @@ class ChatKitClient(BaseClient[KeySource]):
         """
         group = self._scope.group_of_user(operations.check_user(user))
         self._check_open()
-        return self._infos_from_records(self._registry.records(self._scope, group))
+        return self._infos_from_records(self._registry.records(self._scope, group, ended=True))
 
     def delete_session(
         self,
@@ -514,7 +514,8 @@ class ChatKitClient(BaseClient[KeySource]):
         deadline = self._deadline(timeout)
         self._check_open()
         self._registry.sign_out(group, generation=self._token())
-        known = [each for each in self._registry.records(self._scope, group) if each.may_work]
+        recent = self._registry.records(self._scope, group, ended=False)
+        known = [each for each in recent if each.may_work]
         for each in known:
             self._registry.take_out(each)
         failures: list[ChatKitError] = []

@@ -98,11 +98,11 @@ class Registry:
         (entry,) = self._get(scope.group_of_session(session_id), [RECORD])
         return read_record(entry, session_id)
 
-    def records(self, scope: Scope, group: str) -> list[Known]:
-        """Tell what is known of a user's sessions."""
+    def records(self, scope: Scope, group: str, *, ended: bool) -> list[Known]:
+        """Tell what is known of a user's sessions, with or without those that have expired."""
         names = self._ask(lambda: self._store.names(group))
         listed = self._get(group, names) if names else []
-        known = [self.record(scope, session_id) for session_id in session_ids(listed)]
+        known = [self.record(scope, session_id) for session_id in session_ids(listed, ended=ended)]
         return [each for each in known if each is not None]
 
     def keep(self, scope: Scope, record: SessionRecord, seconds: float) -> None:
