@@ -111,7 +111,7 @@ def assert_silent(texts: Iterator[str]) -> None:
         timeout,
     ],
 )
-@pytest.mark.parametrize("call", ["create", "refresh", "get", "delete"])
+@pytest.mark.parametrize("call", ["create", "get or create", "refresh", "get", "delete"])
 def test_no_error_and_no_log_shows_a_secret(
     connect: Connect,
     caplog: pytest.LogCaptureFixture,
@@ -121,6 +121,7 @@ def test_no_error_and_no_log_shows_a_secret(
     chatkit = connect(Script([answer]), max_retries=1)
     calls: dict[str, Callable[[], object]] = {
         "create": lambda: chatkit.create_session("user_123"),
+        "get or create": lambda: chatkit.get_or_create_session("user_123"),
         "refresh": lambda: chatkit.refresh_session(SECRET, user="user_123"),
         "get": lambda: chatkit.get_session("cksess_new"),
         "delete": lambda: chatkit.delete_session("cksess_new"),
@@ -139,6 +140,38 @@ def test_no_error_and_no_log_shows_a_secret(
         assert_silent(everything_shown(copy.copy(error)))
     ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
     assert ours
+    assert_silent(text for record in ours for text in (record.getMessage(), repr(vars(record))))
+
+
+@pytest.mark.parametrize(
+    "answer", [echoing_error, broken_success, not_json, connection_error, timeout]
+)
+@pytest.mark.parametrize("call", ["get or create", "refresh", "delete", "delete all"])
+def test_no_error_and_no_log_shows_a_secret_that_is_shared(
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    answer: Callable[[httpx.Request], httpx.Response],
+    call: str,
+) -> None:
+    """The store's session, NEW_SECRET, is in the hands of our frames when the API fails."""
+    chatkit = connect(Script([ok(), answer]), max_retries=0)
+    session = chatkit.get_or_create_session("user_123")
+    calls: dict[str, Callable[[], object]] = {
+        "get or create": lambda: chatkit.get_or_create_session("user_123", min_remaining=599.9),
+        "refresh": lambda: chatkit.refresh_session(session.client_secret, user="user_123"),
+        "delete": lambda: chatkit.delete_session(session.id),
+        "delete all": lambda: chatkit.delete_sessions("user_123"),
+    }
+    connect.time.advance(1)
+
+    with (
+        caplog.at_level(logging.DEBUG, "chatkit_sessions"),
+        pytest.raises(ChatKitError) as caught,
+    ):
+        calls[call]()
+
+    assert_silent(everything_shown(caught.value))
+    ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
     assert_silent(text for record in ours for text in (record.getMessage(), repr(vars(record))))
 
 

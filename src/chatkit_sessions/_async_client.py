@@ -511,7 +511,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
 
     async def _create(self, wanted: Wanted, deadline: Deadline) -> ChatKitSessionResponse:
         self._check_open()
-        begun = await self._registry.look_up(wanted.identity)
+        begun = await self._registry.begin(wanted.identity)
         return await self._make(wanted, deadline, begun=begun, share=False)
 
     async def _get_or_create(self, wanted: Wanted, deadline: Deadline) -> ChatKitSessionResponse:

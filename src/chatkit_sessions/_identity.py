@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
+
+from pydantic import SecretStr
 
 SCHEMA: Final = 1
 """Of what is stored; another one is another place, so that releases do not read each other's."""
@@ -11,16 +13,31 @@ SCHEMA: Final = 1
 _DIGITS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
 class Identity:
-    """What has to be equal for a session to serve a second time."""
+    """What has to be equal for a session to serve a second time.
 
-    description: str
-    """Everything it depends on, as canonical JSON; the request's body as its digest."""
-    group: str
-    """Where the user's entries are."""
-    slot: str
-    """Names the session's entries there."""
+    Args:
+        scope: Who can see it.
+        user: Whose session it is.
+        body: The canonical body of the request that creates it.
+    """
+
+    def __init__(self, scope: "Scope", user: str, body: bytes) -> None:
+        self.group: Final = scope.group_of_user(user)
+        """Where the user's entries are."""
+        self._scope = scope
+        self._user = user
+        self._body = body
+
+    @cached_property  # here and below: only sessions that are shared need it
+    def description(self) -> str:
+        """Everything it depends on, as canonical JSON; the request's body as its digest."""
+        return self._scope.describe("create", self._user, hashlib.sha256(self._body).hexdigest())
+
+    @cached_property
+    def slot(self) -> str:
+        """Names the session's entries in the user's group."""
+        return _name(self.description)
 
 
 class Scope:
@@ -51,19 +68,18 @@ class Scope:
 
     def group_of_user(self, user: str) -> str:
         """The group of a user's entries."""
-        return _name(self._describe("user", user))
+        return _name(self.describe("user", user))
 
     def group_of_session(self, session_id: str) -> str:
         """The group of what is known of one session by its id."""
-        return _name(self._describe("session", session_id))
+        return _name(self.describe("session", session_id))
 
     def identity(self, user: str, body: bytes) -> Identity:
         """The identity of the session that a create request with this canonical body makes."""
-        description = self._describe("create", user, hashlib.sha256(body).hexdigest())
-        return Identity(description, self.group_of_user(user), _name(description))
+        return Identity(self, user, body)
 
-    def _describe(self, *what: str) -> str:
-        """All of it as one JSON list."""
+    def describe(self, *what: str) -> str:
+        """The scope, and what else there is, as one JSON list."""
         return f"{self._common}, {', '.join(map(json.dumps, what))}]"
 
 
@@ -72,9 +88,9 @@ def name_of_session(session_id: str) -> str:
     return f"session:{_name(session_id)}"
 
 
-def name_of_secret(secret: str) -> str:
+def name_of_secret(secret: SecretStr) -> str:
     """The name under which a user's group knows a secret that is shared; tells nothing of it."""
-    return f"shared:{_name(secret)}"
+    return f"shared:{_name(secret.get_secret_value())}"
 
 
 def _name(text: str) -> str:

@@ -132,7 +132,13 @@ def names_to_look_up(identity: Identity, presented: SecretStr | None = None) -> 
     """What `found` needs."""
     slot = identity.slot
     names = (f"secret:{slot}", f"reused:{slot}", f"lease:{slot}", GENERATION)
-    return names if presented is None else (*names, name_of_secret(presented.get_secret_value()))
+    return names if presented is None else (*names, name_of_secret(presented))
+
+
+def found_generation(entries: list[Entry | None]) -> Found:
+    """Make sense of `GENERATION` alone: all that a session which is not shared depends on."""
+    (last_sign_out,) = entries
+    return Found(generation=_value(last_sign_out))
 
 
 def found(identity: Identity, entries: list[Entry | None]) -> Found:
@@ -236,8 +242,7 @@ def publication(created: Created, *, generation: bytes | None) -> Transaction:
         session = created.session
         value = MaskedBytes(_encode_session(identity, session, generation))
         changes[f"secret:{identity.slot}"] = Entry(value, created.seconds)
-        name = name_of_secret(session.client_secret.get_secret_value())
-        changes[name] = Entry(MaskedBytes(b"1"), created.seconds)
+        changes[name_of_secret(session.client_secret)] = Entry(MaskedBytes(b"1"), created.seconds)
     return Transaction(identity.group, changes, {GENERATION: generation})
 
 
@@ -323,13 +328,15 @@ def _lasts(session: ChatKitSessionResponse, asked_for: float) -> float:
 def _encode_session(
     identity: Identity, session: ChatKitSessionResponse, generation: bytes | None
 ) -> bytes:
-    # Not by the models' own dump, which masks the secret.
-    stored = {
-        "identity": identity.description,
-        "session": _plain(session),
-        "generation": _text(generation),
-    }
-    return json.dumps(stored, separators=(",", ":")).encode()
+    # Not by the models' own dump, which masks the secret. No variable holds it.
+    return json.dumps(
+        {
+            "identity": identity.description,
+            "session": _plain(session),
+            "generation": _text(generation),
+        },
+        separators=(",", ":"),
+    ).encode()
 
 
 def _plain(value: object) -> object:
@@ -369,19 +376,19 @@ class Health:
         self._next_attempt: float | None = None
 
     def may_ask(self) -> bool:
-        """Whether to ask; while the store is out, one call a second finds out if it is back."""
-        with self._lock.get():
-            if self._next_attempt is None:
-                return True
-            now = self._clock()
-            if now < self._next_attempt:
-                return False
-            self._next_attempt = now + RETRY_STORE_AFTER
+        """Whether to ask; while the store is out, one call a second or so finds out if it is."""
+        next_attempt = self._next_attempt
+        if next_attempt is None:
             return True
+        now = self._clock()
+        if now < next_attempt:
+            return False
+        self._next_attempt = now + RETRY_STORE_AFTER
+        return True
 
     def failed(self, error: SessionStoreError) -> None:
         """The store did not answer."""
-        with self._lock.get():
+        with self._lock.get():  # of many threads that fail at once, one tells
             begins = self._next_attempt is None
             self._next_attempt = self._clock() + RETRY_STORE_AFTER
         if begins:
@@ -389,8 +396,6 @@ class Health:
 
     def answered(self) -> None:
         """The store answered."""
-        with self._lock.get():
-            ends = self._next_attempt is not None
+        if self._next_attempt is not None:
             self._next_attempt = None
-        if ends:
             logger.info("The session store answers again.")

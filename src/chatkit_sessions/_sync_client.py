@@ -248,7 +248,7 @@ class ChatKitClient(BaseClient[KeySource]):
         )
         deadline = self._deadline(timeout)
         self._check_open()
-        begun = self._registry.look_up(wanted.identity)
+        begun = self._registry.begin(wanted.identity)
         return self._make(wanted, deadline, begun=begun, share=False)
 
     def get_or_create_session(

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from ._flights import Flights
 from ._identity import Identity, Scope
 from ._registry import (
+    GENERATION,
     NOTHING_FOUND,
     RECORD,
     Created,
@@ -20,6 +21,7 @@ from ._registry import (
     Transaction,
     end_of_lease,
     found,
+    found_generation,
     lease,
     names_to_look_up,
     publication,
@@ -55,6 +57,11 @@ class Registry:
     def of(self, store: SessionStore) -> "Registry":
         """The registry of that store: this one, if it is the same."""
         return self if store is self._store else Registry(store, self._clock)
+
+    def begin(self, identity: Identity) -> Found:
+        """Tell which sign-out came last, before a session is created that is not shared."""
+        entries = self._if_reachable(lambda: self._get(identity.group, [GENERATION]))
+        return NOTHING_FOUND if entries is None else found_generation(entries)
 
     def look_up(self, identity: Identity, *, presented: SecretStr | None = None) -> Found:
         """Tell what there is of an identity, and of the secret that is presented."""
