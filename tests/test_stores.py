@@ -7,15 +7,21 @@ from contextlib import ExitStack
 from typing import Literal, TypeAlias, cast, get_args
 
 import pytest
+import redis
+import redis.asyncio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from chatkit_sessions import SessionStoreError
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer, execute, free_port, running_redis
-from support import Time
+from support import Kind, Time
 
 StoreKind: TypeAlias = Literal["memory", "redis", "async redis"]
 KINDS: tuple[StoreKind, ...] = get_args(StoreKind)
@@ -422,9 +428,9 @@ def test_the_server_is_given_the_scripts_anew_after_it_forgot_them(
         assert store.commit("g", {"a": None}, when={"a": b"1"})
 
 
-def test_a_cluster_keeps_a_group_on_one_node() -> None:
-    import redis  # noqa: PLC0415 -- beside what it shows
-
+@pytest.fixture
+def cluster() -> Iterator[RedisServer]:
+    """One node that has all the slots, and refuses what lies in several."""
     # Its usual second port, 10,000 above the first, may be none.
     bus = str(free_port())
     with running_redis("--cluster-enabled", "yes", "--cluster-port", bus) as server:
@@ -432,15 +438,35 @@ def test_a_cluster_keeps_a_group_on_one_node() -> None:
             execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             while b"cluster_state:ok" not in execute(client, "CLUSTER", "INFO"):
                 pass
-        cluster = redis.RedisCluster(host="127.0.0.1", port=server.port)
-        try:
-            store = RedisSessionStore(cluster, namespace="test")
-            for group in ("g", "h", "i"):
-                put(store, "a", entry("1", listed=True), group=group)
-                assert store.commit(
-                    group, {"b": entry("2"), "c": entry("3")}, when={"a": b"1", "b": None}
-                )
-                assert values(store, "a", "b", "c", group=group) == [b"1", b"2", b"3"]
-                assert store.names(group) == ["a"]
-        finally:
-            cluster.close()
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_cluster_keeps_a_group_on_one_node(cluster: RedisServer, kind: Kind) -> None:
+    no_retries = {"host": "127.0.0.1", "port": cluster.port, "retry": Retry(NoBackoff(), 0)}
+    with ExitStack() as stack:
+        store: SessionStore
+        if kind == "sync":
+            make = cast("Callable[..., redis.RedisCluster]", redis.RedisCluster)
+            client = make(**no_retries)
+            stack.callback(client.close)
+            store = RedisSessionStore(client, namespace="test")
+        else:
+            amake = cast("Callable[..., redis.asyncio.RedisCluster]", redis.asyncio.RedisCluster)
+            runner = stack.enter_context(asyncio.Runner())
+            aclient = amake(**{**no_retries, "retry": AsyncRetry(NoBackoff(), 0)})
+            stack.callback(lambda: runner.run(aclient.aclose()))
+            store = BlockingStore(AsyncRedisSessionStore(aclient, namespace="test"), runner)
+
+        for group in ("g", "h", "i"):
+            put(store, "a", entry("1", listed=True), group=group)
+            assert store.commit(
+                group, {"b": entry("2"), "c": entry("3")}, when={"a": b"1", "b": None}
+            )
+            assert values(store, "a", "b", "c", group=group) == [b"1", b"2", b"3"]
+            assert store.names(group) == ["a"]
+
+        if kind == "sync":  # redis-py's asynchronous one leaves connections open that it lost
+            cluster.stop()
+            with pytest.raises(SessionStoreError, match="does not answer"):
+                store.get("g", ["a"])

@@ -451,10 +451,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
             SessionStoreError: The store does not answer.
         """
         group = self._scope.group_of_user(operations.check_user(user))
-        self._check_open()
-        return self._infos_from_records(
-            await self._registry.records(self._scope, group, ended=True)
-        )
+        return await self._bounded(self._deadline(NOT_GIVEN), self._list(group))
 
     async def delete_session(
         self,
@@ -566,6 +563,11 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         await self._end(cancel, session_id, deadline, missing_ok=missing_ok)
         if unreachable is not None:
             raise unreachable
+
+    async def _list(self, group: str) -> list[ChatKitSessionInfo]:
+        self._check_open()
+        known = await self._registry.records(self._scope, group, ended=True)
+        return self._infos_from_records(known)
 
     async def _delete_all(self, group: str, deadline: Deadline) -> None:
         self._check_open()

@@ -32,7 +32,7 @@ try:
     from redis.backoff import NoBackoff
     from redis.client import NEVER_DECODE
     from redis.exceptions import ConnectionError as RedisConnectionError
-    from redis.exceptions import NoScriptError, RedisError
+    from redis.exceptions import NoScriptError, RedisClusterException, RedisError
     from redis.retry import Retry
 except ModuleNotFoundError as error:
     raise ImportError(
@@ -46,6 +46,8 @@ DEFAULT_TIMEOUT: Final = 1.0
 MAX_CONNECTIONS: Final = 32
 
 _Argument: TypeAlias = str | bytes | int
+# What redis-py raises of a cluster is no RedisError.
+_TROUBLES: Final = (RedisError, RedisClusterException, OSError)
 _NO_SCRIPT: Final = object()
 """In place of an answer: Redis has not been given the script."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:\-]+")
@@ -332,7 +334,7 @@ class RedisSessionStore:
     def _execute(self, *command: _Argument) -> object:
         try:
             return self._client.execute_command(*command, **_AS_BYTES)
-        except (RedisError, OSError) as error:
+        except _TROUBLES as error:
             failure = _failure(error)
         if failure is None:
             return _NO_SCRIPT
@@ -451,7 +453,7 @@ class AsyncRedisSessionStore:
         client = await self._client.get() if isinstance(self._client, PerLoop) else self._client
         try:
             return await client.execute_command(*command, **_AS_BYTES)
-        except (RedisError, OSError) as error:
+        except _TROUBLES as error:
             failure = _failure(error)
         if failure is None:
             return _NO_SCRIPT
