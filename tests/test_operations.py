@@ -294,6 +294,10 @@ class Person:
 
 
 BEYOND: dict[str, tuple[dict[str, object], list[str]]] = {
+    "expires_after-sdk": (
+        {"expires_after": {"anchor": "created_at", "seconds": 300}},
+        ["`expires_after`", "1 to 600 seconds", "Pass the seconds alone", "`expires_after=300`"],
+    ),
     "expires_after-0": ({"expires_after": 0}, ["`expires_after`", "1 to 600 seconds", "got 0."]),
     "expires_after-601": ({"expires_after": 601}, ["1 to 600 seconds", "got 601."]),
     "expires_after-negative": ({"expires_after": -1}, ["1 to 600 seconds", "got -1."]),

@@ -371,6 +371,11 @@ def _whole_seconds(value: object) -> int:
         if value % timedelta(seconds=1):
             raise _refusal("expires_after", "must be whole seconds", f"{value.total_seconds()} s")
         value = value // timedelta(seconds=1)
+    if _is_mapping(value):  # as in the API's own body, and in the official SDK
+        raise InvalidRequestError(
+            f"`expires_after` must be a whole number, 1 to {MAX_EXPIRES_AFTER} seconds, got "
+            f"{shown(value)}. Pass the seconds alone, such as `expires_after=300`."
+        )
     return _integer(value, "expires_after", most=MAX_EXPIRES_AFTER, unit=" seconds")
 
 

@@ -5,6 +5,7 @@ nonsense in `retry-after` is treated more strictly, and the time a call has left
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from ._redaction import shown
 MAX_SECONDS: Final = 1_000_000
 """More than any wait that makes sense, less than what a platform's timers refuse."""
 
+_DECIMAL: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _RETRIED_STATUSES: Final = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 )
@@ -152,10 +154,10 @@ def parse_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | N
 
 
 def _positive(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
+    text = text.strip()
+    if not _DECIMAL.fullmatch(text):  # Python would read more: `1_0`, `1e3`
         return None
+    number = float(text)
     return number if math.isfinite(number) and number > 0 else None
 
 
