@@ -4,12 +4,12 @@ import json
 import re
 from typing import TYPE_CHECKING, cast
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from chatkit_sessions import _operations as operations
-from chatkit_sessions._identity import Scope, name_of_session
+from chatkit_sessions._identity import Scope, name_of_secret
 from chatkit_sessions._operations import SessionOptions
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def test_names_hold_nothing_but_a_digest(user: str, session_id: str) -> None:
     assert NAME.fullmatch(identity.group)
     assert NAME.fullmatch(identity.slot)
     assert NAME.fullmatch(scope().group_of_session(session_id))
-    assert NAME.fullmatch(name_of_session(session_id).removeprefix("session:"))
+    assert NAME.fullmatch(name_of_secret(SecretStr(session_id)).removeprefix("shared:"))
 
 
 @given(users=st.lists(TEXT, min_size=2, max_size=2, unique=True))
@@ -141,7 +141,9 @@ def test_the_description_is_json_that_names_the_user(user: str, namespace: str) 
     assert namespace in described
 
 
-@pytest.mark.parametrize("session_id", ["cksess_1", "séssion:🙂"])
-def test_a_session_has_one_name(session_id: str) -> None:
-    assert name_of_session(session_id) == name_of_session(session_id)
-    assert name_of_session(session_id) != name_of_session(session_id + "x")
+@given(secrets=st.lists(TEXT, min_size=2, max_size=2, unique=True))
+def test_two_secrets_have_two_names(secrets: list[str]) -> None:
+    one, other = (name_of_secret(SecretStr(secret)) for secret in secrets)
+
+    assert one != other
+    assert one == name_of_secret(SecretStr(secrets[0]))

@@ -601,7 +601,7 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
         if session is None:
             session = await self._call(wanted.create, deadline)
         created = self._created(wanted, session, since=since, share=share)
-        if not await self._registry.publish(self._scope, created, begun=begun):
+        if not await self._registry.publish(created, begun=begun):
             await self._discard(session.id, deadline)
             raise deleted_meanwhile()
         return session

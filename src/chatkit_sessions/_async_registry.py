@@ -1,8 +1,6 @@
 """What is known of sessions, in a store: `_registry`, asked and carried out."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
 
@@ -35,8 +33,6 @@ from .errors import SessionStoreError
 from .stores.base import AsyncSessionStore, Entry
 from .stores.memory import MemorySessionStore
 
-T = TypeVar("T")
-
 
 class AsyncRegistry:
     """A store as the client uses it.
@@ -64,13 +60,13 @@ class AsyncRegistry:
 
     async def begin(self, identity: Identity) -> Found:
         """Tell which sign-out came last, before a session is created that is not shared."""
-        entries = await self._if_reachable(lambda: self._get(identity.group, [GENERATION]))
+        entries = await self._get_if_reachable(identity.group, [GENERATION])
         return NOTHING_FOUND if entries is None else found_generation(entries)
 
     async def look_up(self, identity: Identity, *, presented: SecretStr | None = None) -> Found:
         """Tell what there is of an identity, and of the secret that is presented."""
         names = names_to_look_up(identity, presented)
-        entries = await self._if_reachable(lambda: self._get(identity.group, names))
+        entries = await self._get_if_reachable(identity.group, names)
         return NOTHING_FOUND if entries is None else found(identity, entries)
 
     async def acquire(
@@ -86,19 +82,19 @@ class AsyncRegistry:
         """Let others create."""
         await self._commit(end_of_lease(identity, token=token))
 
-    async def publish(self, scope: Scope, created: Created, *, begun: Found) -> bool:
+    async def publish(self, created: Created, *, begun: Found) -> bool:
         """Make a new session known; False: the user's sessions were deleted since `begun`."""
         if not begun.reachable:
             # Whether a sign-out came in between cannot be told: the session is made known, for the
             # next one to end it, but not handed out again.
-            begun, created = await self.look_up(created.identity), replace(created, share=False)
-        await self._commit(recording(scope, created.record, created.kept))
+            begun, created = await self.look_up(created.identity), created._replace(share=False)
+        await self._commit(recording(created.place, created.record, created.kept))
         generation = begun.generation
         while await self._commit(publication(created, generation=generation)) is False:
             now = await self.look_up(created.identity)
             if now.generation is not None and now.generation != begun.generation:
                 # Not to be handed out, but known: the next sign-out ends it if cancelling fails.
-                created = replace(created, share=False)
+                created = created._replace(share=False)
                 await self._commit(publication(created, generation=now.generation))
                 return False
             generation = now.generation
@@ -111,7 +107,11 @@ class AsyncRegistry:
 
     async def records(self, scope: Scope, group: str, *, ended: bool) -> list[Known]:
         """Tell what is known of a user's sessions, with or without those that have expired."""
-        names = await self._ask(lambda: self._store.names(group))
+        try:
+            names = await self._store.names(group)
+        except SessionStoreError as error:
+            self._health.failed(error)
+            raise
         listed = await self._get(group, names) if names else []
         known = [
             await self.record(scope, session_id) for session_id in session_ids(listed, ended=ended)
@@ -120,7 +120,8 @@ class AsyncRegistry:
 
     async def keep(self, scope: Scope, record: SessionRecord, seconds: float) -> None:
         """Keep what is known of a session in place of what was."""
-        await self._commit_surely(recording(scope, record, seconds))
+        place = scope.group_of_session(record.id)
+        await self._commit_surely(recording(place, record, seconds))
 
     async def forget(self, scope: Scope, session_id: str) -> None:
         """Know nothing of a session any more, if the store answers."""
@@ -141,35 +142,43 @@ class AsyncRegistry:
         await self._commit_surely(sign_out(group, generation=generation))
 
     async def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        return await self._ask(lambda: self._store.get(group, names))
-
-    async def _commit_surely(self, transaction: Transaction) -> bool:
-        return await self._ask(
-            lambda: self._store.commit(
-                transaction.group, transaction.changes, when=transaction.when
-            )
-        )
-
-    async def _commit(self, transaction: Transaction) -> bool | None:
-        return await self._if_reachable(lambda: self._commit_surely(transaction))
-
-    async def _if_reachable(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """The answer; None where the store does not answer, or did not a moment ago."""
-        if not self._health.may_ask():
-            return None
         try:
-            return await ask()
-        except SessionStoreError:
-            return None  # told already, and to be told once
-
-    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        try:
-            answer = await ask()
+            entries = await self._store.get(group, names)
         except SessionStoreError as error:
             self._health.failed(error)
             raise
         self._health.answered()
-        return answer
+        return entries
+
+    async def _commit_surely(self, transaction: Transaction) -> bool:
+        group, changes, when = transaction
+        try:
+            committed = await self._store.commit(group, changes, when=when)
+        except SessionStoreError as error:
+            self._health.failed(error)
+            raise
+        self._health.answered()
+        return committed
+
+    # Where creating a session asks; None: the store does not answer, or did not a moment ago.
+
+    async def _get_if_reachable(
+        self, group: str, names: Sequence[str]
+    ) -> list[Entry | None] | None:
+        if not self._health.may_ask():
+            return None
+        try:
+            return await self._get(group, names)
+        except SessionStoreError:
+            return None  # told already
+
+    async def _commit(self, transaction: Transaction) -> bool | None:
+        if not self._health.may_ask():
+            return None
+        try:
+            return await self._commit_surely(transaction)
+        except SessionStoreError:
+            return None  # told already
 
 
 class _Awaited:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from http import HTTPStatus
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
@@ -114,8 +114,7 @@ class Memory:
             return new
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A session to be created, and which others are the same."""
 
     create: Operation[ChatKitSessionResponse]
@@ -374,6 +373,7 @@ class BaseClient(Generic[KeyCallable]):
                 group=wanted.identity.group,
                 slot=wanted.identity.slot if share else None,
             ),
+            place=self._scope.group_of_session(session.id),
             identity=wanted.identity,
             seconds=works_for(session, asked_for=wanted.seconds, elapsed=self._monotonic() - since),
             kept=known_for(session, asked_for=wanted.seconds),
@@ -386,7 +386,7 @@ class BaseClient(Generic[KeyCallable]):
         """The record of a session that has been cancelled, and for how long it is kept."""
         status = answer.status or "cancelled"
         if known is not None:
-            return known.record.model_copy(update={"status": status}), known.kept
+            return replace(known.record, status=status), known.kept
         # Where the answer does not tell, the contract bounds how long a session can last.
         latest = self._now() + timedelta(seconds=MAX_EXPIRES_AFTER)
         record = SessionRecord(

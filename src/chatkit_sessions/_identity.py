@@ -11,6 +11,7 @@ SCHEMA: Final = 1
 """Of what is stored; another one is another place, so that releases do not read each other's."""
 
 _DIGITS: Final = 32
+_quoted: Final = json.JSONEncoder().encode
 
 
 class Identity:
@@ -80,12 +81,7 @@ class Scope:
 
     def describe(self, *what: str) -> str:
         """The scope, and what else there is, as one JSON list."""
-        return f"{self._common}, {', '.join(map(json.dumps, what))}]"
-
-
-def name_of_session(session_id: str) -> str:
-    """The name under which a user's group lists a session."""
-    return f"session:{_name(session_id)}"
+        return f"{self._common}, {', '.join(map(_quoted, what))}]"
 
 
 def name_of_secret(secret: SecretStr) -> str:

@@ -16,15 +16,15 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import lru_cache
-from typing import Final
+from functools import cache, lru_cache
+from typing import Final, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
 from ._deadline import Deadline
-from ._identity import Identity, Scope, name_of_secret, name_of_session
+from ._identity import Identity, name_of_secret
 from ._per_process import PerProcess
 from ._redaction import MaskedBytes
 from .errors import SessionDeletedError, SessionStoreError
@@ -44,24 +44,29 @@ RECORD: Final = "record"
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
 
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
+
 logger: Final = logging.getLogger("chatkit_sessions")
 
 
-class SessionRecord(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
     """One session, as last seen."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True, hide_input_in_errors=True)
 
     id: str
     user: str | None
     workflow_id: str | None
     workflow_version: str | None
-    expires_at: AwareDatetime
+    expires_at: datetime
+    """With a time zone."""
     status: str | None
     group: str | None = None
     """Where its user's entries are; None: nobody knows whose it is."""
     slot: str | None = None
     """Where its secret may lie; None: nowhere."""
+
+
+_FIELDS_OF_A_RECORD: Final = tuple(each.name for each in fields(SessionRecord))
 
 
 class _StoredSession(BaseModel):
@@ -206,8 +211,7 @@ def pause(waits_done: int, *, random: Callable[[], float]) -> float:
     return longest * (1 - random() / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """What to commit to a store."""
 
     group: str
@@ -215,12 +219,13 @@ class Transaction:
     when: Mapping[str, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(NamedTuple):
     """A new session, and what its place in the store depends on."""
 
     session: ChatKitSessionResponse
     record: SessionRecord
+    place: str
+    """Where its record lies; names it in its user's group, too."""
     identity: Identity
     seconds: float
     """How long its secret works at least."""
@@ -234,7 +239,7 @@ def publication(created: Created, *, generation: bytes | None) -> Transaction:
     """Make a session known to its user's group, unless a sign-out came in between."""
     identity = created.identity
     listed = Entry(MaskedBytes(created.session.id.encode()), created.kept, listed=True)
-    changes: dict[str, Entry | None] = {name_of_session(created.session.id): listed}
+    changes: dict[str, Entry | None] = {f"session:{created.place}": listed}
     if created.share:
         changes[f"reused:{identity.slot}"] = Entry(MaskedBytes(b"1"), created.kept)
         changes[f"secret:{identity.slot}"] = None
@@ -251,10 +256,12 @@ def sign_out(group: str, *, generation: bytes) -> Transaction:
     return Transaction(group, {GENERATION: Entry(MaskedBytes(generation), DAY)}, {})
 
 
-def recording(scope: Scope, record: SessionRecord, seconds: float) -> Transaction:
+def recording(place: str, record: SessionRecord, seconds: float) -> Transaction:
     """Keep what is known of a session."""
-    entry = Entry(MaskedBytes(record.model_dump_json().encode()), seconds)
-    return Transaction(scope.group_of_session(record.id), {RECORD: entry}, {})
+    told = {name: getattr(record, name) for name in _FIELDS_OF_A_RECORD}
+    told["expires_at"] = record.expires_at.isoformat()
+    entry = Entry(MaskedBytes(_JSON.encode(told).encode()), seconds)
+    return Transaction(place, {RECORD: entry}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,10 +292,16 @@ def read_record(entry: Entry | None, session_id: str) -> Known | None:
     if entry is None:
         return None
     try:
-        record = SessionRecord.model_validate_json(entry.value)
+        record = _records().validate_json(entry.value)
     except ValidationError:
         return None
-    return Known(record, entry.seconds) if record.id == session_id else None
+    readable = record.id == session_id and record.expires_at.tzinfo is not None
+    return Known(record, entry.seconds) if readable else None
+
+
+@cache  # made when first needed
+def _records() -> TypeAdapter[SessionRecord]:
+    return TypeAdapter(SessionRecord)
 
 
 def taking_out(known: Known, secret: Entry | None) -> Transaction | None:
@@ -329,13 +342,12 @@ def _encode_session(
     identity: Identity, session: ChatKitSessionResponse, generation: bytes | None
 ) -> bytes:
     # Not by the models' own dump, which masks the secret. No variable holds it.
-    return json.dumps(
+    return _JSON.encode(
         {
             "identity": identity.description,
             "session": _plain(session),
             "generation": _text(generation),
-        },
-        separators=(",", ":"),
+        }
     ).encode()
 
 
@@ -346,11 +358,11 @@ def _plain(value: object) -> object:
         return value.isoformat()
     if not isinstance(value, BaseModel):
         return value
-    fields = {name: getattr(value, name) for name in type(value).model_fields}
+    told = {name: getattr(value, name) for name in type(value).model_fields}
     # The workflow's state may be large, and confidential; who asks for the session knows it.
     return {
         name: _plain(field)
-        for name, field in fields.items()
+        for name, field in told.items()
         if field is not None and name != "state_variables"
     }
 

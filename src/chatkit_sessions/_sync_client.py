@@ -542,7 +542,7 @@ class ChatKitClient(BaseClient[KeySource]):
         if session is None:
             session = self._call(wanted.create, deadline)
         created = self._created(wanted, session, since=since, share=share)
-        if not self._registry.publish(self._scope, created, begun=begun):
+        if not self._registry.publish(created, begun=begun):
             self._discard(session.id, deadline)
             raise deleted_meanwhile()
         return session

@@ -2,8 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TypeVar
 
 from pydantic import SecretStr
 
@@ -34,8 +32,6 @@ from ._registry import (
 from .errors import SessionStoreError
 from .stores.base import Entry, SessionStore
 
-T = TypeVar("T")
-
 
 class Registry:
     """A store as the client uses it.
@@ -60,13 +56,13 @@ class Registry:
 
     def begin(self, identity: Identity) -> Found:
         """Tell which sign-out came last, before a session is created that is not shared."""
-        entries = self._if_reachable(lambda: self._get(identity.group, [GENERATION]))
+        entries = self._get_if_reachable(identity.group, [GENERATION])
         return NOTHING_FOUND if entries is None else found_generation(entries)
 
     def look_up(self, identity: Identity, *, presented: SecretStr | None = None) -> Found:
         """Tell what there is of an identity, and of the secret that is presented."""
         names = names_to_look_up(identity, presented)
-        entries = self._if_reachable(lambda: self._get(identity.group, names))
+        entries = self._get_if_reachable(identity.group, names)
         return NOTHING_FOUND if entries is None else found(identity, entries)
 
     def acquire(
@@ -82,19 +78,19 @@ class Registry:
         """Let others create."""
         self._commit(end_of_lease(identity, token=token))
 
-    def publish(self, scope: Scope, created: Created, *, begun: Found) -> bool:
+    def publish(self, created: Created, *, begun: Found) -> bool:
         """Make a new session known; False: the user's sessions were deleted since `begun`."""
         if not begun.reachable:
             # Whether a sign-out came in between cannot be told: the session is made known, for the
             # next one to end it, but not handed out again.
-            begun, created = self.look_up(created.identity), replace(created, share=False)
-        self._commit(recording(scope, created.record, created.kept))
+            begun, created = self.look_up(created.identity), created._replace(share=False)
+        self._commit(recording(created.place, created.record, created.kept))
         generation = begun.generation
         while self._commit(publication(created, generation=generation)) is False:
             now = self.look_up(created.identity)
             if now.generation is not None and now.generation != begun.generation:
                 # Not to be handed out, but known: the next sign-out ends it if cancelling fails.
-                created = replace(created, share=False)
+                created = created._replace(share=False)
                 self._commit(publication(created, generation=now.generation))
                 return False
             generation = now.generation
@@ -107,14 +103,19 @@ class Registry:
 
     def records(self, scope: Scope, group: str, *, ended: bool) -> list[Known]:
         """Tell what is known of a user's sessions, with or without those that have expired."""
-        names = self._ask(lambda: self._store.names(group))
+        try:
+            names = self._store.names(group)
+        except SessionStoreError as error:
+            self._health.failed(error)
+            raise
         listed = self._get(group, names) if names else []
         known = [self.record(scope, session_id) for session_id in session_ids(listed, ended=ended)]
         return [each for each in known if each is not None]
 
     def keep(self, scope: Scope, record: SessionRecord, seconds: float) -> None:
         """Keep what is known of a session in place of what was."""
-        self._commit_surely(recording(scope, record, seconds))
+        place = scope.group_of_session(record.id)
+        self._commit_surely(recording(place, record, seconds))
 
     def forget(self, scope: Scope, session_id: str) -> None:
         """Know nothing of a session any more, if the store answers."""
@@ -135,32 +136,38 @@ class Registry:
         self._commit_surely(sign_out(group, generation=generation))
 
     def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        return self._ask(lambda: self._store.get(group, names))
-
-    def _commit_surely(self, transaction: Transaction) -> bool:
-        return self._ask(
-            lambda: self._store.commit(
-                transaction.group, transaction.changes, when=transaction.when
-            )
-        )
-
-    def _commit(self, transaction: Transaction) -> bool | None:
-        return self._if_reachable(lambda: self._commit_surely(transaction))
-
-    def _if_reachable(self, ask: Callable[[], T]) -> T | None:
-        """The answer; None where the store does not answer, or did not a moment ago."""
-        if not self._health.may_ask():
-            return None
         try:
-            return ask()
-        except SessionStoreError:
-            return None  # told already, and to be told once
-
-    def _ask(self, ask: Callable[[], T]) -> T:
-        try:
-            answer = ask()
+            entries = self._store.get(group, names)
         except SessionStoreError as error:
             self._health.failed(error)
             raise
         self._health.answered()
-        return answer
+        return entries
+
+    def _commit_surely(self, transaction: Transaction) -> bool:
+        group, changes, when = transaction
+        try:
+            committed = self._store.commit(group, changes, when=when)
+        except SessionStoreError as error:
+            self._health.failed(error)
+            raise
+        self._health.answered()
+        return committed
+
+    # Where creating a session asks; None: the store does not answer, or did not a moment ago.
+
+    def _get_if_reachable(self, group: str, names: Sequence[str]) -> list[Entry | None] | None:
+        if not self._health.may_ask():
+            return None
+        try:
+            return self._get(group, names)
+        except SessionStoreError:
+            return None  # told already
+
+    def _commit(self, transaction: Transaction) -> bool | None:
+        if not self._health.may_ask():
+            return None
+        try:
+            return self._commit_surely(transaction)
+        except SessionStoreError:
+            return None  # told already
