@@ -124,6 +124,25 @@ def test_wherever_it_fails_a_session_is_handed_out_and_nothing_stays_locked(
     assert backend.worker().get_or_create_session("user_1") == again
 
 
+def test_changes_may_be_made_twice(
+    worker: ChatKitClient, failing: FailingStore, backend: Backend
+) -> None:
+    """As by a connection that breaks after a change and is made anew for it."""
+    failing.repeats = True
+    begun = backend.connect.time.monotonic
+
+    first = worker.get_or_create_session("user_1")
+    second = worker.refresh_session(first.client_secret, user="user_1")
+    worker.delete_session(second.id)
+    third = worker.get_or_create_session("user_1")
+    worker.delete_sessions("user_1")
+
+    assert backend.connect.time.monotonic == begun, "nobody waited for its own lease"
+    assert len({first.id, second.id, third.id}) == 3
+    assert backend.creates == 2
+    assert {info.status for info in worker.sessions_for("user_1")} <= {"cancelled", "expired"}
+
+
 def test_a_session_that_was_created_meanwhile_is_known_once_it_is_back(
     worker: ChatKitClient, failing: FailingStore, backend: Backend
 ) -> None:

@@ -25,6 +25,7 @@ from chatkit_sessions._registry import (
     Health,
     Known,
     SessionRecord,
+    end_of_lease,
     found,
     known_for,
     lease,
@@ -374,6 +375,13 @@ class TestWaiting:
         assert lease_seconds(Deadline.after(None, clock)) == LEASE
         assert lease_seconds(Deadline.after(60.0, clock)) == LEASE
         assert lease_seconds(Deadline(clock, 100.0)) == LEASE
+
+    def test_a_lease_is_ended_only_by_who_has_it(self) -> None:
+        """Whoever comes back after it has run out must not end another one's."""
+        transaction = end_of_lease(IDENTITY, token=b"me")
+
+        assert dict(transaction.changes) == {f"lease:{IDENTITY.slot}": None}
+        assert dict(transaction.when) == {f"lease:{IDENTITY.slot}": b"me"}
 
     def test_a_lease_depends_on_nobody_having_been_quicker(self) -> None:
         seen = Found(value=b"old", generation=b"7")

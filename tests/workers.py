@@ -249,6 +249,8 @@ class FailingStore:
         self._store = store
         self.out = False
         self.fails_at: int | None = None
+        self.repeats = False
+        """Whether every change is made twice, and the second one is answered."""
         self.uses = 0
 
     def use(self) -> MemorySessionStore:
@@ -266,7 +268,10 @@ class FailingStore:
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        return self.use().commit(group, changes, when=when)
+        store = self.use()
+        if self.repeats:
+            store.commit(group, changes, when=when)
+        return store.commit(group, changes, when=when)
 
 
 class AsyncFailingStore:
