@@ -105,7 +105,7 @@ def test_a_worker_that_is_killed_while_creating_keeps_the_others_for_its_lease_a
     fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
 ) -> None:
     fake.fail_next(fault="hang")
-    with processes(1, server, redis_server, threads=1, users=1, timeout=1.5) as (worker,):
+    with processes(1, server, redis_server, threads=1, users=1, timeout=3) as (worker,):
         go(worker)
         while not fake.requests:
             pass
