@@ -24,10 +24,20 @@ PACKAGE = Path(chatkit_sessions.__file__).parent
 LAYERS = [
     "_version", "_redaction", "models", "errors", "_deadline", "_per_process", "stores.base",
     "stores.memory", "_diagnosis", "_retry", "_config", "_operations", "_protocol", "_body",
-    "_identity", "_registry", "_flights", "_connections", "_http", "_base", "_sync_registry",
-    "_async_runtime", "_async_registry", "_sync_network", "_asyncio_network", "_trio_network",
-    "_sync_transport", "_async_transport", "_sync_client", "_async_client",
+    "_identity", "_rate_limit", "_registry", "_flights", "_connections", "_http", "_base",
+    "_sync_registry", "_async_runtime", "_async_registry", "_sync_network", "_asyncio_network",
+    "_trio_network", "_sync_transport", "_async_transport", "_sync_client", "_async_client",
+    "integrations._origins", "integrations._endpoint", "integrations._sync_endpoint",
+    "integrations._async_endpoint",
 ]  # fmt: skip
+# Each extra, and the module that alone may import it.
+EXTRAS = {
+    "stores.redis": {"redis"},
+    "integrations.starlette": {"starlette"},
+    "integrations.fastapi": {"fastapi"},
+    "integrations.flask": {"flask"},
+    "integrations.django": {"django"},
+}
 MAY_IMPORT_HTTPX = {"_connections", "_sync_transport", "_async_transport", "testing.transport"}
 
 ASYNC_NAMES = {
@@ -64,7 +74,8 @@ def imports_of(name: str, tree: ast.Module) -> set[str]:
 def test_every_module_of_the_core_has_its_place() -> None:
     core = {name for name in modules() if "." not in name and name != "__init__"}
 
-    assert core | {"stores.base", "stores.memory"} == set(LAYERS)
+    core |= {name for name in modules() if name.startswith(("integrations._", "stores."))}
+    assert core - {"integrations.__init__", "stores.__init__", *EXTRAS} == set(LAYERS)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -106,14 +117,23 @@ def test_nothing_but_httpx_and_pydantic_is_required() -> None:
     for name, tree in modules().items():
         tops = {module.split(".")[0] for module in imports_of(name, tree)}
         own = {"", "testing", "stores", *LAYERS, "chatkit_sessions"}
-        own |= {module.split(".")[-1] for module in modules()} - {"redis"}
-        extra = {"redis"} if name == "stores.redis" else set[str]()
-        assert tops - standard - own <= allowed | extra, name
+        own |= {"integrations"} | {module.split(".")[-1] for module in modules()}
+        own -= {extra.split(".")[-1] for extra in EXTRAS}
+        assert tops - standard - own <= allowed | EXTRAS.get(name, set()), name
 
 
 def test_no_extra_is_imported_by_the_rest() -> None:
     for name, tree in modules().items():
-        assert "stores.redis" not in imports_of(name, tree), name
+        # FastAPI is built on Starlette, and so is its router here.
+        rest = set(EXTRAS) - {"integrations.starlette" if name == "integrations.fastapi" else ""}
+        assert not imports_of(name, tree) & rest, name
+
+
+def test_nothing_but_the_integrations_knows_of_the_integrations() -> None:
+    for name, tree in modules().items():
+        if not name.startswith("integrations."):
+            imported = imports_of(name, tree)
+            assert not {each for each in imported if each.startswith("integrations")}, name
 
 
 def test_trio_is_imported_only_inside_functions() -> None:
@@ -144,7 +164,7 @@ def test_names_and_submodules_are_there_without_further_imports() -> None:
     script = (
         "import chatkit_sessions as c; import sys; "
         "names = dir(c); "
-        "assert {*c.__all__, 'errors', 'models', 'stores', 'testing'} <= set(names); "
+        "assert {*c.__all__, 'errors', 'integrations', 'models', 'stores', 'testing'} <= set(names); "
         "assert c.errors.ChatKitError is c.ChatKitError; "
         "from chatkit_sessions import *; assert RetryPolicy is c.RetryPolicy"
     )

@@ -107,7 +107,7 @@ __all__ = [
 if not TYPE_CHECKING:  # pragma: no branch
     import importlib
 
-    _MODULES = {"errors", "models", "stores", "testing"}
+    _MODULES = {"errors", "integrations", "models", "stores", "testing"}
     _HOMES = {
         "APIConnectionError": "errors",
         "APIResponseValidationError": "errors",

@@ -586,6 +586,12 @@ class AsyncChatKitClient(BaseClient[AsyncKeySource]):
                 failures.append(error)
         self._raise_first(failures)
 
+    async def _admit(self, user: str, *, limit: int) -> float | None:
+        """Count one more request of the user; see `Registry.admit`."""
+        self._check_open()
+        group = self._scope.group_of_user(operations.check_user(user))
+        return await self._registry.admit(group, limit=limit)
+
     async def _make(
         self,
         wanted: Wanted,

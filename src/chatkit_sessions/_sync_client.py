@@ -527,6 +527,12 @@ class ChatKitClient(BaseClient[KeySource]):
                 failures.append(error)
         self._raise_first(failures)
 
+    def _admit(self, user: str, *, limit: int) -> float | None:
+        """Count one more request of the user; see `Registry.admit`."""
+        self._check_open()
+        group = self._scope.group_of_user(operations.check_user(user))
+        return self._registry.admit(group, limit=limit)
+
     def _make(
         self,
         wanted: Wanted,

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from ._flights import Flights
 from ._identity import Identity, Scope
+from ._rate_limit import REQUESTS, count_request
 from ._registry import (
     GENERATION,
     NOTHING_FOUND,
@@ -134,6 +135,26 @@ class Registry:
     def sign_out(self, group: str, *, generation: bytes) -> None:
         """Let nothing be kept of the user that was begun before now."""
         self._commit_surely(sign_out(group, generation=generation))
+
+    def admit(self, group: str, *, limit: int) -> float | None:
+        """Count one more request of a user.
+
+        Returns:
+            0.0 where it is admitted, otherwise the seconds until the next one is; None where the
+            store does not answer.
+        """
+        counted: bool | None = False
+        while counted is False:  # as long as others count, too; at most `limit` of them can
+            found = self._get_if_reachable(group, [REQUESTS])
+            if found is None:
+                return None
+            entry = found[0]
+            count = count_request(entry, limit=limit)
+            if not isinstance(count, Entry):
+                return count
+            before = {REQUESTS: None if entry is None else entry.value}
+            counted = self._commit(Transaction(group, {REQUESTS: count}, before))
+        return 0.0 if counted else None
 
     def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         try:

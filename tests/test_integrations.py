@@ -1,0 +1,349 @@
+"""What each framework's module does in the framework's own way."""
+
+import importlib
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Annotated, cast
+
+import httpx
+import pytest
+from django.middleware.csrf import get_token
+from django.test import RequestFactory
+from django.urls import include, path
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.testclient import TestClient as FastAPITestClient
+from flask import Flask
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request as StarletteRequest
+from starlette.testclient import TestClient as StarletteTestClient
+
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+from chatkit_sessions.integrations import (
+    AsyncChatKitEndpoint,
+    ChatKitEndpoint,
+    CreateSessionOptions,
+    EndpointRequest,
+    EndpointResponse,
+)
+from chatkit_sessions.integrations.django import chatkit_urls
+from chatkit_sessions.integrations.fastapi import chatkit_router
+from chatkit_sessions.integrations.flask import chatkit_blueprint
+from chatkit_sessions.integrations.starlette import chatkit_routes
+from chatkit_sessions.testing import FakeChatKit
+from endpoint_apps import LOGIN, ORIGIN, App, Backend, through_django
+from support import JSON, Time
+
+FRAMEWORKS = ["django", "fastapi", "flask", "starlette"]
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def chatkit(fake: FakeChatKit, time: Time) -> AsyncChatKitClient:
+    return cast("AsyncChatKitClient", Backend("starlette", time, fake).client())
+
+
+@pytest.fixture
+def sync_chatkit(fake: FakeChatKit, time: Time) -> ChatKitClient:
+    return cast("ChatKitClient", Backend("flask", time, fake).client())
+
+
+def run(script: str) -> str:
+    done = subprocess.run(  # noqa: S603 -- our own
+        [sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+# Imports
+
+
+def test_no_framework_is_imported_before_its_module_is() -> None:
+    script = (
+        "import sys, chatkit_sessions, chatkit_sessions.integrations as i; i.ChatKitEndpoint; "
+        "chatkit_sessions.ChatKitClient, chatkit_sessions.testing.FakeChatKit; "
+        "print(*sys.modules)"
+    )
+
+    assert not {"django", "fastapi", "flask", "starlette"} & {*run(script).split()}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework_that_is_missing_is_named_with_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == framework]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"chatkit_sessions.integrations.{framework}")
+
+    with pytest.raises(ImportError, match=rf'pip install "chatkit-sessions\[{framework}\]"'):
+        importlib.import_module(f"chatkit_sessions.integrations.{framework}")
+
+
+# The neutral endpoint
+
+
+def request(path: str = "/session", **changes: str) -> EndpointRequest:
+    return EndpointRequest(
+        method=changes.get("method", "POST"),
+        path=path,
+        url=f"{ORIGIN}/chat{path}",
+        headers=JSON_TYPE,
+        body=b'{"currentClientSecret": "ek_presented"}',
+    )
+
+
+def told_by(answer: EndpointResponse) -> object:
+    return cast("JSON", json.loads(answer.body).get("error", {})).get("code")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/sessions", "/session/", "/session/a/b", "/session/a"])
+def test_a_path_that_is_no_route_is_not_found(sync_chatkit: ChatKitClient, path: str) -> None:
+    answer = ChatKitEndpoint(sync_chatkit).handle(request(path), user="ada")
+
+    assert (answer.status_code, told_by(answer)) == (404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "post", ""])
+def test_a_method_that_a_route_does_not_take_is_told(
+    sync_chatkit: ChatKitClient, method: str
+) -> None:
+    answer = ChatKitEndpoint(sync_chatkit).handle(request(method=method), user="ada")
+
+    assert (answer.status_code, told_by(answer)) == (405, "method_not_allowed")
+    assert answer.headers["Allow"] == "POST, DELETE, OPTIONS"
+
+
+def test_the_routes_are_told(sync_chatkit: ChatKitClient, chatkit: AsyncChatKitClient) -> None:
+    routes = {"/session": ("POST", "DELETE", "OPTIONS"), "/session/refresh": ("POST", "OPTIONS")}
+
+    assert ChatKitEndpoint(sync_chatkit).routes == routes
+    by_id = {"/session/{session_id}": ("GET", "HEAD", "DELETE", "OPTIONS")}
+    assert AsyncChatKitEndpoint(chatkit, session_by_id=True).routes == {**routes, **by_id}
+
+
+def test_neither_a_request_nor_an_answer_shows_its_secret(sync_chatkit: ChatKitClient) -> None:
+    asked = request()
+    asked = EndpointRequest(
+        method="POST",
+        path="/session",
+        url=ORIGIN,
+        headers={**JSON_TYPE, "Cookie": "login=of-ada"},
+        body=asked.body,
+    )
+
+    answer = ChatKitEndpoint(sync_chatkit).handle(asked, user="ada")
+
+    assert b"ek_" in answer.body
+    assert b"ek_" in asked.body
+    for shown in (repr(answer), repr(asked), str(answer.body), f"{asked.body!r}"):
+        assert "ek_" not in shown
+        assert "of-ada" not in shown
+
+
+def test_an_origin_that_is_sent_twice_is_none(sync_chatkit: ChatKitClient) -> None:
+    """As a proxy may write it: no origin can hide behind another."""
+    asked = EndpointRequest(
+        method="POST",
+        path="/session",
+        url=ORIGIN,
+        headers={**JSON_TYPE, "origin": "https://evil.example", "Origin": ORIGIN},
+    )
+
+    assert ChatKitEndpoint(sync_chatkit).handle(asked, user="ada").status_code == 403
+
+
+# Starlette
+
+
+def test_starlettes_functions_may_wait_or_not(
+    chatkit: AsyncChatKitClient, fake: FakeChatKit
+) -> None:
+    def user(request: StarletteRequest) -> str | None:
+        return request.headers.get(LOGIN)
+
+    async def options(_: StarletteRequest) -> CreateSessionOptions:
+        return {"expires_after": 60}
+
+    client = StarletteTestClient(
+        Starlette(routes=chatkit_routes(chatkit, user=user, options=options))
+    )
+
+    answer = client.post("/api/chatkit/session", headers={**JSON_TYPE, LOGIN: "ada"})
+
+    assert answer.status_code == 200
+    (sent,) = fake.requests
+    assert cast("JSON", sent.json)["expires_after"] == {"anchor": "created_at", "seconds": 60}
+
+
+def test_an_open_cors_middleware_opens_nothing(
+    chatkit: AsyncChatKitClient, fake: FakeChatKit
+) -> None:
+    everybody = Middleware(
+        CORSMiddleware, allow_origins=["*"], allow_credentials=True, allow_methods=["*"]
+    )
+    routes = chatkit_routes(chatkit, user=lambda _: "ada")
+    client = StarletteTestClient(Starlette(routes=routes, middleware=[everybody]))
+
+    answer = client.post(
+        "/api/chatkit/session", headers={**JSON_TYPE, "Origin": "https://evil.example"}
+    )
+
+    assert answer.status_code == 403
+    assert not fake.requests
+
+
+def test_a_body_that_comes_in_many_pieces_is_read_to_the_limit_only(
+    chatkit: AsyncChatKitClient,
+) -> None:
+    read: list[int] = []
+
+    async def app(scope: dict[str, object], _: object, send: object) -> None:
+        async def receive() -> dict[str, object]:
+            read.append(1)
+            return {"type": "http.request", "body": b" " * 1024, "more_body": True}
+
+        starlette = Starlette(routes=chatkit_routes(chatkit, user=lambda _: "ada"))
+        await starlette(scope, receive, send)  # type: ignore[arg-type]  # as servers call it
+
+    client = StarletteTestClient(app)  # type: ignore[arg-type]  # as above
+
+    answer = client.post("/api/chatkit/session", headers=JSON_TYPE)
+
+    assert answer.status_code == 413
+    assert len(read) == 65
+
+
+# FastAPI
+
+
+def test_fastapis_user_is_any_dependency(chatkit: AsyncChatKitClient, fake: FakeChatKit) -> None:
+    def account(token: str = "") -> SimpleNamespace:
+        if not token:
+            raise HTTPException(401, "Sign in first.")
+        return SimpleNamespace(id="ada", plan="pro")
+
+    def user(account: Annotated[SimpleNamespace, Depends(account)]) -> str:
+        return cast("str", account.id)
+
+    def options(account: Annotated[SimpleNamespace, Depends(account)]) -> CreateSessionOptions:
+        return {"state_variables": {"plan": account.plan}}
+
+    app = FastAPI()
+    app.include_router(chatkit_router(chatkit, user=user, options=options))
+    client = FastAPITestClient(app)
+
+    refused = client.post("/api/chatkit/session", headers=JSON_TYPE)
+    answer = client.post("/api/chatkit/session?token=1", headers=JSON_TYPE)
+
+    assert (refused.status_code, refused.json()) == (401, {"detail": "Sign in first."})
+    assert answer.status_code == 200
+    (sent,) = fake.requests
+    workflow = cast("JSON", cast("JSON", sent.json)["workflow"])
+    assert (cast("JSON", sent.json)["user"], workflow["state_variables"]) == (
+        "ada",
+        {"plan": "pro"},
+    )
+
+
+def test_fastapi_documents_the_routes(chatkit: AsyncChatKitClient) -> None:
+    app = FastAPI()
+    app.include_router(chatkit_router(chatkit, user=lambda: "ada", session_by_id=True))
+
+    schema = app.openapi()
+
+    methods = {path: sorted(operations) for path, operations in schema["paths"].items()}
+    assert methods == {
+        "/api/chatkit/session": ["delete", "post"],
+        "/api/chatkit/session/refresh": ["post"],
+        "/api/chatkit/session/{session_id}": ["delete", "get"],
+    }
+    by_id = schema["paths"]["/api/chatkit/session/{session_id}"]["get"]
+    assert [parameter["name"] for parameter in by_id["parameters"]] == ["session_id"]
+    created = schema["paths"]["/api/chatkit/session"]["post"]["responses"]["200"]
+    assert created["content"]["application/json"]["schema"]["$ref"].endswith("/BrowserSession")
+
+
+# Flask
+
+
+def test_flask_can_have_several_blueprints(sync_chatkit: ChatKitClient) -> None:
+    app = Flask("shop")
+    app.register_blueprint(chatkit_blueprint(sync_chatkit, user=lambda: "ada"))
+    app.register_blueprint(
+        chatkit_blueprint(sync_chatkit, user=lambda: "ada", prefix="/other", name="other")
+    )
+
+    for path_ in ("/api/chatkit/session", "/other/session"):
+        assert app.test_client().post(path_, headers=JSON_TYPE).status_code == 200
+
+
+# Django
+
+
+@pytest.fixture(params=["sync", "async"])
+def django_chatkit(
+    request: pytest.FixtureRequest, chatkit: AsyncChatKitClient, sync_chatkit: ChatKitClient
+) -> ChatKitClient | AsyncChatKitClient:
+    return sync_chatkit if request.param == "sync" else chatkit
+
+
+def django_app(
+    client: ChatKitClient | AsyncChatKitClient, urls: object, *, csrf: bool = False
+) -> App:
+    is_async = isinstance(client, AsyncChatKitClient)
+    return App(through_django(urls, is_async=is_async, enforce_csrf_checks=csrf), "/api/chatkit")
+
+
+def test_djangos_user_is_the_one_who_is_logged_in(
+    django_chatkit: ChatKitClient | AsyncChatKitClient, fake: FakeChatKit
+) -> None:
+    app = django_app(django_chatkit, tuple(chatkit_urls(django_chatkit)))
+
+    answer, refused = app.create("7"), app.create(None)
+
+    assert (answer.status_code, refused.status_code) == (200, 401)
+    assert [session.user for session in fake.sessions.values()] == ["7"]
+
+
+def test_djangos_patterns_can_be_included(
+    django_chatkit: ChatKitClient | AsyncChatKitClient,
+) -> None:
+    urls = (path("api/chatkit/", include(chatkit_urls(django_chatkit, prefix=""))),)
+
+    assert django_app(django_chatkit, urls).create().status_code == 200
+
+
+def test_djangos_protection_against_forged_requests_stays_on(
+    django_chatkit: ChatKitClient | AsyncChatKitClient, fake: FakeChatKit
+) -> None:
+    app = django_app(django_chatkit, tuple(chatkit_urls(django_chatkit)), csrf=True)
+    token = get_token(RequestFactory().get("/"))
+
+    forged = [app.create(), app("DELETE", "/session"), app.refresh("ek_1")]
+    genuine = app.create(Cookie=f"csrftoken={token}", X_CSRFToken=token)
+
+    assert [answer.status_code for answer in forged] == [403, 403, 403]
+    assert genuine.status_code == 200
+    assert len(fake.requests) == 1
+
+
+def test_django_refuses_a_host_that_is_not_its_own(sync_chatkit: ChatKitClient) -> None:
+    app = django_app(sync_chatkit, tuple(chatkit_urls(sync_chatkit)))
+
+    assert app.create(Host="evil.example").status_code == 400
+
+
+# A server that other clients call, too
+
+
+def test_httpx_is_no_browser_and_needs_no_origin(sync_chatkit: ChatKitClient) -> None:
+    app = Flask("shop")
+    app.register_blueprint(chatkit_blueprint(sync_chatkit, user=lambda: "ada"))
+    with httpx.Client(transport=httpx.WSGITransport(app=app), base_url=ORIGIN) as client:
+        answer = client.post("/api/chatkit/session", json={})
+
+    assert answer.status_code == 200
