@@ -1,0 +1,118 @@
+"""The recipes for other frameworks, as they stand in the docs."""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from aiohttp.test_utils import TestClient as AiohttpClient
+from aiohttp.test_utils import TestServer as AiohttpServer
+from aiohttp.typedefs import Handler
+from aiohttp.web import Request, RequestKey, StreamResponse, middleware
+from litestar.enums import ScopeType
+from litestar.testing import TestClient as LitestarClient
+from litestar.types import Receive, Scope, Send
+
+from chatkit_sessions.testing import FakeChatKit, FakeServer
+
+if TYPE_CHECKING:
+    from aiohttp.web import Application
+    from litestar import Litestar
+
+    from support import JSON
+
+DOCUMENT = Path(__file__).parent.parent / "docs/endpoint.md"
+JSON_TYPE = {"Content-Type": "application/json"}
+Asked = tuple[str, str, dict[str, str], bytes]
+Ask = Callable[[dict[str, object], list[Asked]], list[tuple[int, dict[str, str], bytes]]]
+
+
+def ask_aiohttp(
+    recipe: dict[str, object], requests: list[Asked]
+) -> list[tuple[int, dict[str, str], bytes]]:
+    @middleware
+    async def sign_in(request: Request, handler: Handler) -> StreamResponse:
+        if "X-Login" in request.headers:
+            request[cast("RequestKey[str]", recipe["USER_ID"])] = request.headers["X-Login"]
+        return await handler(request)
+
+    app = cast("Application", recipe["app"])
+    app.middlewares.append(sign_in)
+
+    async def main() -> list[tuple[int, dict[str, str], bytes]]:
+        answers: list[tuple[int, dict[str, str], bytes]] = []
+        async with AiohttpClient(AiohttpServer(app)) as client:
+            for method, path, headers, body in requests:
+                async with client.request(method, path, headers=headers, data=body) as answer:
+                    told = {name.lower(): value for name, value in answer.headers.items()}
+                    answers.append((answer.status, told, await answer.read()))
+        return answers
+
+    return asyncio.run(main())
+
+
+def ask_litestar(
+    recipe: dict[str, object], requests: list[Asked]
+) -> list[tuple[int, dict[str, str], bytes]]:
+    async def sign_in(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            login = dict(scope["headers"]).get(b"x-login")
+            scope["user"] = login and login.decode()
+        await cast("Litestar", recipe["app"])(scope, receive, send)
+
+    answers: list[tuple[int, dict[str, str], bytes]] = []
+    with LitestarClient(sign_in) as client:
+        for method, path, headers, body in requests:
+            answer = client.request(method, path, headers=headers, content=body)
+            answers.append((answer.status_code, dict(answer.headers), answer.content))
+    return answers
+
+
+@pytest.mark.parametrize(("name", "ask"), [("aiohttp", ask_aiohttp), ("Litestar", ask_litestar)])
+def test_a_recipe_gives_the_whole_endpoint(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeChatKit, server: FakeServer, name: str, ask: Ask
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
+    monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", server.workflow_id)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    recipe = re.search(rf"### {name}\n\n```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert recipe is not None
+    module = ModuleType("recipe")
+    monkeypatch.setitem(sys.modules, "recipe", module)
+    exec(compile(recipe[1], str(DOCUMENT), "exec"), vars(module))  # noqa: S102 -- our own docs
+    ada = {**JSON_TYPE, "X-Login": "ada"}
+    foreign = {**ada, "Origin": "https://evil.example"}
+    secret = json.dumps({"currentClientSecret": "ek_gone", "user": "eve"}).encode()
+
+    created, refreshed, signed_out, nobody, refused, plain, large, unknown, preflight = ask(
+        vars(module),
+        [
+            ("POST", "/api/chatkit/session", ada, b"{}"),
+            ("POST", "/api/chatkit/session/refresh", ada, secret),
+            ("DELETE", "/api/chatkit/session", ada, b""),
+            ("POST", "/api/chatkit/session", JSON_TYPE, b"{}"),
+            ("POST", "/api/chatkit/session", foreign, b"{}"),
+            ("POST", "/api/chatkit/session", {**ada, "Content-Type": "text/plain"}, b"{}"),
+            ("POST", "/api/chatkit/session", ada, b" " * 100_000),
+            ("GET", "/api/chatkit/session/cksess_1", ada, b""),
+            ("OPTIONS", "/api/chatkit/session", foreign, b""),
+        ],
+    )
+
+    sessions = {each.client_secret: each for each in fake.sessions.values()}
+    for status, headers, body in (created, refreshed):
+        assert status == 200
+        assert headers["cache-control"] == "no-store"
+        assert headers["content-type"].startswith("application/json")
+        told = cast("JSON", json.loads(body))
+        assert sessions[cast("str", told["client_secret"])].user == "ada"
+    assert (signed_out[0], signed_out[2]) == (204, b"")
+    assert {each.status for each in sessions.values()} == {"cancelled"}
+    others = [nobody, refused, plain, large, unknown, preflight]
+    assert [status for status, _, _ in others] == [401, 403, 415, 413, 404, 403]
+    assert cast("JSON", json.loads(refused[2]))["error"]
