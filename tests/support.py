@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import logging
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -263,6 +264,18 @@ class Connect:
         other = cast("httpx.AsyncClient", family.AsyncClient(**options))
         self._stack.callback(lambda: runner.run(other.aclose()))
         return other
+
+
+@contextmanager
+def logging_as_it_was() -> Generator[None, None, None]:
+    """Undo what an application does to the process's logging, as Litestar does."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import chatkit_sessions
 import chatkit_sessions.testing
 from chatkit_sessions.testing import FakeServer
 from redis_server import ACL_RULES, RedisServer, is_installed
+from support import logging_as_it_was
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,10 +39,11 @@ def _environment(
 def test_every_snippet_runs(document: Path) -> None:
     snippets = list(Sybil(parsers=[PythonCodeBlockParser()], path=str(ROOT)).parse(document))
 
-    for snippet in snippets:
-        # As in a script: frameworks look up the module that a function is of.
-        snippet.document.namespace["__name__"] = "__main__"
-        snippet.evaluate()
+    with logging_as_it_was():
+        for snippet in snippets:
+            # As in a script: frameworks look up the module that a function is of.
+            snippet.document.namespace["__name__"] = "__main__"
+            snippet.evaluate()
 
     assert len(snippets) == document.read_text().count("```python\n")
 

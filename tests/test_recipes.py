@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -19,6 +19,7 @@ from litestar.testing import TestClient as LitestarClient
 from litestar.types import Receive, Scope, Send
 
 from chatkit_sessions.testing import FakeChatKit, FakeServer
+from support import logging_as_it_was
 
 if TYPE_CHECKING:
     from aiohttp.web import Application
@@ -73,6 +74,13 @@ def ask_litestar(
     return answers
 
 
+@pytest.fixture
+def _logging() -> Iterator[None]:
+    with logging_as_it_was():
+        yield
+
+
+@pytest.mark.usefixtures("_logging")
 @pytest.mark.parametrize(("name", "ask"), [("aiohttp", ask_aiohttp), ("Litestar", ask_litestar)])
 def test_a_recipe_gives_the_whole_endpoint(
     monkeypatch: pytest.MonkeyPatch, fake: FakeChatKit, server: FakeServer, name: str, ask: Ask

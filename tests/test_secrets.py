@@ -16,8 +16,15 @@ import pytest
 
 import chatkit_sessions
 from chatkit_sessions import APITimeoutError, AsyncChatKitClient, ChatKitClient, ChatKitError
+from chatkit_sessions.integrations import (
+    AsyncChatKitEndpoint,
+    ChatKitEndpoint,
+    EndpointRequest,
+    EndpointResponse,
+)
 from chatkit_sessions.testing import FakeChatKit
 from support import KEY, NEW_SECRET, SECRET, Connect, Script, Time, ok, refused, session_json
+from workers import inner
 
 PACKAGE = str(Path(chatkit_sessions.__file__).parent)
 SECRETS = (KEY, SECRET, NEW_SECRET)
@@ -55,6 +62,10 @@ def broken_success(_: httpx.Request) -> httpx.Response:
 def broken_workflow(_: httpx.Request) -> httpx.Response:
     workflow: dict[str, object] = {"id": "wf_test", "state_variables": {KEY: [SECRET], SECRET: {}}}
     return httpx.Response(200, json=session_json(workflow=workflow))
+
+
+def success(_: httpx.Request) -> httpx.Response:
+    return ok()
 
 
 def not_json(_: httpx.Request) -> httpx.Response:
@@ -336,6 +347,63 @@ def test_no_refusal_of_an_argument_shows_a_secret(connect: Connect) -> None:
 
         told = (repr(caught.value), str(caught.value), repr(vars(caught.value)))
         assert_silent(iter(told))
+
+
+ENDPOINT_REQUEST = EndpointRequest(
+    method="POST",
+    path="/session/refresh",
+    url="http://shop.test/api/chatkit/session/refresh",
+    headers={"content-type": "application/json"},
+    body=json.dumps({"currentClientSecret": SECRET}).encode(),
+)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        echoing_error,
+        echoing_html,
+        broken_success,
+        not_json,
+        connection_error,
+        timeout,
+        success,
+    ],
+)
+def test_the_endpoint_shows_a_secret_to_the_page_alone(
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    answer: Callable[[httpx.Request], httpx.Response],
+) -> None:
+    with caplog.at_level(logging.DEBUG, "chatkit_sessions"):
+        told = ask_endpoint(connect, Script([answer]))
+
+    assert SECRET.encode() not in told.body
+    assert (NEW_SECRET.encode() in told.body) == (told.status_code == 200)
+    assert b"req" not in told.body
+    assert_silent(iter([repr(told), repr(ENDPOINT_REQUEST), str(told.headers)]))
+    ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
+    assert_silent(text for record in ours for text in (record.getMessage(), repr(vars(record))))
+
+
+def test_an_unexpected_error_in_the_endpoint_shows_no_secret_to_traceback_printers(
+    connect: Connect,
+) -> None:
+    class UnexpectedError(Exception):
+        pass
+
+    with pytest.raises(UnexpectedError) as caught:
+        ask_endpoint(connect, Script([UnexpectedError()]))
+
+    assert_silent(everything_shown(caught.value))
+
+
+def ask_endpoint(connect: Connect, script: Script) -> EndpointResponse:
+    client = inner(connect(script))
+    if isinstance(client, ChatKitClient):
+        return ChatKitEndpoint(client).handle(ENDPOINT_REQUEST, user="user_123")
+    endpoint = AsyncChatKitEndpoint(client)
+    return asyncio.run(endpoint.handle(ENDPOINT_REQUEST, user="user_123"))
 
 
 def test_a_broken_connection_shows_no_secret_to_traceback_printers(fake: FakeChatKit) -> None:

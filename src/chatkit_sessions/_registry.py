@@ -8,6 +8,7 @@ A user's group holds
     lease:<slot>        who creates the next one at the moment
     session:<id>        which sessions the user has, for a day after their expiry
     generation          which sign-out came last: what was begun before it must not be kept
+    requests            when the last minute's requests were, of the endpoint's
 
 and a session's group `record`: what `get_session` can tell of it, without secret or state.
 """

@@ -93,6 +93,7 @@ async def _read_body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
         body = MaskedBytes(body + chunk)
+        del chunk  # local variables are part of tracebacks
         if len(body) > MAX_BODY:
             break
     return body[: MAX_BODY + 1]
