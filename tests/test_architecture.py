@@ -16,6 +16,12 @@ from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions._async_client import AsyncKeySource
 from chatkit_sessions._http import AsyncHTTPClient, SyncHTTPClient
 from chatkit_sessions._sync_client import KeySource
+from chatkit_sessions.integrations import (
+    AsyncChatKitEndpoint,
+    ChatKitEndpoint,
+    CreateSessionOptions,
+    EndpointSettings,
+)
 from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore, SessionStore
 
 PACKAGE = Path(chatkit_sessions.__file__).parent
@@ -256,3 +262,38 @@ def test_every_argument_is_documented(client: type, name: str) -> None:
     documented = set(re.findall(r"^    (\w+): ", text, re.MULTILINE))
 
     assert set(inspect.signature(method).parameters) - {"self"} <= documented
+
+
+def test_both_endpoints_have_the_same_signatures_and_documents() -> None:
+    ours, theirs = ChatKitEndpoint, AsyncChatKitEndpoint
+
+    for name in ("__init__", "handle"):
+        signatures = [inspect.signature(getattr(each, name)) for each in (ours, theirs)]
+        first, second = [list(each.parameters.values()) for each in signatures]
+        assert [(each.name, each.kind, each.default) for each in first] == [
+            (each.name, each.kind, each.default) for each in second
+        ]
+        hints = [get_type_hints(getattr(each, name)) for each in (ours, theirs)]
+        assert {**hints[0], "client": AsyncChatKitClient} == {
+            **hints[1],
+            "client": AsyncChatKitClient,
+        }
+    assert inspect.getdoc(ours.handle) == inspect.getdoc(theirs.handle)
+    document = (inspect.getdoc(theirs) or "").replace("any asynchronous", "any synchronous")
+    assert document == inspect.getdoc(ours)
+
+
+def test_the_settings_of_the_endpoints_are_those_of_the_frameworks_functions() -> None:
+    settings = get_type_hints(EndpointSettings)
+
+    hints = get_type_hints(ChatKitEndpoint.__init__)
+    assert settings == {name: hints[name] for name in hints if name not in {"client", "return"}}
+
+
+def test_the_options_of_a_request_are_those_of_the_clients() -> None:
+    options = get_type_hints(CreateSessionOptions)
+
+    hints = get_type_hints(ChatKitClient.create_session)
+    assert options == {
+        name: hints[name] for name in hints if name not in {"user", "timeout", "return"}
+    }

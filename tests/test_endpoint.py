@@ -151,6 +151,17 @@ def test_somebody_elses_session_is_not_there(
     assert fake.sessions[session_id].status == "active"
 
 
+def test_a_session_that_the_api_has_forgotten_counts_as_ended(
+    backend: Backend, fake: FakeChatKit
+) -> None:
+    app = backend.app(session_by_id=True)
+    session_id = cast("str", app.create().json["session_id"])
+    message = f"Chatkit Session with id '{session_id}' not found."
+    fake.fail_next(404, message=message, code="session_not_found", operation="cancel")
+
+    assert app("DELETE", f"/session/{session_id}").status_code == 204
+
+
 @pytest.mark.parametrize("prefix", ["/chat", "/a/b"])
 def test_the_routes_are_below_the_prefix(backend: Backend, prefix: str) -> None:
     app = backend.app(prefix=prefix)

@@ -1,5 +1,6 @@
 """What each framework's module does in the framework's own way."""
 
+import asyncio
 import importlib
 import json
 import subprocess
@@ -28,6 +29,7 @@ from chatkit_sessions.integrations import (
     CreateSessionOptions,
     EndpointRequest,
     EndpointResponse,
+    EndpointSettings,
 )
 from chatkit_sessions.integrations.django import chatkit_urls
 from chatkit_sessions.integrations.fastapi import chatkit_router
@@ -35,7 +37,8 @@ from chatkit_sessions.integrations.flask import chatkit_blueprint
 from chatkit_sessions.integrations.starlette import chatkit_routes
 from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import LOGIN, ORIGIN, App, Backend, through_django
-from support import JSON, Time
+from support import JSON, Connect, Script, Time, ok
+from workers import inner
 
 FRAMEWORKS = ["django", "fastapi", "flask", "starlette"]
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -123,6 +126,23 @@ def test_the_routes_are_told(sync_chatkit: ChatKitClient, chatkit: AsyncChatKitC
     assert ChatKitEndpoint(sync_chatkit).routes == routes
     by_id = {"/session/{session_id}": ("GET", "HEAD", "DELETE", "OPTIONS")}
     assert AsyncChatKitEndpoint(chatkit, session_by_id=True).routes == {**routes, **by_id}
+
+
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 10), ({"timeout": 3}, 3)])
+def test_the_api_has_a_short_time_to_answer(
+    connect: Connect, settings: EndpointSettings, seconds: float
+) -> None:
+    script = Script([ok()])
+    client = inner(connect(script, timeout=600))
+
+    if isinstance(client, ChatKitClient):
+        ChatKitEndpoint(client, **settings).handle(request(), user="ada")
+    else:
+        endpoint = AsyncChatKitEndpoint(client, **settings)
+        asyncio.run(endpoint.handle(request(), user="ada"))
+
+    limits = cast("dict[str, float]", script.requests[0].extensions["timeout"])
+    assert seconds - 1 < limits["read"] <= seconds
 
 
 def test_neither_a_request_nor_an_answer_shows_its_secret(sync_chatkit: ChatKitClient) -> None:
