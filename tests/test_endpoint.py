@@ -561,6 +561,15 @@ def test_a_preflight_of_a_listed_origin_is_answered(backend: Backend, wanted: st
     assert "*" not in str(answer.headers)
 
 
+def test_a_preflight_which_has_no_cookies_asks_nobody_who_is_signed_in(backend: Backend) -> None:
+    def user(_: str | None) -> None:
+        raise AssertionError("asked")
+
+    app = backend.app(allowed_origins=[PAGE], wiring=Wiring(user=user))
+
+    assert preflight(app, PAGE).status_code == 204
+
+
 @pytest.mark.parametrize("wanted", ["", "*", "a b", "a;b"])
 def test_a_preflight_allows_nothing_that_is_no_name_of_a_header(
     backend: Backend, wanted: str
