@@ -62,6 +62,34 @@ def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> 
 
 @cache
 def _loaded(path: str) -> OpenAPI:
+    # The API refuses fields it does not know, which the contract leaves unsaid.
+    return OpenAPI.from_dict(_document(path), Config(additional_properties_default_policy="forbid"))
+
+
+def contract_for_fuzzing(*, workflow_id: str, session_id: str) -> dict[str, Any]:
+    """The contract with what it leaves unsaid, so that it tells which requests are accepted.
+
+    Args:
+        workflow_id: The workflow that there is.
+        session_id: The session that there is.
+    """
+    load_contract()
+    document = _document(os.environ[_VARIABLE])
+    for name, schema in document["components"]["schemas"].items():
+        if name.endswith(("Param", "Body")):
+            schema["additionalProperties"] = False
+    workflow = document["components"]["schemas"]["WorkflowParam"]
+    workflow["properties"]["id"]["enum"] = [workflow_id]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            del operation["security"]  # every request has the key
+            operation.get("requestBody", {})["required"] = True
+            for parameter in operation["parameters"]:
+                parameter["schema"] = {"type": "string", "enum": [session_id]}
+    return document
+
+
+def _document(path: str) -> dict[str, Any]:
     text = Path(path).read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text, object_hook=_with_numbers_as_meant)
     for route, operations in document["paths"].items():
@@ -69,8 +97,7 @@ def _loaded(path: str) -> OpenAPI:
             for operation in operations.values():
                 # The contract defines the error envelope without saying where it is answered.
                 operation["responses"]["default"] = _ERROR_RESPONSE
-    # The API refuses fields it does not know, which the contract leaves unsaid.
-    return OpenAPI.from_dict(document, Config(additional_properties_default_policy="forbid"))
+    return document
 
 
 def _with_numbers_as_meant(node: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from openapi_core.exceptions import OpenAPIError
 
 from chatkit_sessions.testing import FakeChatKit
 from chatkit_sessions.testing.wire import Headers, Request, Response
-from contract import assert_request_holds, assert_response_holds, load_contract
+from contract import (
+    assert_request_holds,
+    assert_response_holds,
+    contract_for_fuzzing,
+    load_contract,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 URL = "https://api.openai.com/v1/chatkit/sessions"
 HEADERS = {
@@ -168,3 +178,32 @@ def test_an_answer_that_breaks_the_contract_is_noticed(fake: FakeChatKit) -> Non
 
     with pytest.raises(OpenAPIError):
         assert_answer_holds(URL, ask(fake, URL, b"{}"))
+
+
+def test_schemathesis_finds_nothing(fake: FakeChatKit, tmp_path: Path) -> None:
+    """Requests that the contract allows are accepted, others refused, and every answer holds."""
+    created = ask(fake, URL, json.dumps(MINIMAL).encode())
+    session_id = json.loads(created.body)["id"]
+    contract = tmp_path / "contract.json"
+    contract.write_text(
+        json.dumps(contract_for_fuzzing(workflow_id=fake.workflow_id, session_id=session_id))
+    )
+
+    with fake.serve() as server:
+        found = subprocess.run(  # noqa: S603 -- our own
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "run", str(contract)),
+                *("--url", server.url, "--max-examples", "100", "--no-color"),
+                *("-H", f"Authorization: {HEADERS['authorization']}"),
+                *("-H", f"OpenAI-Beta: {HEADERS['openai-beta']}"),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    assert found.returncode == 0, found.stdout
+    assert "Tested: 2" in found.stdout
+    assert len(fake.requests) > 200

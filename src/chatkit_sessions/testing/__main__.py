@@ -62,9 +62,7 @@ def _greeting(server: FakeServer) -> str:
     return "\n".join(
         [
             "# Local ChatKit API; Ctrl-C ends it. In the shell of your backend:",
-            f"export OPENAI_API_KEY={shlex.quote(server.api_key)}",
-            f"export OPENAI_CHATKIT_WORKFLOW_ID={shlex.quote(server.workflow_id)}",
-            f"export OPENAI_BASE_URL={shlex.quote(server.url)}",
+            *(f"export {name}={shlex.quote(value)}" for name, value in server.environment.items()),
         ]
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from threading import RLock
+from typing import TYPE_CHECKING, Final, Self
 
 from .clock import FakeClock
 from .fake_api import OPERATIONS, FakeApi, Operation, find_call
@@ -16,21 +17,30 @@ from .server import FakeServer, serve
 from .wire import Headers, RecordedRequest, Request, Response, encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
     from .faults import Fault
+    from .httpx2_transport import FakeHTTPX2Transport
     from .sessions import FakeSession
     from .transport import FakeTransport
 
+PROJECT: Final = "proj_test"
+"""The project of the first key and workflow."""
 _MAX_REQUESTS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Failure:
     """What takes the place of the API's own answer, or a fault that befalls it."""
 
     operation: Operation | None
+    when: Callable[[RecordedRequest], bool] | None
+    left: int | None
+    """How many requests it is still for; None: all of them."""
     status_code: int = 503
     body: bytes = b""
     headers: Headers = field(default_factory=Headers)
@@ -40,11 +50,12 @@ class _Failure:
 class FakeChatKit:
     """ChatKit's sessions API, imitated in memory; it may be called from several threads.
 
-    It keeps the latest 10,000 requests and the latest 10,000 sessions.
+    It keeps the latest 10,000 requests and the latest 10,000 sessions. As a context manager it
+    closes, at the end, the clients that it made.
 
     Args:
-        api_key: The only key that opens the API.
-        workflow_id: The only workflow that there is.
+        api_key: The key that opens the API, for the project `proj_test`.
+        workflow_id: The workflow that this project has.
         refresh_route: Whether `POST /chatkit/sessions/refresh` is there. OpenAI's published
             contract does not have it.
         read_route: Whether `GET /chatkit/sessions/{id}` is there. Some servers compatible with
@@ -54,6 +65,8 @@ class FakeChatKit:
     Attributes:
         refresh_route: As above; may be changed at any time.
         read_route: As above; may be changed at any time.
+        clock_skew: How far the API's clock is ahead of `clock`, or behind it where this is less
+            than zero; none to begin with. May be changed at any time.
     """
 
     def __init__(
@@ -67,27 +80,40 @@ class FakeChatKit:
     ) -> None:
         self.refresh_route = refresh_route
         self.read_route = read_route
+        self.clock_skew = timedelta()
         self._api_key = api_key
         self._workflow_id = workflow_id
         self._clock = clock or FakeClock()
         self._api = FakeApi(
-            api_key=api_key,
-            workflow_id=workflow_id,
-            now=self._clock.now,
-            token_hex=secrets.token_hex,
+            now=lambda: self._clock.now() + self.clock_skew, token_hex=secrets.token_hex
         )
+        self._api.add_api_key(api_key, PROJECT)
+        self._api.add_workflow(workflow_id, PROJECT)
+        self._clients: list[ChatKitClient | AsyncChatKitClient] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
         self._failures: list[_Failure] = []
-        self._lock = Lock()
+        self._lock = RLock()  # a rule of `fail_next` may look at the API
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        while self._clients:
+            self._clients.pop()._lifetime.end()  # noqa: SLF001 - neither kind holds a socket
 
     @property
     def api_key(self) -> str:
-        """The only key that opens the API."""
+        """The key that it was made with."""
         return self._api_key
 
     @property
     def workflow_id(self) -> str:
-        """The only workflow that there is."""
+        """The workflow that it was made with."""
         return self._workflow_id
 
     @property
@@ -107,6 +133,60 @@ class FakeChatKit:
         with self._lock:
             return self._api.sessions()
 
+    def add_api_key(self, api_key: str, *, project: str = PROJECT) -> None:
+        """Let one more key open the API.
+
+        Args:
+            api_key: The key.
+            project: Whose key it is. Projects see neither each other's workflows nor sessions.
+
+        Raises:
+            ValueError: The key is another project's.
+        """
+        with self._lock:
+            self._api.add_api_key(api_key, project)
+
+    def remove_api_key(self, api_key: str) -> None:
+        """Revoke a key: from now on it is refused with 401.
+
+        Raises:
+            ValueError: There is no such key.
+        """
+        with self._lock:
+            self._api.remove_api_key(api_key)
+
+    def add_workflow(self, workflow_id: str, *, project: str = PROJECT) -> None:
+        """Publish one more workflow, for the keys of a project."""
+        with self._lock:
+            self._api.add_workflow(workflow_id, project)
+
+    def remove_workflow(self, workflow_id: str, *, project: str = PROJECT) -> None:
+        """Take a workflow away: creating a session for it is refused with 404 from now on.
+
+        Raises:
+            ValueError: The project has no such workflow.
+        """
+        with self._lock:
+            self._api.remove_workflow(workflow_id, project)
+
+    def expire(self, session_id: str) -> None:
+        """End a session now, as if its time had come.
+
+        Raises:
+            KeyError: There is no such session.
+        """
+        with self._lock:
+            self._api.expire(session_id)
+
+    def forget(self, session_id: str) -> None:
+        """Know nothing of a session any more: it is refused as not found.
+
+        Raises:
+            KeyError: There is no such session.
+        """
+        with self._lock:
+            self._api.forget(session_id)
+
     def assert_created(self, *, user: str | None = None, times: int | None = None) -> None:
         """Check which sessions were created; those that came from a refresh do not count.
 
@@ -117,18 +197,38 @@ class FakeChatKit:
         Raises:
             AssertionError: There are more or fewer. Its message says how many each user has.
         """
-        created = Counter(
-            session.user for session in self.sessions.values() if session.refreshed_from is None
-        )
-        count = created.total() if user is None else created[user]
-        if count == times or (times is None and count):
-            return
-        expected = "at least 1" if times is None else str(times)
-        whose = "" if user is None else f" for user {user!r}"
-        seen = ", ".join(f"{name!r}: {number}" for name, number in created.items())
-        raise AssertionError(
-            f"expected {expected} created session(s){whose}, saw {seen or 'none at all'}"
-        )
+        sessions = [each for each in self.sessions.values() if each.refreshed_from is None]
+        _assert_count("created", sessions, user, times)
+
+    def assert_refreshed(self, *, user: str | None = None, times: int | None = None) -> None:
+        """Check which sessions came from a refresh.
+
+        A client that creates a session because it could not refresh one does not count here.
+
+        Args:
+            user: As for `assert_created`.
+            times: As for `assert_created`.
+
+        Raises:
+            AssertionError: There are more or fewer. Its message says how many each user has.
+        """
+        sessions = [each for each in self.sessions.values() if each.refreshed_from is not None]
+        _assert_count("refreshed", sessions, user, times)
+
+    def assert_deleted(self, *, user: str | None = None, times: int | None = None) -> None:
+        """Check which sessions were deleted, and not replaced by a refresh or left to expire.
+
+        Args:
+            user: As for `assert_created`.
+            times: As for `assert_created`.
+
+        Raises:
+            AssertionError: There are more or fewer. Its message says how many each user has.
+        """
+        sessions = self.sessions.values()
+        replaced = {each.refreshed_from for each in sessions}
+        deleted = [e for e in sessions if e.status == "cancelled" and e.id not in replaced]
+        _assert_count("deleted", deleted, user, times)
 
     def fail_next(
         self,
@@ -141,8 +241,9 @@ class FakeChatKit:
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | str | None = None,
-        times: int = 1,
+        times: int | None = 1,
         operation: Operation | None = None,
+        when: Callable[[RecordedRequest], bool] | None = None,
     ) -> None:
         """Let one of the next requests fail; it is recorded all the same.
 
@@ -169,14 +270,15 @@ class FakeChatKit:
             headers: Fields that are added, or take the place of the usual ones.
             body: A body to send as it is, such as a proxy's HTML page. Its `content-type` is
                 `text/html` unless `headers` has another.
-            times: How many requests are answered so, 1 or more.
+            times: How many requests are answered so, 1 or more; None: all, until `recover`.
             operation: Which requests are answered so. Left out: any.
+            when: Tells of a request whether it is answered so. Left out: any is.
 
         Raises:
             ValueError: `status_code`, `fault` or `times` is out of bounds, or the arguments do not
                 go together.
         """
-        if times < 1:
+        if times is not None and times < 1:
             raise ValueError(f"times must be 1 or more, not {times}")
         if fault is not None:
             about_the_answer = (status_code, message, type, code, param, headers, body)
@@ -185,7 +287,7 @@ class FakeChatKit:
             if fault not in FAULTS:
                 raise ValueError(f"fault must be one of {', '.join(sorted(FAULTS))}, not {fault}")
             with self._lock:
-                self._failures.extend([_Failure(operation, fault=fault)] * times)
+                self._failures.append(_Failure(operation, when, times, fault=fault))
             return
         if status_code is None:
             raise ValueError("either status_code or fault is needed")
@@ -206,12 +308,19 @@ class FakeChatKit:
         given = Headers((headers or {}).items())
         failure = _Failure(
             operation,
+            when,
+            times,
             status_code,
             content,
             Headers({"content-type": content_type, **given}.items()),
         )
         with self._lock:
-            self._failures.extend([failure] * times)
+            self._failures.append(failure)
+
+    def recover(self) -> None:
+        """Let nothing fail any more: forget what `fail_next` has set."""
+        with self._lock:
+            self._failures.clear()
 
     def handle(self, request: Request) -> Response:
         """Record a request and answer it.
@@ -220,10 +329,9 @@ class FakeChatKit:
             request: The request, as a server or an HTTP transport received it.
         """
         with self._lock:
-            self._requests.append(
-                RecordedRequest(request.method, request.path, request.headers, request.body)
-            )
-            failure = self._take_failure(request)
+            recorded = RecordedRequest(request.method, request.path, request.headers, request.body)
+            self._requests.append(recorded)
+            failure = self._take_failure(recorded)
             fault = failure.fault if failure else None
             if failure is None or (fault is not None and fault not in LOSES_THE_REQUEST):
                 response = self._api.answer(request, self._served())
@@ -231,6 +339,35 @@ class FakeChatKit:
                 response = self._api.respond(failure.status_code, failure.body, failure.headers)
             response = replace(response, fault=fault)
         return response.without_body() if request.method == "HEAD" else response
+
+    def client(
+        self, *, api_key: str | None = None, workflow_id: str | None = None, max_retries: int = 2
+    ) -> ChatKitClient:
+        """Make a client of the library that asks this API, in process.
+
+        It tells the time by `clock`. Where it waits before another attempt, it does not: the clock
+        is moved on instead.
+
+        Args:
+            api_key: Another key than `api_key` of this.
+            workflow_id: Another workflow than `workflow_id` of this.
+            max_retries: Attempts after a failed first one, 0 or more.
+        """
+        from .clients import make_client  # noqa: PLC0415 - the API itself needs no client
+
+        client = make_client(self, api_key, workflow_id, max_retries)
+        self._clients.append(client)
+        return client
+
+    def async_client(
+        self, *, api_key: str | None = None, workflow_id: str | None = None, max_retries: int = 2
+    ) -> AsyncChatKitClient:
+        """Make an asynchronous client that asks this API, in process: as `client` does."""
+        from .clients import make_async_client  # noqa: PLC0415 - as above
+
+        client = make_async_client(self, api_key, workflow_id, max_retries)
+        self._clients.append(client)
+        return client
 
     def transport(self) -> FakeTransport:
         """Return an httpx transport, for sync and async clients, that answers in process.
@@ -240,6 +377,16 @@ class FakeChatKit:
         from .transport import FakeTransport  # noqa: PLC0415 - only this needs httpx
 
         return FakeTransport(self.handle)
+
+    def httpx2_transport(self) -> FakeHTTPX2Transport:
+        """Return the same for the clients of httpx2, which has to be installed.
+
+        Raises:
+            ImportError: It is not.
+        """
+        from .httpx2_transport import FakeHTTPX2Transport  # noqa: PLC0415 - only this needs httpx2
+
+        return FakeHTTPX2Transport(self.handle)
 
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[FakeServer]:
         """Serve the API over HTTP for as long as the `with` block lasts.
@@ -261,12 +408,34 @@ class FakeChatKit:
             switched_off.add("get")
         return OPERATIONS - switched_off
 
-    def _take_failure(self, request: Request) -> _Failure | None:
+    def _take_failure(self, request: RecordedRequest) -> _Failure | None:
         try:
             operation = find_call(request, OPERATIONS).operation
         except Refusal:
             operation = None
         for index, failure in enumerate(self._failures):
-            if failure.operation in (None, operation):
-                return self._failures.pop(index)
+            if failure.operation not in (None, operation):
+                continue
+            if failure.when is not None and not failure.when(request):
+                continue
+            if failure.left is not None:
+                failure.left -= 1
+                if failure.left == 0:
+                    del self._failures[index]
+            return failure
         return None
+
+
+def _assert_count(
+    done: str, sessions: Iterable[FakeSession], user: str | None, times: int | None
+) -> None:
+    counted = Counter(session.user for session in sessions)
+    count = counted.total() if user is None else counted[user]
+    if count == times or (times is None and count):
+        return
+    expected = "at least 1" if times is None else str(times)
+    whose = "" if user is None else f" for user {user!r}"
+    seen = ", ".join(f"{name!r}: {number}" for name, number in counted.items())
+    raise AssertionError(
+        f"expected {expected} {done} session(s){whose}, saw {seen or 'none at all'}"
+    )

@@ -6,6 +6,8 @@ from http.client import responses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from .wire import JsonValue
 
 _SERVER_FAULT = (
@@ -34,6 +36,7 @@ class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the p
         error_type: The class of error, in the API's words.
         code: The error's short name, or None where the API gives none.
         param: The field to blame, as a dotted path, or None.
+        headers: Fields of the answer beside the usual ones.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the p
         error_type: str = "invalid_request_error",
         code: str | None = None,
         param: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
+        self.headers = dict(headers or {})
         self.status_code = status_code
         self.message = message
         self.error_type = error_type
@@ -78,9 +83,11 @@ def invalid_url(method: str, path: str) -> Refusal:
     return Refusal(404, f"Invalid URL ({method} {path})")
 
 
-def invalid_method(method: str, path: str) -> Refusal:
+def invalid_method(method: str, path: str, *, allowed: Iterable[str]) -> Refusal:
     """The route is there, but not for this verb."""
-    return Refusal(405, f"Invalid method for URL ({method} {path})")
+    return Refusal(
+        405, f"Invalid method for URL ({method} {path})", headers={"allow": ", ".join(allowed)}
+    )
 
 
 def missing_api_key() -> Refusal:

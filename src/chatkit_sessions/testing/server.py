@@ -50,13 +50,22 @@ class FakeServer:
 
     @property
     def api_key(self) -> str:
-        """The only key that opens the API."""
+        """The key that the API was made with."""
         return self.fake.api_key
 
     @property
     def workflow_id(self) -> str:
-        """The only workflow that there is."""
+        """The workflow that the API was made with."""
         return self.fake.workflow_id
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that let a `ChatKitClient()` without arguments ask this server."""
+        return {
+            "OPENAI_API_KEY": self.api_key,
+            "OPENAI_CHATKIT_WORKFLOW_ID": self.workflow_id,
+            "OPENAI_BASE_URL": self.url,
+        }
 
 
 @contextmanager
@@ -241,7 +250,11 @@ class _Connection(BaseHTTPRequestHandler):
             headers = Headers(self.headers.items())
             self._send(self._answer(Request(self.command, self.path, headers, body)))
 
-    do_DELETE = do_GET = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = _answer_request  # noqa: N815
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        # The standard library looks for a method of the verb's name: every verb has an answer.
+        if name.startswith("do_"):
+            return self._answer_request
+        raise AttributeError(name)
 
     def _refuse(self, refusal: Refusal) -> None:
         # Where the next request begins is no longer known.

@@ -61,6 +61,7 @@ class FakeSession:
         expires_at: When it ends by itself, in UTC, to the second.
         status: `active`, `expired` or `cancelled`.
         settings: What was asked for, with the API's defaults filled in.
+        project: The project of the key that it was created with.
         refreshed_from: The id of the session that it replaced; None for one created anew.
     """
 
@@ -70,6 +71,7 @@ class FakeSession:
     expires_at: datetime
     status: SessionStatus
     settings: SessionSettings
+    project: str = "proj_test"
     refreshed_from: str | None = None
 
     @property

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from .faults import length_claimed, pieces_sent
-from .wire import Headers, Request, Response
+from .faults import LOSES_THE_REQUEST
+from .in_process import WORDS, answer_to, pieces_received
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from .faults import Fault
+    from .wire import Request, Response
+
+_ERRORS: Final[dict[Fault, type[httpx.TransportError]]] = {
+    "reset": httpx.ReadError,
+    "hang": httpx.ReadTimeout,
+    "drip": httpx.ReadTimeout,
+    "truncate": httpx.RemoteProtocolError,
+}
 
 
 class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -34,45 +42,29 @@ class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return self._answer(request, await request.aread())
 
     def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
-        answer = self._handle(
-            Request(
-                request.method,
-                request.url.raw_path.decode("ascii"),
-                Headers(request.headers.multi_items()),
-                body,
-            )
-        )
-        if answer.fault == "reset":
-            raise httpx.ReadError("the local API resets the connection", request=request)
-        if answer.fault == "hang":
-            raise httpx.ReadTimeout("the local API does not answer", request=request)
+        answer = answer_to(self._handle, request, body)
         if answer.fault is None:
             return httpx.Response(
                 answer.status_code, headers=dict(answer.headers), content=answer.body
             )
-        length = length_claimed(answer.body, answer.fault)
-        headers = {**answer.headers, "content-length": str(length)}
-        stream = _FaultyStream(answer.body, answer.fault, request)
-        return httpx.Response(answer.status_code, headers=headers, stream=stream)
+        if answer.fault in LOSES_THE_REQUEST:
+            raise _ERRORS[answer.fault](WORDS[answer.fault], request=request)
+        stream = _FaultyStream(answer, answer.fault, request)
+        return httpx.Response(answer.status_code, headers=dict(answer.headers), stream=stream)
 
 
 class _FaultyStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that does not arrive as it should, without any waiting."""
 
-    def __init__(self, body: bytes, fault: Fault, request: httpx.Request) -> None:
-        self._pieces = pieces_sent(body, fault)
-        self._fault = fault
+    def __init__(self, answer: Response, fault: Fault, request: httpx.Request) -> None:
+        self._answer = answer
+        self._fault: Fault = fault
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-            if self._fault == "drip":
-                raise httpx.ReadTimeout("the local API drips", request=self._request)
-            if self._fault == "truncate":
-                raise httpx.RemoteProtocolError(
-                    "the local API closed the connection within the body", request=self._request
-                )
+        yield from pieces_received(self._answer)
+        if self._fault in _ERRORS:
+            raise _ERRORS[self._fault](WORDS[self._fault], request=self._request)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:

@@ -1,0 +1,64 @@
+"""Fixtures for pytest: the local API, clients of it, and a server.
+
+They are there once a `conftest.py` at the root of your tests says
+
+    pytest_plugins = ["chatkit_sessions.testing.pytest_plugin"]
+
+Each test has an API of its own, so that they may run in any order and in parallel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .fake import FakeChatKit
+
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise ImportError("The fixtures need pytest: pip install pytest") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+
+    from .server import FakeServer
+
+
+@pytest.fixture
+def chatkit_fake() -> Iterator[FakeChatKit]:
+    """The local API, which the other fixtures of the same test ask."""
+    with FakeChatKit() as fake:
+        yield fake
+
+
+@pytest.fixture
+def chatkit_client(chatkit_fake: FakeChatKit) -> ChatKitClient:
+    """A client that asks `chatkit_fake` in process."""
+    return chatkit_fake.client()
+
+
+@pytest.fixture
+def async_chatkit_client(chatkit_fake: FakeChatKit) -> AsyncChatKitClient:
+    """An asynchronous client that asks `chatkit_fake` in process, in whatever event loop."""
+    return chatkit_fake.async_client()
+
+
+@pytest.fixture
+def chatkit_server(chatkit_fake: FakeChatKit) -> Iterator[FakeServer]:
+    """`chatkit_fake` over HTTP on this machine: `.url`, `.api_key`, `.workflow_id`."""
+    with chatkit_fake.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def chatkit_environment(
+    chatkit_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Environment variables that let a `ChatKitClient()` without arguments ask `chatkit_server`."""
+    for name, value in chatkit_server.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return chatkit_server.environment
