@@ -1,0 +1,1 @@
+"""A shop whose customers have a chat, in Django."""
