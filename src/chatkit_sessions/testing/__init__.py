@@ -4,14 +4,17 @@ It answers as OpenAI's API does, refusals included, without a key and without a 
 
     >>> from chatkit_sessions.testing import FakeChatKit
     >>> fake = FakeChatKit()
+    >>> session = fake.client().create_session("ada")
+    >>> fake.assert_created(user="ada", times=1)
     >>> with fake.serve() as server:
     ...     print(server.url.startswith("http://127.0.0.1:"), server.api_key, server.workflow_id)
     True sk-test wf_test
 
-`fake.transport()` answers an httpx client in process, without a socket. What was asked stands
-in `fake.requests` and `fake.sessions`; `fake.clock.advance(minutes=10)` lets sessions expire;
-`fake.fail_next(500)` makes the API stumble. `python -m chatkit_sessions.testing` serves it to
-whatever else you run.
+`fake.client()` asks it in process, without a socket, and so does an HTTP client of yours with
+`fake.transport()` or `fake.httpx2_transport()`. What was asked stands in `fake.requests` and
+`fake.sessions`; `fake.clock.advance(minutes=10)` lets sessions expire; `fake.fail_next(500)` makes
+the API stumble. `python -m chatkit_sessions.testing` serves it to whatever else you run, and
+`chatkit_sessions.testing.pytest_plugin` has the fixtures for pytest.
 """
 
 from .clock import FakeClock
