@@ -9,7 +9,7 @@ import builtins
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, TypeAlias, cast
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -66,7 +66,9 @@ class History(TypedDict, total=False):
 class _Model(BaseModel):
     """Frozen, keeps unknown fields, and shows none of them in its repr."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="allow", hide_input_in_errors=True
+    )
 
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
         declared = type(self).model_fields

@@ -24,10 +24,10 @@ try:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
     from django.urls import path as url_pattern
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
         'The URL patterns for Django need it: pip install "chatkit-sessions[django]"'
-    ) from error
+    ) from _error
 
 __all__ = ["chatkit_urls"]
 

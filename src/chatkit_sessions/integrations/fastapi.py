@@ -14,10 +14,10 @@ from ._endpoint import DEFAULT_PREFIX, CreateSessionOptions, EndpointSettings
 
 try:
     from fastapi import APIRouter, Depends, Request, Response
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
         'The router for FastAPI needs it: pip install "chatkit-sessions[fastapi]"'
-    ) from error
+    ) from _error
 
 from .starlette import respond
 

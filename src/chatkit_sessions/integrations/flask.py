@@ -19,10 +19,10 @@ from ._sync_endpoint import ChatKitEndpoint
 
 try:
     from flask import Blueprint, Response, request
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
         'The blueprint for Flask needs it: pip install "chatkit-sessions[flask]"'
-    ) from error
+    ) from _error
 
 __all__ = ["chatkit_blueprint"]
 

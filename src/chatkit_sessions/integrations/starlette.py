@@ -22,10 +22,10 @@ try:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
         'The routes for Starlette need it: pip install "chatkit-sessions[starlette]"'
-    ) from error
+    ) from _error
 
 __all__ = ["chatkit_routes"]
 

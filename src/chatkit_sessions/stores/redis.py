@@ -34,10 +34,10 @@ try:
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.exceptions import NoScriptError, RedisClusterException, RedisError
     from redis.retry import Retry
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
         'The Redis stores need redis-py: pip install "chatkit-sessions[redis]"'
-    ) from error
+    ) from _error
 
 __all__ = ["AsyncRedisSessionStore", "RedisSessionStore"]
 

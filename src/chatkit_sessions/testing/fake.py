@@ -80,7 +80,7 @@ class FakeChatKit:
     ) -> None:
         self.refresh_route = refresh_route
         self.read_route = read_route
-        self.clock_skew = timedelta()
+        self.clock_skew: timedelta = timedelta()
         self._api_key = api_key
         self._workflow_id = workflow_id
         self._clock = clock or FakeClock()

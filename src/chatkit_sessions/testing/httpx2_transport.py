@@ -9,8 +9,8 @@ from .in_process import WORDS, answer_to, pieces_received
 
 try:
     import httpx2
-except ModuleNotFoundError as error:
-    raise ImportError("A transport for httpx2 needs it: pip install httpx2") from error
+except ModuleNotFoundError as _error:
+    raise ImportError("A transport for httpx2 needs it: pip install httpx2") from _error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -15,8 +15,8 @@ from .fake import FakeChatKit
 
 try:
     import pytest
-except ModuleNotFoundError as error:
-    raise ImportError("The fixtures need pytest: pip install pytest") from error
+except ModuleNotFoundError as _error:
+    raise ImportError("The fixtures need pytest: pip install pytest") from _error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -50,7 +50,7 @@ class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the p
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.headers = dict(headers or {})
+        self.headers: Mapping[str, str] = dict(headers or {})
         self.status_code = status_code
         self.message = message
         self.error_type = error_type
