@@ -33,7 +33,7 @@ LAYERS = [
     "_identity", "_rate_limit", "_registry", "_flights", "_connections", "_http", "_base",
     "_sync_registry", "_async_runtime", "_async_registry", "_sync_network", "_asyncio_network",
     "_trio_network", "_sync_transport", "_async_transport", "_sync_client", "_async_client",
-    "integrations._origins", "integrations._endpoint", "integrations._sync_endpoint",
+    "__main__", "integrations._origins", "integrations._endpoint", "integrations._sync_endpoint",
     "integrations._async_endpoint",
 ]  # fmt: skip
 # Each extra, and the module that alone may import it.

@@ -1,0 +1,101 @@
+"""`python -m chatkit_sessions check`: whether this machine's settings give a session."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from ._config import DEFAULT_BASE_URL
+from ._redaction import redact
+from ._sync_client import ChatKitClient
+from .errors import ChatKitError
+
+USER: Final = "chatkit-sessions-check"
+"""Whose session is created; it is deleted at once."""
+
+_KEY: Final = "OPENAI_API_KEY"
+_WITHOUT: Final = {
+    "OPENAI_CHATKIT_WORKFLOW_ID": "not set",
+    "OPENAI_BASE_URL": f"not set, so {DEFAULT_BASE_URL}",
+    "OPENAI_ORG_ID": "not set, so the key's own",
+    "OPENAI_PROJECT_ID": "not set, so the key's own",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out the command line.
+
+    Args:
+        argv: The arguments, without the name of the command. Left out: those of the process.
+
+    Returns:
+        The exit code: 0 where everything worked, 1 where something did not.
+    """
+    parser = argparse.ArgumentParser(prog="python -m chatkit_sessions")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check_command = commands.add_parser(
+        "check", help="tell what is configured, and try to create and delete a session"
+    )
+    check_command.add_argument(
+        "--local", action="store_true", help="try it with the local API that comes along"
+    )
+    arguments = parser.parse_args(argv)
+    reconfigure: object = getattr(sys.stdout, "reconfigure", None)
+    if callable(reconfigure):
+        reconfigure(errors="replace")  # not every terminal has check marks
+    if not arguments.local:
+        return 0 if check(os.environ, make_client=ChatKitClient) else 1
+    from .testing import FakeChatKit  # noqa: PLC0415 -- of use here alone
+
+    with FakeChatKit().serve() as server:
+        worked = check(
+            server.environment,
+            make_client=lambda: ChatKitClient(
+                api_key=server.api_key, workflow_id=server.workflow_id, base_url=server.url
+            ),
+        )
+    return 0 if worked else 1
+
+
+def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitClient]) -> bool:
+    """Tell what is configured, create a session and delete it, and print how each of these went.
+
+    Args:
+        environment: The variables to tell of.
+        make_client: Makes the client that is tried.
+
+    Returns:
+        Whether everything worked.
+    """
+    for line in settings(environment):
+        print(f"  {line}")
+    step = "The settings can be used"
+    try:
+        with make_client() as chatkit:
+            print(f"✓ {step}.")
+            step = "A session can be created"
+            session = chatkit.create_session(USER)
+            print(f"✓ {step}.")
+            step = "It can be deleted"
+            chatkit.delete_session(session.id)
+            print(f"✓ {step}.")
+    except ChatKitError as error:
+        print(f"✗ {step}: no.", *str(error).splitlines(), sep="\n    ")
+        return False
+    return True
+
+
+def settings(environment: Mapping[str, str]) -> list[str]:
+    """What the environment says, a line for each variable; of the key no more than its length."""
+    key = environment.get(_KEY)
+    begins = "sk-…" if key and key.startswith("sk-") else "does not begin with sk-"
+    lines = [f"{_KEY}: {begins} ({len(key)} characters)" if key else f"{_KEY}: not set"]
+    for name, without in _WITHOUT.items():
+        value = environment.get(name)
+        lines.append(f"{name}: {ascii(redact(value)) if value else without}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""`python -m chatkit_sessions check` says what is configured and whether it works."""
+
+import contextlib
+import io
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from chatkit_sessions.__main__ import main, settings
+from chatkit_sessions.testing import FakeChatKit, FakeServer
+
+KEY = "sk-proj-0123456789abcdefKEY"
+
+
+@pytest.fixture
+def fake() -> FakeChatKit:
+    return FakeChatKit(api_key=KEY)
+
+
+@pytest.fixture
+def _environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_session_is_created_and_deleted(
+    fake: FakeChatKit, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check"]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "  OPENAI_API_KEY: sk-… (27 characters)",
+        "  OPENAI_CHATKIT_WORKFLOW_ID: 'wf_test'",
+        f"  OPENAI_BASE_URL: '{server.url}'",
+        "  OPENAI_ORG_ID: not set, so the key's own",
+        "  OPENAI_PROJECT_ID: not set, so the key's own",
+        "✓ The settings can be used.",
+        "✓ A session can be created.",
+        "✓ It can be deleted.",
+    ]
+    fake.assert_created(user="chatkit-sessions-check", times=1)
+    fake.assert_deleted(times=1)
+
+
+def test_settings_that_are_missing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 1
+
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "✗ The settings can be used: no.",
+        "    No API key: set OPENAI_API_KEY or pass `api_key`.",
+        "    Hint: Create one at https://platform.openai.com/api-keys in the workflow's project.",
+    ]
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_trouble_is_told_with_its_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", "wf_typo")
+
+    assert main(["check"]) == 1
+
+    shown = capsys.readouterr().out
+    assert "✓ The settings can be used.\n✗ A session can be created: no.\n    404: " in shown
+    assert "\n    Hint: " in shown
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_session_that_cannot_be_deleted_is_told(
+    fake: FakeChatKit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.fail_next(403, operation="cancel")
+
+    assert main(["check"]) == 1
+
+    assert "✓ A session can be created.\n✗ It can be deleted: no.\n" in capsys.readouterr().out
+
+
+def test_the_local_api_needs_no_settings() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chatkit_sessions", "check", "--local"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env={"PYTHONIOENCODING": "ascii"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"\n? ") == 3, "a terminal without check marks"
+
+
+def test_what_is_printed_may_go_anywhere() -> None:
+    shown = io.StringIO()
+
+    with contextlib.redirect_stdout(shown):
+        assert main(["check", "--local"]) == 0
+
+    assert shown.getvalue().endswith("✓ It can be deleted.\n")
+
+
+def test_the_local_api_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--local"]) == 0
+
+    assert capsys.readouterr().out.count("✓") == 3
+
+
+@pytest.mark.parametrize("key", [KEY, KEY.removeprefix("sk-"), f"{KEY}\n", "ek_0123456789abcdef"])
+def test_no_secret_is_shown(key: str) -> None:
+    shown = "\n".join(
+        settings({"OPENAI_API_KEY": key, "OPENAI_ORG_ID": key, "OPENAI_BASE_URL": "https://x.test"})
+    )
+
+    assert key[-12:] not in shown or not key.startswith(("sk-", "ek_"))
+    assert key not in shown.splitlines()[0]
+
+
+def test_its_exit_code_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "chatkit_sessions.__main__")
+    monkeypatch.setattr("sys.argv", ["chatkit_sessions", "check"])
+
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("chatkit_sessions", run_name="__main__")
+
+    assert caught.value.code == 1
+
+
+def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+
+    assert caught.value.code == 2
+    assert "check" in capsys.readouterr().err
