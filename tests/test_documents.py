@@ -3,6 +3,7 @@
 import doctest
 import importlib.util
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -66,11 +67,32 @@ def test_every_example_in_a_packages_docstring_runs(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name
+    "document", [*DOCUMENTS, *sorted(ROOT.glob("[CS]*.md"))], ids=lambda path: path.name
 )
-def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text())
+
+    for target, anchor in links:
+        page = document.parent / target if target else document
+        assert page.exists(), target
+        if anchor:
+            assert anchor in anchors(page), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_the_architectures_page_knows_every_module() -> None:
+    named = re.findall(r"`([\w*/]+)`", (ROOT / "docs/architecture.md").read_text())
+    package = Path(chatkit_sessions.__file__).parent
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+
+    unknown = {each for each in modules if not any(fnmatch(each, name) for name in named)}
+    assert unknown == {"_version"}
 
 
 def test_the_error_tree_is_the_same_in_the_docs_and_in_the_source() -> None:
