@@ -350,12 +350,13 @@ def test_closing_leaves_nothing_open(fake: FakeChatKit) -> None:
 
     use_both()  # what is opened once and for all is open now
     gc.collect()
-    before = open_descriptors(), threading.active_count()
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
 
     use_both()
 
     gc.collect()
-    assert (open_descriptors(), threading.active_count()) == before
+    assert open_descriptors() == descriptors
+    assert not set(threading.enumerate()) - threads
 
 
 # with_options
@@ -498,12 +499,13 @@ def test_one_async_client_works_in_one_event_loop_after_another(
 
     use()  # what is opened once and for all is open now
     gc.collect()
-    before = open_descriptors(), threading.active_count()
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
 
     use()
 
     gc.collect()
-    assert (open_descriptors(), threading.active_count()) == before
+    assert open_descriptors() == descriptors
+    assert not set(threading.enumerate()) - threads
     fake.assert_created(user="user_123", times=10)
 
 

@@ -532,7 +532,7 @@ def test_ten_thousand_mixed_calls_leave_nothing_behind() -> None:
     async def main() -> list[str]:
         outcomes: list[str] = []
         async with FaultyServer() as server:
-            before = len(asyncio.all_tasks()), threading.active_count()
+            tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
             async with AsyncChatKitClient(
                 api_key=KEY, workflow_id=WORKFLOW, base_url=server.url, max_retries=0
             ) as chatkit:
@@ -540,7 +540,8 @@ def test_ten_thousand_mixed_calls_leave_nothing_behind() -> None:
                     calls = (outcome_of_call(chatkit, n) for n in range(start, start + 100))
                     outcomes += await asyncio.gather(*calls)
             await server.until_none_is_open()
-            assert (len(asyncio.all_tasks()), threading.active_count()) == before
+            assert not asyncio.all_tasks() - tasks
+            assert not set(threading.enumerate()) - threads
         return outcomes
 
     outcomes = Counter(asyncio.run(main()))
