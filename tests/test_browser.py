@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from chatkit_sessions import AsyncChatKitClient
 from chatkit_sessions.integrations.fastapi import chatkit_router
-from chatkit_sessions.testing import FakeChatKit
+from chatkit_sessions.testing import FakeChatKit, FakeServer
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples/web"
@@ -152,9 +152,9 @@ def test_a_user_who_signed_out_elsewhere_gets_no_other_secret(
         assert len(fake.requests) == sent
 
 
-def snippet(language: str, containing: str) -> str:
+def snippet(language: str, containing: str, page: Path = FRONTEND) -> str:
     """A snippet of the docs."""
-    snippets = re.findall(rf"```{language}\n(.*?)```", FRONTEND.read_text(), re.DOTALL)
+    snippets = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
     (found,) = [each for each in snippets if containing in each]
     return cast("str", found)
 
@@ -199,6 +199,36 @@ def test_the_snippets_of_the_docs_give_the_widget_its_secrets(
     first, second = secrets_of(page)
     assert first != second
     assert {first, second} <= {each.client_secret for each in fake.sessions.values()}
+
+
+def test_the_tutorials_page_gets_a_session_once_somebody_signs_in(
+    page: Page,
+    fake: FakeChatKit,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    tutorial = ROOT / "docs/tutorial.md"
+    (tmp_path / "page.html").write_text(snippet("html", "<title>", tutorial))
+    names: dict[str, object] = {"__name__": "app"}
+    exec(snippet("python", "app = FastAPI", tutorial), names)  # noqa: S102 -- our own docs
+    page.route(
+        "https://cdn.platform.openai.com/**",
+        lambda route: route.fulfill(path=EXAMPLE / "page/stand-in.js"),
+    )
+
+    with serving(cast("FastAPI", names["app"]), "localhost") as origin:
+        page.goto(origin)
+        expect(page.locator("#what")).to_have_text("Nobody is signed in.")
+        page.get_by_role("link", name="Sign in").click()
+        expect(page.locator("#what")).to_have_text(re.compile("Session cksess_"))
+        page.get_by_role("button", name="Renew now").click()
+        expect(page.get_by_role("status")).to_have_text("Connected with secret number 2.")
+
+    assert {each.user for each in fake.sessions.values()} == {"ada"}
 
 
 # What another site's page can try: with the browser's permission, or without asking for it.
