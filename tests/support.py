@@ -268,14 +268,24 @@ class Connect:
 
 @contextmanager
 def logging_as_it_was() -> Generator[None, None, None]:
-    """Undo what an application does to the process's logging, as Litestar does."""
+    """Undo what an application does to the process's logging, as Litestar does, or a snippet."""
     root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+    handlers, levels = list(root.handlers), levels_of_loggers()
     try:
         yield
     finally:
-        root.setLevel(level)
         root.handlers[:] = handlers
+        for name in levels_of_loggers():
+            logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+
+def levels_of_loggers() -> dict[str | None, int]:
+    """The level of every logger that there is; the root's has no name."""
+    loggers = logging.root.manager.loggerDict.items()
+    named: dict[str | None, int] = {
+        name: each.level for name, each in loggers if isinstance(each, logging.Logger)
+    }
+    return {None: logging.root.level, **named}
 
 
 @contextmanager
