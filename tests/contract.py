@@ -80,6 +80,8 @@ def contract_for_fuzzing(*, workflow_id: str, session_id: str) -> dict[str, Any]
             schema["additionalProperties"] = False
     workflow = document["components"]["schemas"]["WorkflowParam"]
     workflow["properties"]["id"]["enum"] = [workflow_id]
+    # Told in words only.
+    workflow["properties"]["state_variables"]["propertyNames"] = {"maxLength": 64}
     for operations in document["paths"].values():
         for operation in operations.values():
             del operation["security"]  # every request has the key

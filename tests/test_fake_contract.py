@@ -194,6 +194,7 @@ def test_schemathesis_finds_nothing(fake: FakeChatKit, tmp_path: Path) -> None:
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", str(contract)),
                 *("--url", server.url, "--max-examples", "100", "--no-color"),
+                "--generation-deterministic",
                 *("-H", f"Authorization: {HEADERS['authorization']}"),
                 *("-H", f"OpenAI-Beta: {HEADERS['openai-beta']}"),
             ],
