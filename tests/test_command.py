@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from chatkit_sessions.__main__ import main, settings
+from chatkit_sessions.errors import TROUBLESHOOTING
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 
 KEY = "sk-proj-0123456789abcdefKEY"
@@ -48,11 +49,13 @@ def test_a_session_is_created_and_deleted(
 def test_settings_that_are_missing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 1
 
-    assert capsys.readouterr().out.splitlines()[-3:] == [
+    told = capsys.readouterr().out.splitlines()[-3:]
+    assert told[:2] == [
         "✗ The settings can be used: no.",
         "    No API key: set OPENAI_API_KEY or pass `api_key`.",
-        "    Hint: Create one at https://platform.openai.com/api-keys in the workflow's project.",
     ]
+    assert told[2].startswith("    Hint: Create one at https://platform.openai.com/api-keys in ")
+    assert told[2].endswith(f" More: {TROUBLESHOOTING}#configurationerror")
 
 
 @pytest.mark.usefixtures("_environment")

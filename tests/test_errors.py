@@ -140,9 +140,10 @@ class TestPlainErrors:
     def test_its_text_ends_with_the_hint(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened", hint="Check this.")
 
-        assert str(error) == "what happened\nHint: Check this."
-        assert (error.message, error.hint) == ("what happened", "Check this.")
-        assert error.args == ("what happened",)
+        assert error.hint is not None
+        assert error.hint.startswith("Check this. More: https://")
+        assert str(error) == f"what happened\nHint: {error.hint}"
+        assert (error.message, error.args) == ("what happened", ("what happened",))
 
 
 STATUS_CLASSES = [
@@ -169,7 +170,7 @@ def test_the_text_of_an_answer_error_holds_status_message_request_id_and_hint(
     error = make(error_class)
     status = 200 if error_class is APIResponseValidationError else 418
 
-    assert str(error) == f"{status}: what happened (request id req_1)\nHint: Check this."
+    assert str(error) == f"{status}: what happened (request id req_1)\nHint: {error.hint}"
 
 
 @pytest.mark.parametrize("error_class", STATUS_CLASSES)
@@ -186,6 +187,24 @@ def test_a_status_error_needs_no_more_than_message_and_status(
     assert error.retry_after is None
     assert error.should_retry is None
     assert error.hint is None
+
+
+@pytest.mark.parametrize("error_class", ALL_CLASSES)
+def test_the_hint_leads_to_the_errors_section_of_the_troubleshooting_page(
+    error_class: type[ChatKitError],
+) -> None:
+    hint = make(error_class).hint
+
+    assert hint == f"Check this. More: {errors.TROUBLESHOOTING}#{error_class.__name__.lower()}"
+
+
+def test_the_hint_of_a_users_own_error_leads_to_what_it_is_a_kind_of() -> None:
+    class BusyError(RateLimitError):
+        pass
+
+    hint = BusyError("x", status_code=429, hint="Check this.").hint
+
+    assert hint == f"Check this. More: {errors.TROUBLESHOOTING}#ratelimiterror"
 
 
 def pickled(protocol: int) -> Callable[[ChatKitError], Any]:

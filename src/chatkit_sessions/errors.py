@@ -28,11 +28,14 @@ holds an API key or a client secret: text that came from elsewhere is redacted b
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import JsonValue
 
 from .models import ChatKitErrorDetail
+
+TROUBLESHOOTING: Final = "https://chatkit-sessions.readthedocs.io/en/stable/troubleshooting.html"
+"""The page that has a section for each of these."""
 
 _Error = TypeVar("_Error", bound="ChatKitError")
 
@@ -42,13 +45,14 @@ class ChatKitError(Exception):
 
     Attributes:
         message: What happened.
-        hint: What to check, in one or two sentences; None where the message says it all.
+        hint: What to check, in a few sentences, and where to read on; None where the message says
+            it all.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = f"{hint} More: {_section(type(self))}" if hint else None
 
     def __str__(self) -> str:
         return f"{self._headline()}\nHint: {self.hint}" if self.hint else self._headline()
@@ -65,6 +69,12 @@ class ChatKitError(Exception):
     ]:
         """Survive pickling, as task queues do to errors, in spite of the keyword-only arguments."""
         return _blank, (type(self), self.message), vars(self)
+
+
+def _section(error_type: type[ChatKitError]) -> str:
+    """Where the troubleshooting page tells of this error, or of the one that it is a kind of."""
+    ours = next(each for each in error_type.__mro__ if each.__module__ == __name__)
+    return f"{TROUBLESHOOTING}#{ours.__name__.lower()}"
 
 
 def _blank(error_type: type[_Error], message: str) -> _Error:
@@ -155,7 +165,7 @@ class APIStatusError(ChatKitError):
         request_id: The API's name of the request, for OpenAI's support; None where there was none.
         retry_after: Seconds that the server asks to wait; None where it did not say.
         should_retry: What the answer's `x-should-retry` says; None where it did not say.
-        hint: What to check.
+        hint: What to check, and where to read on.
     """
 
     def __init__(
