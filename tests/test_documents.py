@@ -12,13 +12,18 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import chatkit_sessions
+import chatkit_sessions.integrations.django
+import chatkit_sessions.integrations.fastapi
+import chatkit_sessions.integrations.flask
+import chatkit_sessions.integrations.starlette
+import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
 from chatkit_sessions.testing import FakeServer
 from redis_server import ACL_RULES, RedisServer, is_installed
 from support import logging_as_it_was
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def _environment(
 
 
 @pytest.mark.usefixtures("_environment")
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_snippet_runs(document: Path) -> None:
     snippets = list(Sybil(parsers=[PythonCodeBlockParser()], path=str(ROOT)).parse(document))
 
@@ -67,7 +72,9 @@ def test_every_example_in_a_packages_docstring_runs(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [*DOCUMENTS, *sorted(ROOT.glob("[CS]*.md"))], ids=lambda path: path.name
+    "document",
+    [*DOCUMENTS, *sorted(ROOT.glob("[CS]*.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_every_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text())
@@ -95,12 +102,21 @@ def test_the_architectures_page_knows_every_module() -> None:
     assert unknown == {"_version"}
 
 
-def test_the_error_tree_is_the_same_in_the_docs_and_in_the_source() -> None:
-    tree = re.search(r"```text\n(.*?)```", (ROOT / "docs/errors.md").read_text(), re.DOTALL)
+def test_the_picture_of_the_error_tree_is_the_real_tree() -> None:
+    picture = (ROOT / "docs/pictures/errors.svg").read_text()
+    drawn = re.findall(r'<text class="name" x="(\d+)"[^>]*>(\w+)<', picture)
 
-    assert tree is not None
-    drawn = "\n".join(f"    {line}" for line in tree[1].splitlines())
-    assert drawn in (chatkit_sessions.errors.__doc__ or "")
+    parents: dict[str, str] = {}
+    branch: list[tuple[int, str]] = []
+    for indent, name in drawn:
+        branch = [(left, above) for left, above in branch if left < int(indent)]
+        parents[name] = branch[-1][1] if branch else "Exception"
+        branch.append((int(indent), name))
+
+    errors = {name for name in chatkit_sessions.__all__ if name.endswith("Error")}
+    assert parents == {
+        name: getattr(chatkit_sessions, name).__bases__[0].__name__ for name in errors
+    }
 
 
 def test_the_drawn_error_tree_is_the_real_one() -> None:
@@ -108,6 +124,38 @@ def test_the_drawn_error_tree_is_the_real_one() -> None:
 
     real = {name for name in chatkit_sessions.__all__ if name.endswith("Error")}
     assert real <= drawn
+
+
+def test_every_error_has_its_section_in_troubleshooting() -> None:
+    sections = anchors(ROOT / "docs/troubleshooting.md")
+
+    errors = {name.lower() for name in chatkit_sessions.__all__ if name.endswith("Error")}
+    assert errors <= sections
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        chatkit_sessions,
+        chatkit_sessions.testing,
+        chatkit_sessions.stores,
+        chatkit_sessions.stores.redis,
+        chatkit_sessions.integrations,
+        chatkit_sessions.integrations.django,
+        chatkit_sessions.integrations.fastapi,
+        chatkit_sessions.integrations.flask,
+        chatkit_sessions.integrations.starlette,
+    ],
+)
+def test_the_reference_has_every_public_name(module: ModuleType) -> None:
+    pages = [page.read_text() for page in (ROOT / "docs/reference").glob("*.md")]
+    directives = {
+        name
+        for page in pages
+        for name in re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)", page, re.MULTILINE)
+    }
+
+    assert set(module.__all__) - {"__version__"} <= directives
 
 
 def quickstart() -> ModuleType:

@@ -251,13 +251,15 @@ class FakeChatKit:
         made of `message`, `type`, `code` and `param`. With `fault`, the connection fails. Failures
         are used up in the order in which they were set.
 
-        | fault | over HTTP | in process | is a session created? |
-        |---|---|---|---|
-        | `reset` | the connection is reset | `httpx.ReadError` | no |
-        | `hang` | no answer until the client goes | `httpx.ReadTimeout` at once | no |
-        | `drip` | a byte each tenth of a second | `httpx.ReadTimeout` after a byte | yes |
-        | `truncate` | half of the body, then the end | `httpx.RemoteProtocolError` | yes |
-        | `oversize` | the answer and 64 MiB of white space | the same | yes |
+        The faults, and what they are in process, where nothing waits:
+
+        - `reset`: the connection is reset; `httpx.ReadError`.
+        - `hang`: no answer until the client goes; `httpx.ReadTimeout`.
+        - `drip`: a byte each tenth of a second; `httpx.ReadTimeout` after a byte.
+        - `truncate`: half of the body, then the end; `httpx.RemoteProtocolError`.
+        - `oversize`: the answer and 64 MiB of white space; the same.
+
+        `reset` and `hang` lose the request; with the others, the API has done what was asked.
 
         Args:
             status_code: The HTTP status, 200 to 599. Exactly one of this and `fault` is given.

@@ -1,0 +1,87 @@
+"""How Sphinx makes the site: `sphinx-build -W docs build/site`, which `scripts/test` runs."""
+
+import ast
+import inspect
+import re
+from typing import Any
+
+from pydantic import BaseModel
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+from chatkit_sessions import __version__
+from chatkit_sessions.testing import clock, fake, server, sessions, wire
+
+project = "chatkit_sessions"
+author = "The chatkit-sessions contributors"
+project_copyright = "2026, the chatkit-sessions contributors"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
+exclude_patterns = ["inventories"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"chatkit_sessions {release}"
+html_copy_source = False
+
+# Every reference leads somewhere. What other packages document is listed in inventories/, so that
+# nothing is fetched; what has no page of its own to link to is named here.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(httpx|httpx2|pytest|redis|starlette|fastapi|flask|django)\..*"),
+    ("py:.*", r"chatkit_sessions\.(.*\.)?_.*"),
+]
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", "inventories/python.txt"),
+    "pydantic": ("https://docs.pydantic.dev/latest", "inventories/pydantic.txt"),
+}
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+
+_GOOGLE: Any = Config(napoleon_use_ivar=True, napoleon_use_rtype=False)  # no Config of Sphinx's
+
+
+def read_docstring(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Turn `code` into reStructuredText's, and sections such as Args into fields."""
+    text = re.sub(r"(?<![`:])`([^`]+)`(?!`)", r"``\1``", "\n".join(lines))
+    if what not in {"attribute", "data", "property"}:  # a colon there would make a type
+        text = str(GoogleDocstring(text, _GOOGLE, obj=obj))
+    lines[:] = text.split("\n")
+
+
+def read_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
+    """Leave out the fields of models, which the library makes, and defaults that are no Python."""
+    if what == "class" and isinstance(obj, type) and issubclass(obj, BaseModel):
+        return "", None
+    return (re.sub(r"<[\w -]+>", "...", signature), returns) if signature else None
+
+
+def import_for_annotations() -> None:
+    """Import what the test kit's modules import for type checkers alone."""
+    for module in (clock, fake, server, sessions, wire):
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                code = compile(ast.Module(node.body, type_ignores=[]), str(module.__file__), "exec")
+                exec(code, vars(module))  # noqa: S102 - it is this project's own
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is above."""
+    import_for_annotations()
+    app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-process-signature", read_signature)
