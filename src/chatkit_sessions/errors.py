@@ -52,7 +52,7 @@ class ChatKitError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = f"{hint} More: {_section(type(self))}" if hint else None
+        self.hint: str | None = f"{hint} More: {_section(type(self))}" if hint else None
 
     def __str__(self) -> str:
         return f"{self._headline()}\nHint: {self.hint}" if self.hint else self._headline()
