@@ -3,6 +3,7 @@
 import doctest
 import importlib.util
 import re
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ import chatkit_sessions.integrations.flask
 import chatkit_sessions.integrations.starlette
 import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
+from chatkit_sessions.errors import TROUBLESHOOTING
 from chatkit_sessions.testing import FakeServer
 from redis_server import ACL_RULES, RedisServer, is_installed
 from support import logging_as_it_was
@@ -91,6 +93,22 @@ def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_on_pypi_the_readme_links_to_pages_that_the_site_has() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]
+    readme = (ROOT / "README.md").read_text()
+    for each in settings["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        readme = re.sub(each["pattern"], each["replacement"], readme)
+
+    site = TROUBLESHOOTING.removesuffix("troubleshooting.html")
+    links = re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", readme)
+    assert site + "tutorial.html" in links
+    for link in filter(None, links):
+        path = link.removeprefix(site)
+        image = path.removeprefix("_images/")
+        page = f"pictures/{image}" if image != path else path.replace(".html", ".md")
+        assert (ROOT / "docs" / page).exists(), link
 
 
 def test_the_architectures_page_knows_every_module() -> None:
