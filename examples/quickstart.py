@@ -40,7 +40,11 @@ def show_error(call: str, error: ChatKitError) -> None:
     print(f"  {call}")
     print(f"    → {type(error).__name__}")
     for line in str(error).splitlines():
-        print(textwrap.indent(textwrap.fill(line, 92), "      "))
+        print(
+            textwrap.indent(
+                textwrap.fill(line, 92, break_on_hyphens=False, break_long_words=False), "      "
+            )
+        )
 
 
 def four_calls(chatkit: ChatKitClient) -> None:

@@ -51,7 +51,7 @@ def test_settings_that_are_missing_are_told(capsys: pytest.CaptureFixture[str]) 
 
     told = capsys.readouterr().out.splitlines()[-3:]
     assert told[:2] == [
-        "✗ The settings can be used: no.",
+        "✗ The settings cannot be used.",
         "    No API key: set OPENAI_API_KEY or pass `api_key`.",
     ]
     assert told[2].startswith("    Hint: Create one at https://platform.openai.com/api-keys in ")
@@ -67,7 +67,7 @@ def test_a_trouble_is_told_with_its_hint(
     assert main(["check"]) == 1
 
     shown = capsys.readouterr().out
-    assert "✓ The settings can be used.\n✗ A session can be created: no.\n    404: " in shown
+    assert "✓ The settings can be used.\n✗ A session cannot be created.\n    404: " in shown
     assert "\n    Hint: " in shown
 
 
@@ -79,7 +79,7 @@ def test_a_session_that_cannot_be_deleted_is_told(
 
     assert main(["check"]) == 1
 
-    assert "✓ A session can be created.\n✗ It can be deleted: no.\n" in capsys.readouterr().out
+    assert "✓ A session can be created.\n✗ It cannot be deleted.\n" in capsys.readouterr().out
 
 
 def test_the_local_api_needs_no_settings() -> None:

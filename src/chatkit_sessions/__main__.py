@@ -81,7 +81,7 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
             chatkit.delete_session(session.id)
             print(f"✓ {step}.")
     except ChatKitError as error:
-        print(f"✗ {step}: no.", *str(error).splitlines(), sep="\n    ")
+        print(f"✗ {step.replace(' can ', ' cannot ')}.", *str(error).splitlines(), sep="\n    ")
         return False
     return True
 
