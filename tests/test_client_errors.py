@@ -130,7 +130,6 @@ def test_each_trouble_says_what_to_check(
         connect(Script([answer]), max_retries=0).create_session("user_123")
 
     assert type(caught.value) is error
-    assert caught.value.hint is not None
     assert advice in caught.value.hint
     assert caught.value.hint in str(caught.value)
 
@@ -176,7 +175,6 @@ def test_a_redirect_in_the_apis_envelope_is_told_as_one(connect: Connect) -> Non
     with pytest.raises(APIStatusError, match=r"A redirect to https://elsewhere\.test/v1") as caught:
         connect(Script([answer])).create_session("user_123")
 
-    assert caught.value.hint is not None
     assert "not followed" in caught.value.hint
 
 

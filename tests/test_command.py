@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import respx
 
+from chatkit_sessions import __version__
 from chatkit_sessions.__main__ import main, settings
 from chatkit_sessions.errors import TROUBLESHOOTING
 from chatkit_sessions.testing import FakeChatKit, FakeServer
@@ -56,6 +58,43 @@ def test_settings_that_are_missing_are_told(capsys: pytest.CaptureFixture[str]) 
     ]
     assert told[2].startswith("    Hint: Create one at https://platform.openai.com/api-keys in ")
     assert told[2].endswith(f" More: {TROUBLESHOOTING}#configurationerror")
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_workflow_id_that_is_missing_is_a_setting_that_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fake: FakeChatKit
+) -> None:
+    monkeypatch.delenv("OPENAI_CHATKIT_WORKFLOW_ID")
+
+    assert main(["check"]) == 1
+
+    assert "\n✗ The settings cannot be used.\n    No workflow id: " in capsys.readouterr().out
+    assert not fake.requests
+
+
+@respx.mock
+@pytest.mark.usefixtures("_environment")
+def test_plain_http_to_another_machine_has_to_be_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://chatkit.test/v1")
+    create = respx.post("http://chatkit.test/v1/chatkit/sessions").respond(401)
+
+    assert main(["check"]) == 1
+    assert "✗ The settings cannot be used.\n" in capsys.readouterr().out
+    assert not create.called
+
+    assert main(["check", "--allow-insecure-http"]) == 1
+    assert "✗ A session cannot be created.\n    401: " in capsys.readouterr().out
+    assert create.called
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.usefixtures("_environment")

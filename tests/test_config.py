@@ -187,6 +187,8 @@ KEY_FLAWS = {
     "space-inside": (f"{KEY} {KEY}", "holds white space"),
     "control-character": (f"{KEY}\x07{KEY}", "control character"),
     "nul": (f"{KEY}\x00x", "control character"),
+    "example": ("sk-…", "as in an example"),
+    "example-in-ascii": ("sk-...", "as in an example"),
     "delete": (f"{KEY}\x7fx", "control character"),
     "not-ascii": (f"{KEY}é{KEY}", "outside ASCII"),
     "surrogate": (f"{KEY}\ud800x", "outside ASCII"),

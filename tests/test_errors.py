@@ -133,14 +133,17 @@ def test_a_beta_refusal_with_status_400_is_caught_as_either_parent() -> None:
     ],
 )
 class TestPlainErrors:
-    def test_its_text_is_the_message(self, error_class: type[ChatKitError]) -> None:
-        assert str(error_class("what happened")) == "what happened"
-        assert error_class("what happened").hint is None
+    def test_without_anything_to_check_the_hint_says_where_to_read(
+        self, error_class: type[ChatKitError]
+    ) -> None:
+        error = error_class("what happened")
+
+        assert error.hint.startswith("More: https://")
+        assert str(error) == f"what happened\nHint: {error.hint}"
 
     def test_its_text_ends_with_the_hint(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened", hint="Check this.")
 
-        assert error.hint is not None
         assert error.hint.startswith("Check this. More: https://")
         assert str(error) == f"what happened\nHint: {error.hint}"
         assert (error.message, error.args) == ("what happened", ("what happened",))
@@ -179,14 +182,13 @@ def test_a_status_error_needs_no_more_than_message_and_status(
 ) -> None:
     error = error_class("what happened", status_code=404)
 
-    assert str(error) == "404: what happened"
+    assert str(error) == f"404: what happened\nHint: {error.hint}"
     assert error.status_code == 404
     assert error.error is None
     assert error.body is None
     assert error.request_id is None
     assert error.retry_after is None
     assert error.should_retry is None
-    assert error.hint is None
 
 
 @pytest.mark.parametrize("error_class", ALL_CLASSES)
@@ -249,7 +251,7 @@ def test_a_note_survives_pickling() -> None:
 def test_a_users_own_subclass_survives_pickling() -> None:
     twin = pickled(5)(OwnError("x", extra=5))
 
-    assert (str(twin), twin.extra) == ("x", 5)
+    assert (twin.message, twin.extra) == ("x", 5)
 
 
 class OwnError(ChatKitError):

@@ -89,6 +89,23 @@ def test_prints_what_to_set_in_the_shell(
     assert exports[2].endswith("/v1")
 
 
+def test_what_listens_on_every_address_is_asked_on_this_machine(
+    serve_until: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed: list[str] = []
+    statuses: list[int] = []
+
+    def meanwhile() -> None:
+        printed.append(capsys.readouterr().out)
+        statuses.append(post(variables(printed[0]), "", CREATE).status_code)
+
+    serve_until(meanwhile, ["--port", "0", "--host", "0.0.0.0"])  # noqa: S104 -- what is tried
+
+    assert statuses == [200]
+    assert "\nexport OPENAI_BASE_URL=http://127.0.0.1:" in printed[0]
+    assert printed[0].splitlines()[-1].startswith("# From another machine: ")
+
+
 @pytest.mark.parametrize(
     ("options", "refresh_status", "read_status"),
     [([], 400, 404), (["--no-refresh-route"], 404, 404), (["--read-route"], 400, 405)],

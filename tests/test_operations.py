@@ -58,7 +58,7 @@ def refusal(call: Callable[[], object]) -> str:
     with pytest.raises(InvalidRequestError) as caught:
         call()
     assert caught.value.__cause__ is None
-    return str(caught.value)
+    return caught.value.message
 
 
 class TestCreate:

@@ -64,7 +64,7 @@ def errors(error: APIStatusError, invalid: InvalidRequestError) -> None:
     assert_type(error.status_code, int)
     assert_type(error.error, ChatKitErrorDetail | None)
     assert_type(error.retry_after, float | None)
-    assert_type(error.hint, str | None)
+    assert_type(error.hint, str)
     as_value_error: ValueError = invalid
     del as_value_error
 

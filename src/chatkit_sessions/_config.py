@@ -177,6 +177,8 @@ def _flaw_of_spelling(value: str) -> str | None:
         return "has white space around it: remove it"
     if value[0] in _QUOTES or value[-1] in _QUOTES:
         return "has quotes around it: they were left in, probably by a `.env` file; remove them"
+    if value.endswith(("…", "...")):
+        return "ends in dots, as in an example: put your own in its place"
     return None
 
 

@@ -45,17 +45,17 @@ class ChatKitError(Exception):
 
     Attributes:
         message: What happened.
-        hint: What to check, in a few sentences, and where to read on; None where the message says
-            it all.
+        hint: What to check, in a few sentences, and where to read on; the latter alone where the
+            message says it all.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint: str | None = f"{hint} More: {_section(type(self))}" if hint else None
+        self.hint: str = f"{hint or ''} More: {_section(type(self))}".lstrip()
 
     def __str__(self) -> str:
-        return f"{self._headline()}\nHint: {self.hint}" if self.hint else self._headline()
+        return f"{self._headline()}\nHint: {self.hint}"
 
     def _headline(self) -> str:
         return self.message

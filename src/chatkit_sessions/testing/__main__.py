@@ -10,6 +10,7 @@ from time import sleep
 from typing import TYPE_CHECKING, NoReturn
 
 from .fake import FakeChatKit
+from .server import EVERY_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
+        print(
+            f"cannot listen on {options.host}:{options.port}: {error}; --port 0 picks a free port",
+            file=sys.stderr,
+        )
         return _CANNOT_LISTEN
     finally:
         for number, handler in zip(signals, previous, strict=True):
@@ -53,18 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve_until_interrupted(fake: FakeChatKit, host: str, port: int) -> NoReturn:
     with fake.serve(host, port) as server:
-        print(_greeting(server), flush=True)
+        print(_greeting(server, host), flush=True)
         while True:
             sleep(1)
 
 
-def _greeting(server: FakeServer) -> str:
-    return "\n".join(
-        [
-            "# Local ChatKit API; Ctrl-C ends it. In the shell of your backend:",
-            *(f"export {name}={shlex.quote(value)}" for name, value in server.environment.items()),
-        ]
-    )
+def _greeting(server: FakeServer, host: str) -> str:
+    lines = [
+        "# Local ChatKit API; Ctrl-C ends it. In the shell of your backend:",
+        *(f"export {name}={shlex.quote(value)}" for name, value in server.environment.items()),
+    ]
+    if host == EVERY_ADDRESS:
+        lines.append("# From another machine: this one's address, and allow_insecure_http=True.")
+    return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .fake import FakeChatKit
 
 MAX_BODY: Final = 16 * 1024 * 1024
+EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- only compared with what the user passes
 _PIECE: Final = 64 * 1024
 _MAX_LINE: Final = 64 * 1024
 _DECIMAL: Final = re.compile(r"[0-9]{1,18}")
@@ -89,7 +90,9 @@ def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
         )
         accepting.start()
         try:
-            yield FakeServer(f"http://{host}:{listener.server_address[1]}/v1", fake)
+            # Who listens on every address is asked on one.
+            asked = "127.0.0.1" if host == EVERY_ADDRESS else host
+            yield FakeServer(f"http://{asked}:{listener.server_address[1]}/v1", fake)
         finally:
             listener.shutdown()
             accepting.join()
