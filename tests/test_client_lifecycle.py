@@ -21,6 +21,7 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
+from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from support import BASE_URL, KEY, WORKFLOW, Connect, Script, ok, refused
 
@@ -170,11 +171,12 @@ def test_a_host_that_cannot_exist_is_refused_when_the_client_is_made(
 
 @pytest.mark.parametrize("make", [ChatKitClient, AsyncChatKitClient])
 @pytest.mark.parametrize("clock", [datetime.now, lambda: 5, "noon"])
+@pytest.mark.parametrize("store", [None, MemorySessionStore()], ids=["its own store", "another"])
 def test_a_clock_that_tells_no_moment_is_refused_when_the_client_is_made(
-    make: Callable[..., object], clock: object
+    make: Callable[..., object], clock: object, store: MemorySessionStore | None
 ) -> None:
     with pytest.raises(ConfigurationError, match="`clock` must be a function"):
-        make(api_key=KEY, clock=clock)
+        make(api_key=KEY, clock=clock, store=store)
 
 
 # HTTP clients

@@ -138,6 +138,8 @@ class BaseClient(Generic[KeyCallable]):
         namespace: str,
     ) -> None:
         check_url(config.base_url)
+        if clock is not None:
+            check_clock(clock)
         self._config = config
         self._memory = Memory()
         self._scope = self._scope_in(namespace)
@@ -461,15 +463,8 @@ class BaseClient(Generic[KeyCallable]):
 
 
 def seconds_of(clock: Callable[[], datetime] | None) -> Callable[[], float]:
-    """What a client's own store counts time by.
-
-    Raises:
-        ConfigurationError: The clock is none.
-    """
-    if clock is None:
-        return time.monotonic
-    check_clock(clock)
-    return lambda: clock().timestamp()
+    """What a client's own store counts time by."""
+    return time.monotonic if clock is None else lambda: clock().timestamp()
 
 
 def closed_meanwhile() -> APIConnectionError:
