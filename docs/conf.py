@@ -77,7 +77,7 @@ def import_for_annotations() -> None:
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 code = compile(ast.Module(node.body, type_ignores=[]), str(module.__file__), "exec")
-                exec(code, vars(module))  # noqa: S102 - it is this project's own
+                exec(code, vars(module))  # noqa: S102 -- it is this project's own
 
 
 def setup(app: Sphinx) -> None:

@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> int:
     stale = {page: changed(page) for page in PAGES}
     for page, titles in stale.items():
         for title in titles:
-            print(f"{PAGES[page]}: has to follow {page}, {title or 'the beginning'}")  # noqa: T201
+            print(f"{PAGES[page]}: has to follow {page}, {title or 'the beginning'}")  # noqa: T201 -- a command prints
     return int(any(stale.values()))
 
 
