@@ -43,7 +43,9 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
-_GOOGLE: Any = Config(napoleon_use_ivar=True, napoleon_use_rtype=False)  # no Config of Sphinx's
+# Any: GoogleDocstring is typed for Sphinx's Config, and napoleon's own is what it is used with
+# where, as here, the extension is not loaded.
+_GOOGLE: Any = Config(napoleon_use_ivar=True, napoleon_use_rtype=False)
 
 
 def read_docstring(

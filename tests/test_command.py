@@ -149,6 +149,22 @@ def test_the_local_api_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("✓") == 3
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hunter2@gateway.test/v1",
+        "https://me:hunter2/@gateway.test/v1",
+        "https://gateway.test/v1?api-key=hunter2",
+        "https://gateway.test/v1#hunter2\nhunter2",
+    ],
+)
+def test_what_a_url_should_not_hold_is_not_shown(url: str) -> None:
+    shown = "\n".join(settings({"OPENAI_BASE_URL": url}))
+
+    assert "gateway.test/v1" in shown
+    assert "hunter2" not in shown
+
+
 @pytest.mark.parametrize("key", [KEY, KEY.removeprefix("sk-"), f"{KEY}\n", "ek_0123456789abcdef"])
 def test_no_secret_is_shown(key: str) -> None:
     shown = "\n".join(

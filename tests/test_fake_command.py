@@ -144,8 +144,19 @@ def test_refuses_a_busy_port(capsys: pytest.CaptureFixture[str]) -> None:
 
         exit_code = __main__.main(["--port", port])
 
+    told = capsys.readouterr().err
     assert exit_code == 2
-    assert capsys.readouterr().err.startswith(f"cannot listen on 127.0.0.1:{port}: ")
+    assert told.startswith(f"cannot listen on 127.0.0.1:{port}: ")
+    assert told.endswith("; --port 0 picks a free one\n")
+
+
+def test_refuses_an_address_that_is_not_this_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code = __main__.main(["--host", "192.0.2.1"])
+
+    told = capsys.readouterr().err
+    assert exit_code == 2
+    assert told.startswith("cannot listen on 192.0.2.1:8089: ")
+    assert "--port 0" not in told, "another port would not help"
 
 
 @pytest.mark.parametrize("port", ["65536", "-1", "http"])

@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from ._config import DEFAULT_BASE_URL
-from ._redaction import redact
+from ._redaction import MASK, redact
 from ._sync_client import ChatKitClient
 from ._version import __version__
 from .errors import ChatKitError
@@ -82,7 +83,7 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
     step = "The settings can be used"
     try:
         with make_client() as chatkit:
-            chatkit._workflow_id(None)  # noqa: SLF001 -- which create would miss, as one of them
+            chatkit._workflow_id(None)  # noqa: SLF001 -- a setting, although the first call needs it
             print(f"✓ {step}.")
             step = "A session can be created"
             session = chatkit.create_session(USER)
@@ -97,14 +98,23 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
 
 
 def settings(environment: Mapping[str, str]) -> list[str]:
-    """What the environment says, a line for each variable; of the key no more than its length."""
+    """What the environment says, a line for each variable.
+
+    Of the key no more is told than its length, of a URL neither credentials nor a query.
+    """
     key = environment.get(_KEY)
     begins = "sk-…" if key and key.startswith("sk-") else "does not begin with sk-"
     lines = [f"{_KEY}: {begins} ({len(key)} characters)" if key else f"{_KEY}: not set"]
     for name, without in _WITHOUT.items():
         value = environment.get(name)
-        lines.append(f"{name}: {repr(redact(value)) if value else without}")
+        lines.append(f"{name}: {_shown(value) if value else without}")
     return lines
+
+
+def _shown(value: str) -> str:
+    without_query = re.sub(r"[?#].*", f"?{MASK}", value, flags=re.DOTALL)
+    without_credentials = re.sub(r"//.*@", f"//{MASK}@", without_query, flags=re.DOTALL)
+    return repr(redact(without_credentials))
 
 
 if __name__ == "__main__":

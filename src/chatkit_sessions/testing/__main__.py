@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import shlex
 import signal
 import sys
@@ -45,10 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(
-            f"cannot listen on {options.host}:{options.port}: {error}; --port 0 picks a free port",
-            file=sys.stderr,
-        )
+        advice = "; --port 0 picks a free one" if error.errno == errno.EADDRINUSE else ""
+        print(f"cannot listen on {options.host}:{options.port}: {error}{advice}", file=sys.stderr)
         return _CANNOT_LISTEN
     finally:
         for number, handler in zip(signals, previous, strict=True):

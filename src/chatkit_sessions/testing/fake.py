@@ -394,7 +394,8 @@ class FakeChatKit:
         """Serve the API over HTTP for as long as the `with` block lasts.
 
         Args:
-            host: The address to listen on.
+            host: The address to listen on; 0.0.0.0 is every one of this machine's, and the URL
+                then names 127.0.0.1.
             port: The port to listen on; 0 picks a free one.
 
         Raises:

@@ -75,7 +75,8 @@ def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
 
     Args:
         fake: The API.
-        host: The address to listen on.
+        host: The address to listen on; 0.0.0.0 is every one of this machine's, and the URL
+            then names 127.0.0.1.
         port: The port to listen on; 0 picks a free one.
 
     Raises:
