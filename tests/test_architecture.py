@@ -13,9 +13,9 @@ import pytest
 
 import chatkit_sessions
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
-from chatkit_sessions._async_client import AsyncKeySource
-from chatkit_sessions._http import AsyncHTTPClient, SyncHTTPClient
-from chatkit_sessions._sync_client import KeySource
+from chatkit_sessions._client.async_client import AsyncKeySource
+from chatkit_sessions._client.sync_client import KeySource
+from chatkit_sessions._http.clients import AsyncHTTPClient, SyncHTTPClient
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
     ChatKitEndpoint,
@@ -24,18 +24,22 @@ from chatkit_sessions.integrations import (
 )
 from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore, SessionStore
 
+OWN = "chatkit_sessions."
 PACKAGE = Path(chatkit_sessions.__file__).parent
 
-# Each module of the core may import those that stand before it.
-LAYERS = [
-    "_version", "_redaction", "models", "errors", "_deadline", "_per_process", "stores.base",
-    "stores.memory", "_diagnosis", "_retry", "_config", "_operations", "_protocol", "_body",
-    "_identity", "_rate_limit", "_registry", "_flights", "_connections", "_http", "_base",
-    "_sync_registry", "_async_runtime", "_async_registry", "_sync_network", "_asyncio_network",
-    "_trio_network", "_sync_transport", "_async_transport", "_sync_client", "_async_client",
-    "__main__", "integrations._origins", "integrations._endpoint", "integrations._sync_endpoint",
-    "integrations._async_endpoint",
-]  # fmt: skip
+# Who may import whom: each room those that stand before it, rooms of one line not each other.
+ROOMS = [
+    {"_version", "_redaction"},
+    {"models"},
+    {"errors"},
+    {"_config"},
+    {"_concurrency"},
+    {"_api", "stores"},
+    {"_http", "_sessions"},
+    {"_client"},
+    {"integrations", "__main__"},
+]
+EVERY_ROOM = set().union(*ROOMS)
 # Each extra, and the module that alone may import it.
 EXTRAS = {
     "stores.redis": {"redis"},
@@ -46,10 +50,7 @@ EXTRAS = {
 }
 # What some modules need that no extra installs.
 OTHERS = {"testing.pytest_plugin": {"pytest"}, "testing.httpx2_transport": {"httpx2"}}
-MAY_IMPORT_HTTPX = {
-    *("_connections", "_sync_transport", "_async_transport"),
-    *("testing.transport", "testing.clients"),
-}
+MAY_IMPORT_HTTPX = {"_http", "testing"}
 
 ASYNC_NAMES = {
     "close": "aclose",
@@ -68,72 +69,98 @@ def modules() -> dict[str, ast.Module]:
 
 def imports_of(name: str, tree: ast.Module) -> set[str]:
     """Absolute names of what a module imports; modules of this package without its name."""
+    return {each.removeprefix(OWN) for each in absolute_imports_of(name, tree)}
+
+
+def own_imports_of(name: str, tree: ast.Module) -> set[str]:
+    """Those of this package, "" for the package itself."""
+    every = absolute_imports_of(name, tree)
+    return {
+        each.removeprefix(OWN).removeprefix("chatkit_sessions")
+        for each in every
+        if each == "chatkit_sessions" or each.startswith(OWN)
+    }
+
+
+def absolute_imports_of(name: str, tree: ast.Module) -> set[str]:
     found: set[str] = set()
     package = name.split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
+            own = ["chatkit_sessions", *package[: len(package) - node.level + 1]]
+            base = own if node.level else []
             if node.module:
                 found.add(".".join([*base, node.module]))
             else:
                 found |= {".".join([*base, alias.name]) for alias in node.names}
-    return {module.removeprefix("chatkit_sessions.") for module in found}
+    return found
 
 
-def test_every_module_of_the_core_has_its_place() -> None:
-    core = {name for name in modules() if "." not in name and name != "__init__"}
-
-    core |= {name for name in modules() if name.startswith(("integrations._", "stores."))}
-    assert core - {"integrations.__init__", "stores.__init__", *EXTRAS} == set(LAYERS)
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_module_imports_only_what_stands_below_it(name: str) -> None:
-    imported = imports_of(name, modules()[name]) & set(LAYERS)
+def test_every_module_has_its_room() -> None:
+    assert {room_of(name) for name in modules()} == EVERY_ROOM | {"__init__", "testing"}
 
-    assert imported <= set(LAYERS[: LAYERS.index(name)])
+
+@pytest.mark.parametrize("room", sorted(EVERY_ROOM))
+def test_a_room_imports_only_what_stands_below_it(room: str) -> None:
+    line = next(i for i, rooms in enumerate(ROOMS) if room in rooms)
+    below = {"", room}.union(*ROOMS[:line])
+    below |= {"testing"} if room == "__main__" else set()  # the local API, for `check --local`
+
+    for name, tree in modules().items():
+        if room_of(name) == room:
+            assert {room_of(each) for each in own_imports_of(name, tree)} <= below, name
+
+
+def test_a_package_says_what_lives_there_and_nothing_else() -> None:
+    for name, tree in modules().items():
+        package, _, last = name.rpartition(".")
+        if last == "__init__" and package.startswith("_"):
+            assert ast.get_docstring(tree), name
+            assert len(tree.body) == 1, name
 
 
 def test_a_store_knows_nothing_of_sessions() -> None:
-    for name in ("stores.base", "stores.memory", "stores.redis"):
-        imported = imports_of(name, modules()[name]) & set(LAYERS)
-
-        tools = {"_async_runtime", "_config", "_per_process", "_redaction"}
-        assert imported <= {"errors", "stores.base", *tools}, name
+    for name, tree in modules().items():
+        if room_of(name) == "stores":
+            rooms = {room_of(each) for each in own_imports_of(name, tree)}
+            assert rooms <= {"_redaction", "errors", "_config", "_concurrency", "stores"}, name
 
 
 def test_the_two_clients_know_nothing_of_each_other() -> None:
-    assert "_async_client" not in imports_of("_sync_client", modules()["_sync_client"])
-    assert "_sync_client" not in imports_of("_async_client", modules()["_async_client"])
+    for one, other in (("sync", "async"), ("async", "sync")):
+        name = f"_client.{one}_client"
+        assert f"_client.{other}_client" not in imports_of(name, modules()[name])
 
 
 def test_only_the_edges_import_httpx() -> None:
     importers = {name for name, tree in modules().items() if "httpx" in imports_of(name, tree)}
 
-    assert importers == MAY_IMPORT_HTTPX
+    assert {room_of(name) for name in importers} == MAY_IMPORT_HTTPX
 
 
 def test_the_local_api_shares_no_code_with_the_client() -> None:
     """A fake that shares code with the client shares its mistakes."""
     for name, tree in modules().items():
-        if name.startswith("testing"):
-            assert not imports_of(name, tree) & set(LAYERS), name
+        if room_of(name) == "testing":
+            assert not {room_of(each) for each in own_imports_of(name, tree)} & EVERY_ROOM, name
             running = ast.Module([n for n in tree.body if isinstance(n, ast.ImportFrom)], [])
-            of_the_library = "chatkit_sessions" in imports_of(name, running)
+            of_the_library = "" in own_imports_of(name, running)
             assert of_the_library == (name == "testing.clients"), name
 
 
 def test_nothing_but_httpx_and_pydantic_is_required() -> None:
     allowed = {"httpx", "httpcore", "pydantic", "typing_extensions", "trio"}
-    standard = set(__import__("sys").stdlib_module_names)
+    standard = set(sys.stdlib_module_names)
     for name, tree in modules().items():
-        tops = {module.split(".")[0] for module in imports_of(name, tree)}
-        own = {"", "testing", "stores", *LAYERS, "chatkit_sessions"}
-        own |= {"integrations"} | {module.split(".")[-1] for module in modules()}
-        own -= {extra.split(".")[-1] for extra in EXTRAS}
-        assert tops - standard - own <= allowed | {**EXTRAS, **OTHERS}.get(name, set()), name
+        tops = {room_of(each) for each in absolute_imports_of(name, tree)}
+        extra = {**EXTRAS, **OTHERS}.get(name, set())
+        assert tops - standard <= {"chatkit_sessions"} | allowed | extra, name
 
 
 def test_no_extra_is_imported_by_the_rest() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatkit_sessions._body import Body
-from chatkit_sessions._protocol import MAX_ERROR_BODY, MAX_SUCCESS_BODY, Answer
+from chatkit_sessions._api.protocol import MAX_ERROR_BODY, MAX_SUCCESS_BODY, Answer
+from chatkit_sessions._http.body import Body
 
 BOMB = gzip.compress(bytes(64 * MAX_SUCCESS_BODY))
 

@@ -15,8 +15,8 @@ from chatkit_sessions import (
     ChatKitClient,
     InternalServerError,
 )
-from chatkit_sessions._async_runtime import time_limit
-from chatkit_sessions._per_process import PerProcess
+from chatkit_sessions._concurrency.event_loop import time_limit
+from chatkit_sessions._concurrency.per_process import PerProcess
 from raw_server import Connection, raw_server, serve_sessions
 from support import KEY, WORKFLOW, Connect, Script, Time, refused
 

@@ -33,8 +33,8 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
-from chatkit_sessions._deadline import Deadline, TimeLeft
-from chatkit_sessions._sync_network import DeadlineBackend, DeadlineStream
+from chatkit_sessions._config.deadline import Deadline, TimeLeft
+from chatkit_sessions._http.sync_network import DeadlineBackend, DeadlineStream
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions
 from support import KEY, NEW_SECRET, WORKFLOW, Connect, Script, Ticking, Time, session_json

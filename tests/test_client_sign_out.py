@@ -19,7 +19,7 @@ from chatkit_sessions import (
     SessionDeletedError,
     SessionNotFoundError,
 )
-from chatkit_sessions._registry import LEASE
+from chatkit_sessions._sessions.records import LEASE
 from support import Connect, Script, invalid_url, ok, refused
 from workers import Backend, inner
 

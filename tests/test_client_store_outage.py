@@ -14,7 +14,7 @@ from chatkit_sessions import (
     SessionNotRecordedError,
     SessionStoreError,
 )
-from chatkit_sessions._registry import RETRY_STORE_AFTER
+from chatkit_sessions._sessions.records import RETRY_STORE_AFTER
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from support import KEY, Connect, Kind

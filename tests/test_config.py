@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from chatkit_sessions._config import (
+from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.settings import (
     DEFAULT_BASE_URL,
     NOT_GIVEN,
     Config,
@@ -29,7 +30,6 @@ from chatkit_sessions._config import (
     load_config,
     refuse_awaitable,
 )
-from chatkit_sessions._retry import RetryPolicy
 from chatkit_sessions.errors import ChatKitError, ConfigurationError
 from support_unit import rendered
 

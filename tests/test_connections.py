@@ -24,9 +24,9 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
-from chatkit_sessions import _connections as connections
-from chatkit_sessions._asyncio_network import AsyncioBackend, AsyncioStream
-from chatkit_sessions._connections import KEEPALIVE_EXPIRY, IdleConnections, plain_request
+from chatkit_sessions._http import connections
+from chatkit_sessions._http.asyncio_network import AsyncioBackend, AsyncioStream
+from chatkit_sessions._http.connections import KEEPALIVE_EXPIRY, IdleConnections, plain_request
 from raw_server import Connection, RawServer, raw_server, serve_sessions
 from support import KEY, NEW_SECRET, WORKFLOW, Connect, session_json
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatkit_sessions._diagnosis import (
+from chatkit_sessions._api.diagnosis import (
     Diagnosis,
     diagnose,
     says_route_is_missing,

@@ -16,8 +16,8 @@ from chatkit_sessions import (
     ChatKitClient,
     ConfigurationError,
 )
-from chatkit_sessions._http import HTTPErrors, errors_of_async_client, errors_of_sync_client
-from chatkit_sessions._protocol import Request
+from chatkit_sessions._api.protocol import Request
+from chatkit_sessions._http.clients import HTTPErrors, errors_of_async_client, errors_of_sync_client
 from chatkit_sessions._redaction import MaskedHeaders
 from raw_server import raw_server, serve_sessions
 from support import KEY, WORKFLOW, Connect

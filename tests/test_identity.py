@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from chatkit_sessions import _operations as operations
-from chatkit_sessions._identity import Scope, name_of_secret
-from chatkit_sessions._operations import SessionOptions
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.operations import SessionOptions
+from chatkit_sessions._sessions.identity import Scope, name_of_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from chatkit_sessions import _operations as operations
-from chatkit_sessions._operations import Operation, RejectedSession, SessionOptions
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.operations import Operation, RejectedSession, SessionOptions
 from chatkit_sessions.errors import InvalidRequestError
 from chatkit_sessions.models import (
     CancelledSession,

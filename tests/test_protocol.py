@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from chatkit_sessions import __version__
-from chatkit_sessions import _operations as operations
-from chatkit_sessions._config import Config
-from chatkit_sessions._operations import Operation, RejectedSession, SessionOptions
-from chatkit_sessions._protocol import (
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.operations import Operation, RejectedSession, SessionOptions
+from chatkit_sessions._api.protocol import (
     MAX_ERROR_BODY,
     MAX_SUCCESS_BODY,
     Answer,
@@ -28,7 +27,8 @@ from chatkit_sessions._protocol import (
     read_answer,
     request_id,
 )
-from chatkit_sessions._retry import RetryPolicy
+from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.settings import Config
 from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,

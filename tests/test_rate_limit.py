@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatkit_sessions._rate_limit import REQUESTS, WINDOW, count_request
 from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._sessions.rate_limit import REQUESTS, WINDOW, count_request
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from support import Connect, Script, Time, ok
 from workers import AsyncFailingStore, Backend, FailingStore, inner

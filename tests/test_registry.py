@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitSessionResponse, SessionDeletedError, SessionStoreError
-from chatkit_sessions._deadline import Deadline
-from chatkit_sessions._identity import Scope
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._registry import (
+from chatkit_sessions._sessions.identity import Scope
+from chatkit_sessions._sessions.records import (
     DAY,
     GENERATION,
     LEASE,

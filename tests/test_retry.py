@@ -10,7 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatkit_sessions._retry import Failure, RetryPolicy, parse_retry_after, parse_should_retry
+from chatkit_sessions._config.retry import (
+    Failure,
+    RetryPolicy,
+    parse_retry_after,
+    parse_should_retry,
+)
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 

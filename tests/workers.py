@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias, TypeVar, cast, get_args
 import httpx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, SessionStoreError
-from chatkit_sessions._operations import SessionOptions
+from chatkit_sessions._api.operations import SessionOptions
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._registry import LEASE
+from chatkit_sessions._sessions.records import LEASE
 from chatkit_sessions.stores import Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from chatkit_sessions.testing import FakeChatKit

@@ -12,10 +12,10 @@ from ._version import __version__
 
 TYPE_CHECKING = False  # as in typing, whose import takes longer than everything here
 if TYPE_CHECKING:
-    from ._async_client import AsyncChatKitClient
-    from ._config import NOT_GIVEN, NotGiven
-    from ._retry import RetryPolicy
-    from ._sync_client import ChatKitClient
+    from ._client.async_client import AsyncChatKitClient
+    from ._client.sync_client import ChatKitClient
+    from ._config.retry import RetryPolicy
+    from ._config.settings import NOT_GIVEN, NotGiven
     from .errors import (
         APIConnectionError,
         APIResponseValidationError,
@@ -113,13 +113,13 @@ if not TYPE_CHECKING:  # pragma: no branch
         "APIResponseValidationError": "errors",
         "APIStatusError": "errors",
         "APITimeoutError": "errors",
-        "AsyncChatKitClient": "_async_client",
+        "AsyncChatKitClient": "_client.async_client",
         "AuthenticationError": "errors",
         "BadRequestError": "errors",
         "BetaNotAvailableBadRequestError": "errors",
         "BetaNotAvailableError": "errors",
         "BrowserSession": "models",
-        "ChatKitClient": "_sync_client",
+        "ChatKitClient": "_client.sync_client",
         "ChatKitError": "errors",
         "ChatKitErrorDetail": "models",
         "ChatKitErrorResponse": "models",
@@ -138,12 +138,12 @@ if not TYPE_CHECKING:  # pragma: no branch
         "History": "models",
         "InternalServerError": "errors",
         "InvalidRequestError": "errors",
-        "NOT_GIVEN": "_config",
+        "NOT_GIVEN": "_config.settings",
         "NotFoundError": "errors",
-        "NotGiven": "_config",
+        "NotGiven": "_config.settings",
         "PermissionDeniedError": "errors",
         "RateLimitError": "errors",
-        "RetryPolicy": "_retry",
+        "RetryPolicy": "_config.retry",
         "SessionDeletedError": "errors",
         "SessionNotFoundError": "errors",
         "SessionNotRecordedError": "errors",

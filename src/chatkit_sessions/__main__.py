@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from ._config import DEFAULT_BASE_URL
+from ._client.sync_client import ChatKitClient
+from ._config.settings import DEFAULT_BASE_URL
 from ._redaction import MASK, redact
-from ._sync_client import ChatKitClient
 from ._version import __version__
 from .errors import ChatKitError
 

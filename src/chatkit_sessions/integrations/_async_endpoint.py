@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Final, TypeVar, cast
 
-from chatkit_sessions._async_client import AsyncChatKitClient
-from chatkit_sessions._sync_registry import Registry
+from chatkit_sessions._client.async_client import AsyncChatKitClient
+from chatkit_sessions._sessions.sync_registry import Registry
 from chatkit_sessions.errors import ChatKitError
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.stores.memory import MemorySessionStore

@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions import _operations as operations
+from chatkit_sessions._api import operations
 from chatkit_sessions._redaction import MaskedBytes, shown
 from chatkit_sessions.errors import (
     APIConnectionError,

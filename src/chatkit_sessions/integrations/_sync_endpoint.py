@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from chatkit_sessions._sync_client import ChatKitClient
-from chatkit_sessions._sync_registry import Registry
+from chatkit_sessions._client.sync_client import ChatKitClient
+from chatkit_sessions._sessions.sync_registry import Registry
 from chatkit_sessions.errors import ChatKitError
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.stores.memory import MemorySessionStore

@@ -6,8 +6,8 @@ It needs Django: `pip install "chatkit-sessions[django]"`.
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeAlias, Unpack, cast
 
-from chatkit_sessions._async_client import AsyncChatKitClient
-from chatkit_sessions._sync_client import ChatKitClient
+from chatkit_sessions._client.async_client import AsyncChatKitClient
+from chatkit_sessions._client.sync_client import ChatKitClient
 
 from ._async_endpoint import AsyncChatKitEndpoint, told
 from ._endpoint import (

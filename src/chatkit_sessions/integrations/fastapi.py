@@ -6,7 +6,7 @@ It needs FastAPI: `pip install "chatkit-sessions[fastapi]"`.
 from collections.abc import Callable
 from typing import Annotated, Final, Unpack
 
-from chatkit_sessions._async_client import AsyncChatKitClient
+from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions.models import BrowserSession
 
 from ._async_endpoint import AsyncChatKitEndpoint

@@ -6,7 +6,7 @@ It needs Flask: `pip install "chatkit-sessions[flask]"`.
 from collections.abc import Callable
 from typing import Unpack
 
-from chatkit_sessions._sync_client import ChatKitClient
+from chatkit_sessions._client.sync_client import ChatKitClient
 
 from ._endpoint import (
     DEFAULT_PREFIX,

@@ -6,7 +6,7 @@ It needs Starlette: `pip install "chatkit-sessions[starlette]"`.
 from collections.abc import Awaitable, Callable
 from typing import Unpack
 
-from chatkit_sessions._async_client import AsyncChatKitClient
+from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._redaction import MaskedBytes
 
 from ._async_endpoint import AsyncChatKitEndpoint, told

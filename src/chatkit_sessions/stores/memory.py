@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from chatkit_sessions._per_process import PerProcess
+from chatkit_sessions._concurrency.per_process import PerProcess
 
 from .base import Entry
 

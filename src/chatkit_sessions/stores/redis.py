@@ -17,8 +17,8 @@ from typing import Final, NamedTuple, Protocol, Self, TypeAlias, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._async_runtime import PerLoop, under_trio
-from chatkit_sessions._config import as_secret, flaw_of_timeout
+from chatkit_sessions._concurrency.event_loop import PerLoop, under_trio
+from chatkit_sessions._config.settings import as_secret, flaw_of_timeout
 from chatkit_sessions._redaction import MaskedBytes, shown
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 

@@ -8,7 +8,7 @@ import re
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from .errors import (
+from chatkit_sessions.errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -23,7 +23,7 @@ from .errors import (
     UnprocessableEntityError,
     WorkflowNotFoundError,
 )
-from .models import ChatKitErrorDetail
+from chatkit_sessions.models import ChatKitErrorDetail
 
 
 class Diagnosis(NamedTuple):

@@ -16,8 +16,18 @@ from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
-from . import _operations as operations
-from ._config import (
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.diagnosis import says_route_is_missing
+from chatkit_sessions._api.operations import (
+    MAX_EXPIRES_AFTER,
+    Operation,
+    RejectedSession,
+    SessionOptions,
+)
+from chatkit_sessions._api.protocol import Answer, Request, build_request, read_answer, request_id
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.retry import Failure, RetryPolicy
+from chatkit_sessions._config.settings import (
     Config,
     KeyCallable,
     NotGiven,
@@ -29,16 +39,19 @@ from ._config import (
     check_timeout,
     check_workflow_id,
 )
-from ._connections import check_url
-from ._deadline import Deadline
-from ._diagnosis import says_route_is_missing
-from ._identity import Identity, Scope
-from ._operations import MAX_EXPIRES_AFTER, Operation, RejectedSession, SessionOptions
-from ._protocol import Answer, Request, build_request, read_answer, request_id
-from ._redaction import shown
-from ._registry import DAY, Created, Known, SessionRecord, known_for, pause, works_for
-from ._retry import Failure, RetryPolicy
-from .errors import (
+from chatkit_sessions._http.connections import check_url
+from chatkit_sessions._redaction import shown
+from chatkit_sessions._sessions.identity import Identity, Scope
+from chatkit_sessions._sessions.records import (
+    DAY,
+    Created,
+    Known,
+    SessionRecord,
+    known_for,
+    pause,
+    works_for,
+)
+from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
@@ -46,13 +59,13 @@ from .errors import (
     ConfigurationError,
     SessionNotRecordedError,
 )
-from .models import (
+from chatkit_sessions.models import (
     CancelledSession,
     ChatKitSessionInfo,
     ChatKitSessionResponse,
     ChatKitWorkflow,
 )
-from .stores.base import AsyncSessionStore, SessionStore
+from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 
 T = TypeVar("T")
 

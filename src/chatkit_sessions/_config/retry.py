@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-from ._redaction import shown
+from chatkit_sessions._redaction import shown
 
 MAX_SECONDS: Final = 1_000_000
 """More than any wait that makes sense, less than what a platform's timers refuse."""

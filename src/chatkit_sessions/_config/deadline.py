@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from .errors import APITimeoutError
+from chatkit_sessions.errors import APITimeoutError
 
 Timeouts: TypeAlias = tuple[float | None, float | None, float | None, float | None]
 """Seconds to connect, to read, to write and to wait for a free connection."""

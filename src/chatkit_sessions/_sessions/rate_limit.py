@@ -3,8 +3,8 @@
 import math
 from typing import Final
 
-from ._redaction import MaskedBytes
-from .stores.base import Entry
+from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions.stores.base import Entry
 
 REQUESTS: Final = "requests"
 """Names the entry in the user's group."""

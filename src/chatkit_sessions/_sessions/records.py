@@ -24,13 +24,14 @@ from typing import Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
-from ._deadline import Deadline
-from ._identity import Identity, name_of_secret
-from ._per_process import PerProcess
-from ._redaction import MaskedBytes
-from .errors import SessionDeletedError, SessionStoreError
-from .models import ChatKitSessionResponse
-from .stores.base import Entry
+from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions.errors import SessionDeletedError, SessionStoreError
+from chatkit_sessions.models import ChatKitSessionResponse
+from chatkit_sessions.stores.base import Entry
+
+from .identity import Identity, name_of_secret
 
 DAY: Final = 86_400.0
 """Seconds for which a session is known after its expiry; by then nobody can have a use for it."""

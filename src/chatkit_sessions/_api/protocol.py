@@ -12,14 +12,15 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue, SecretStr, ValidationError
 
-from ._config import Config
-from ._diagnosis import diagnose, is_redirect
-from ._operations import Operation, UnacceptableAnswerError, describe_validation_error
-from ._redaction import MaskedBytes, MaskedHeaders, redact, redact_json
-from ._retry import parse_retry_after, parse_should_retry
-from ._version import __version__
-from .errors import APIResponseValidationError, APIStatusError
-from .models import ChatKitErrorDetail, ChatKitErrorResponse
+from chatkit_sessions._config.retry import parse_retry_after, parse_should_retry
+from chatkit_sessions._config.settings import Config
+from chatkit_sessions._redaction import MaskedBytes, MaskedHeaders, redact, redact_json
+from chatkit_sessions._version import __version__
+from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
+from chatkit_sessions.models import ChatKitErrorDetail, ChatKitErrorResponse
+
+from .diagnosis import diagnose, is_redirect
+from .operations import Operation, UnacceptableAnswerError, describe_validation_error
 
 T = TypeVar("T")
 KeyCallable = TypeVar("KeyCallable")

@@ -16,7 +16,7 @@ from typing import Final, TypedDict, cast
 
 import httpcore
 
-from ._connections import SocketOption
+from .connections import SocketOption
 
 
 class _Options(TypedDict, total=False):

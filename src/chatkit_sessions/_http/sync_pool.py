@@ -12,7 +12,9 @@ from typing import Protocol, cast
 import httpcore
 import httpx
 
-from ._connections import (
+from chatkit_sessions._config.deadline import Timeouts
+
+from .connections import (
     KEEPALIVE_EXPIRY,
     NO_AUTH,
     NO_COOKIES,
@@ -22,8 +24,7 @@ from ._connections import (
     proxy_for,
     tls_context,
 )
-from ._deadline import Timeouts
-from ._sync_network import DeadlineBackend
+from .sync_network import DeadlineBackend
 
 
 class Client:

@@ -1,14 +1,17 @@
 """What is known of sessions, in a store: `_registry`, asked and carried out."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from pydantic import SecretStr
 
-from ._async_runtime import new_event
-from ._flights import Flights
-from ._identity import Identity, Scope
-from ._rate_limit import REQUESTS, count_request
-from ._registry import (
+from chatkit_sessions._concurrency.single_flight import Flights
+from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.stores.base import Entry, SessionStore
+
+from .identity import Identity, Scope
+from .rate_limit import REQUESTS, count_request
+from .records import (
     GENERATION,
     NOTHING_FOUND,
     RECORD,
@@ -30,12 +33,9 @@ from ._registry import (
     sign_out,
     taking_out,
 )
-from .errors import SessionStoreError
-from .stores.base import AsyncSessionStore, Entry
-from .stores.memory import MemorySessionStore
 
 
-class AsyncRegistry:
+class Registry:
     """A store as the client uses it.
 
     What creating a session needs is done as far as the store answers; where it does not, `look_up`
@@ -46,103 +46,98 @@ class AsyncRegistry:
         clock: A monotonic clock, in seconds.
     """
 
-    def __init__(
-        self, store: AsyncSessionStore | MemorySessionStore, clock: Callable[[], float]
-    ) -> None:
-        self._given = store
-        self._store = _Awaited(store) if isinstance(store, MemorySessionStore) else store
+    def __init__(self, store: SessionStore, clock: Callable[[], float]) -> None:
+        self._store = store
         self._clock = clock
         self._health = Health(clock)
-        self.flights = Flights(new_event)
+        self.flights = Flights(threading.Event)
 
-    def of(self, store: AsyncSessionStore | MemorySessionStore) -> "AsyncRegistry":
+    def of(self, store: SessionStore) -> "Registry":
         """The registry of that store: this one, if it is the same."""
-        return self if store is self._given else AsyncRegistry(store, self._clock)
+        return self if store is self._store else Registry(store, self._clock)
 
-    async def begin(self, identity: Identity) -> Found:
+    def begin(self, identity: Identity) -> Found:
         """Tell which sign-out came last, before a session is created that is not shared."""
-        entries = await self._get_if_reachable(identity.group, [GENERATION])
+        entries = self._get_if_reachable(identity.group, [GENERATION])
         return NOTHING_FOUND if entries is None else found_generation(entries)
 
-    async def look_up(self, identity: Identity, *, presented: SecretStr | None = None) -> Found:
+    def look_up(self, identity: Identity, *, presented: SecretStr | None = None) -> Found:
         """Tell what there is of an identity, and of the secret that is presented."""
         names = names_to_look_up(identity, presented)
-        entries = await self._get_if_reachable(identity.group, names)
+        entries = self._get_if_reachable(identity.group, names)
         return NOTHING_FOUND if entries is None else found(identity, entries)
 
-    async def acquire(
+    def acquire(
         self, identity: Identity, seen: Found, *, token: bytes, seconds: float
     ) -> Found | None:
         """Become the one who creates; None: done. Otherwise what there is by now."""
-        if await self._commit(lease(identity, seen, token=token, seconds=seconds)):
+        if self._commit(lease(identity, seen, token=token, seconds=seconds)):
             return None
-        now = await self.look_up(identity)
+        now = self.look_up(identity)
         return None if now.lease == token else now
 
-    async def release(self, identity: Identity, *, token: bytes) -> None:
+    def release(self, identity: Identity, *, token: bytes) -> None:
         """Let others create."""
-        await self._commit(end_of_lease(identity, token=token))
+        self._commit(end_of_lease(identity, token=token))
 
-    async def publish(self, created: Created, *, begun: Found) -> bool:
+    def publish(self, created: Created, *, begun: Found) -> bool:
         """Make a new session known; False: the user's sessions were deleted since `begun`."""
         if not begun.reachable:
             # Whether a sign-out came in between cannot be told: the session is made known, for the
             # next one to end it, but not handed out again.
-            begun, created = await self.look_up(created.identity), created._replace(share=False)
-        await self._commit(recording(created.place, created.record, created.kept))
+            begun, created = self.look_up(created.identity), created._replace(share=False)
+        self._commit(recording(created.place, created.record, created.kept))
         generation = begun.generation
-        while await self._commit(publication(created, generation=generation)) is False:
-            now = await self.look_up(created.identity)
+        while self._commit(publication(created, generation=generation)) is False:
+            now = self.look_up(created.identity)
             if now.generation is not None and now.generation != begun.generation:
                 # Not to be handed out, but known: the next sign-out ends it if cancelling fails.
                 created = created._replace(share=False)
-                await self._commit(publication(created, generation=now.generation))
+                self._commit(publication(created, generation=now.generation))
                 return False
             generation = now.generation
         return True
 
-    async def record(self, scope: Scope, session_id: str) -> Known | None:
+    def record(self, scope: Scope, session_id: str) -> Known | None:
         """Tell what is known of a session."""
-        (entry,) = await self._get(scope.group_of_session(session_id), [RECORD])
+        (entry,) = self._get(scope.group_of_session(session_id), [RECORD])
         return read_record(entry, session_id)
 
-    async def records(self, scope: Scope, group: str, *, ended: bool) -> list[Known]:
+    def records(self, scope: Scope, group: str, *, ended: bool) -> list[Known]:
         """Tell what is known of a user's sessions, with or without those that have expired."""
         try:
-            names = await self._store.names(group)
+            names = self._store.names(group)
         except SessionStoreError as error:
             self._health.failed(error)
             raise
-        listed = await self._get(group, names) if names else []
-        known = [
-            await self.record(scope, session_id) for session_id in session_ids(listed, ended=ended)
-        ]
+        listed = self._get(group, names) if names else []
+        known = [self.record(scope, session_id) for session_id in session_ids(listed, ended=ended)]
         return [each for each in known if each is not None]
 
-    async def keep(self, scope: Scope, record: SessionRecord, seconds: float) -> None:
+    def keep(self, scope: Scope, record: SessionRecord, seconds: float) -> None:
         """Keep what is known of a session in place of what was."""
         place = scope.group_of_session(record.id)
-        await self._commit_surely(recording(place, record, seconds))
+        self._commit_surely(recording(place, record, seconds))
 
-    async def forget(self, scope: Scope, session_id: str) -> None:
+    def forget(self, scope: Scope, session_id: str) -> None:
         """Know nothing of a session any more, if the store answers."""
-        await self._commit(Transaction(scope.group_of_session(session_id), {RECORD: None}, {}))
+        self._commit(Transaction(scope.group_of_session(session_id), {RECORD: None}, {}))
 
-    async def take_out(self, known: Known) -> None:
+    def take_out(self, known: Known) -> None:
         """See to it that nobody is handed this session any more."""
         record = known.record
         if record.group is None or record.slot is None:
             return
-        (secret,) = await self._get(record.group, [f"secret:{record.slot}"])
+        (secret,) = self._get(record.group, [f"secret:{record.slot}"])
         transaction = taking_out(known, secret)
         if transaction is not None:
-            await self._commit_surely(transaction)  # if it fails, another session is there by now
+            self._commit_surely(transaction)  # if it fails, another session is there by now
 
-    async def sign_out(self, group: str, *, generation: bytes) -> None:
+    def sign_out(self, group: str, *, generation: bytes) -> None:
         """Let nothing be kept of the user that was begun before now."""
-        await self._commit_surely(sign_out(group, generation=generation))
+        self._commit_surely(sign_out(group, generation=generation))
 
-    async def admit(self, group: str, *, limit: int) -> float | None:
+    def admit(self, group: str, *, limit: int) -> float | None:
         """Count one more request of a user.
 
         Returns:
@@ -151,7 +146,7 @@ class AsyncRegistry:
         """
         counted: bool | None = False
         while counted is False:  # as long as others count, too; at most `limit` of them can
-            found = await self._get_if_reachable(group, [REQUESTS])
+            found = self._get_if_reachable(group, [REQUESTS])
             if found is None:
                 return None
             entry = found[0]
@@ -159,22 +154,22 @@ class AsyncRegistry:
             if not isinstance(count, Entry):
                 return count
             before = {REQUESTS: None if entry is None else entry.value}
-            counted = await self._commit(Transaction(group, {REQUESTS: count}, before))
+            counted = self._commit(Transaction(group, {REQUESTS: count}, before))
         return 0.0 if counted else None
 
-    async def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+    def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         try:
-            entries = await self._store.get(group, names)
+            entries = self._store.get(group, names)
         except SessionStoreError as error:
             self._health.failed(error)
             raise
         self._health.answered()
         return entries
 
-    async def _commit_surely(self, transaction: Transaction) -> bool:
+    def _commit_surely(self, transaction: Transaction) -> bool:
         group, changes, when = transaction
         try:
-            committed = await self._store.commit(group, changes, when=when)
+            committed = self._store.commit(group, changes, when=when)
         except SessionStoreError as error:
             self._health.failed(error)
             raise
@@ -183,39 +178,18 @@ class AsyncRegistry:
 
     # Where creating a session asks; None: the store does not answer, or did not a moment ago.
 
-    async def _get_if_reachable(
-        self, group: str, names: Sequence[str]
-    ) -> list[Entry | None] | None:
+    def _get_if_reachable(self, group: str, names: Sequence[str]) -> list[Entry | None] | None:
         if not self._health.may_ask():
             return None
         try:
-            return await self._get(group, names)
+            return self._get(group, names)
         except SessionStoreError:
             return None  # told already
 
-    async def _commit(self, transaction: Transaction) -> bool | None:
+    def _commit(self, transaction: Transaction) -> bool | None:
         if not self._health.may_ask():
             return None
         try:
-            return await self._commit_surely(transaction)
+            return self._commit_surely(transaction)
         except SessionStoreError:
             return None  # told already
-
-
-class _Awaited:
-    """A store in memory, which never waits, with the face of an asynchronous one."""
-
-    def __init__(self, store: MemorySessionStore) -> None:
-        self.namespace = store.namespace
-        self._store = store
-
-    async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        return self._store.get(group, names)
-
-    async def names(self, group: str) -> list[str]:
-        return self._store.names(group)
-
-    async def commit(
-        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
-    ) -> bool:
-        return self._store.commit(group, changes, when=when)

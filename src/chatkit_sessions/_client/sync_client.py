@@ -8,9 +8,13 @@ from typing import Self, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
-from . import _operations as operations
-from ._base import DISCARD_TIMEOUT, NO_RETRIES, BaseClient, Route, Wanted, seconds_of
-from ._config import (
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.operations import Operation, RejectedSession, SessionOptions
+from chatkit_sessions._api.protocol import Answer, Request
+from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
     NOT_GIVEN,
@@ -20,16 +24,16 @@ from ._config import (
     load_config,
     refuse_awaitable,
 )
-from ._deadline import Deadline
-from ._http import HTTPErrors, SyncHTTPClient, errors_of_sync_client, read_body
-from ._operations import Operation, RejectedSession, SessionOptions
-from ._per_process import PerProcess
-from ._protocol import Answer, Request
-from ._registry import Found, deleted_meanwhile, lease_seconds
-from ._retry import RetryPolicy
-from ._sync_registry import Registry
-from ._sync_transport import client_factory
-from .errors import (
+from chatkit_sessions._http.clients import (
+    HTTPErrors,
+    SyncHTTPClient,
+    errors_of_sync_client,
+    read_body,
+)
+from chatkit_sessions._http.sync_pool import client_factory
+from chatkit_sessions._sessions.records import Found, deleted_meanwhile, lease_seconds
+from chatkit_sessions._sessions.sync_registry import Registry
+from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
@@ -37,7 +41,7 @@ from .errors import (
     SessionNotFoundError,
     SessionStoreError,
 )
-from .models import (
+from chatkit_sessions.models import (
     CancelledSession,
     ChatKitSessionInfo,
     ChatKitSessionResponse,
@@ -45,8 +49,10 @@ from .models import (
     History,
     StateVariable,
 )
-from .stores.base import SessionStore
-from .stores.memory import MemorySessionStore
+from chatkit_sessions.stores.base import SessionStore
+from chatkit_sessions.stores.memory import MemorySessionStore
+
+from .base import DISCARD_TIMEOUT, NO_RETRIES, BaseClient, Route, Wanted, seconds_of
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from ._protocol import Answer, max_body
+from chatkit_sessions._api.protocol import Answer, max_body
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _BROKEN: Final = "its compression is broken"

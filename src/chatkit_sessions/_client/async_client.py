@@ -8,11 +8,57 @@ from typing import Self, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
-from . import _operations as operations
-from ._async_registry import AsyncRegistry
-from ._async_runtime import Limit, PerLoop, running_loop, shielded, sleep, time_limit
-from ._async_transport import client_factory
-from ._base import (
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.operations import Operation, RejectedSession, SessionOptions
+from chatkit_sessions._api.protocol import Answer, Request
+from chatkit_sessions._concurrency.event_loop import (
+    Limit,
+    PerLoop,
+    running_loop,
+    shielded,
+    sleep,
+    time_limit,
+)
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.settings import (
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT,
+    NOT_GIVEN,
+    NotGiven,
+    as_secret,
+    check_store,
+    load_config,
+)
+from chatkit_sessions._http.async_pool import client_factory
+from chatkit_sessions._http.clients import (
+    AsyncHTTPClient,
+    HTTPErrors,
+    aread_body,
+    errors_of_async_client,
+)
+from chatkit_sessions._sessions.async_registry import AsyncRegistry
+from chatkit_sessions._sessions.records import Found, deleted_meanwhile, lease_seconds
+from chatkit_sessions.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    ChatKitError,
+    SessionNotFoundError,
+    SessionStoreError,
+)
+from chatkit_sessions.models import (
+    CancelledSession,
+    ChatKitSessionInfo,
+    ChatKitSessionResponse,
+    FileUpload,
+    History,
+    StateVariable,
+)
+from chatkit_sessions.stores.base import AsyncSessionStore
+from chatkit_sessions.stores.memory import MemorySessionStore
+
+from .base import (
     DISCARD_TIMEOUT,
     NO_RETRIES,
     BaseClient,
@@ -22,39 +68,6 @@ from ._base import (
     closed_meanwhile,
     seconds_of,
 )
-from ._config import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT,
-    NOT_GIVEN,
-    NotGiven,
-    as_secret,
-    check_store,
-    load_config,
-)
-from ._deadline import Deadline
-from ._http import AsyncHTTPClient, HTTPErrors, aread_body, errors_of_async_client
-from ._operations import Operation, RejectedSession, SessionOptions
-from ._protocol import Answer, Request
-from ._registry import Found, deleted_meanwhile, lease_seconds
-from ._retry import RetryPolicy
-from .errors import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
-    ChatKitError,
-    SessionNotFoundError,
-    SessionStoreError,
-)
-from .models import (
-    CancelledSession,
-    ChatKitSessionInfo,
-    ChatKitSessionResponse,
-    FileUpload,
-    History,
-    StateVariable,
-)
-from .stores.base import AsyncSessionStore
-from .stores.memory import MemorySessionStore
 
 T = TypeVar("T")
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from ._body import Body
-from ._deadline import Deadline, Timeouts
-from ._protocol import Answer, Request
-from ._redaction import redact
-from .errors import APIConnectionError, APITimeoutError, ConfigurationError
+from chatkit_sessions._api.protocol import Answer, Request
+from chatkit_sessions._config.deadline import Deadline, Timeouts
+from chatkit_sessions._redaction import redact
+from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ConfigurationError
+
+from .body import Body
 
 FAMILIES: Final = ("httpx", "httpx2")
 

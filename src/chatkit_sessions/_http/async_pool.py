@@ -12,9 +12,11 @@ from typing import Protocol, cast
 import httpcore
 import httpx
 
-from ._async_runtime import shielded, sleep, under_trio
-from ._asyncio_network import AsyncioBackend
-from ._connections import (
+from chatkit_sessions._concurrency.event_loop import shielded, sleep, under_trio
+from chatkit_sessions._config.deadline import Timeouts
+
+from .asyncio_network import AsyncioBackend
+from .connections import (
     KEEPALIVE_EXPIRY,
     NO_AUTH,
     NO_COOKIES,
@@ -24,8 +26,7 @@ from ._connections import (
     proxy_for,
     tls_context,
 )
-from ._deadline import Timeouts
-from ._trio_network import TrioBackend
+from .trio_network import TrioBackend
 
 
 class Client:

@@ -4,9 +4,10 @@ import copy
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
-from ._per_process import PerProcess
-from .errors import ChatKitError
-from .models import ChatKitSessionResponse
+from chatkit_sessions.errors import ChatKitError
+from chatkit_sessions.models import ChatKitSessionResponse
+
+from .per_process import PerProcess
 
 
 class Event(Protocol):

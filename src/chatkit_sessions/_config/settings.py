@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ._redaction import is_masked, shown
-from ._retry import MAX_SECONDS, RetryPolicy
-from .errors import ConfigurationError
+from chatkit_sessions._redaction import is_masked, shown
+from chatkit_sessions.errors import ConfigurationError
+
+from .retry import MAX_SECONDS, RetryPolicy
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 DEFAULT_TIMEOUT: Final = 30.0

@@ -10,8 +10,9 @@ from typing import cast
 
 import httpcore
 
-from ._async_runtime import shielded
-from ._connections import SocketOption
+from chatkit_sessions._concurrency.event_loop import shielded
+
+from .connections import SocketOption
 
 
 class TrioBackend(httpcore.AsyncNetworkBackend):

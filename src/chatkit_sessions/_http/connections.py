@@ -14,10 +14,10 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from ._config import is_loopback
-from ._deadline import Timeouts
-from ._redaction import MaskedHeaders, redact
-from .errors import ConfigurationError
+from chatkit_sessions._config.deadline import Timeouts
+from chatkit_sessions._config.settings import is_loopback
+from chatkit_sessions._redaction import MaskedHeaders, redact
+from chatkit_sessions.errors import ConfigurationError
 
 C = TypeVar("C")
 

@@ -15,11 +15,10 @@ from urllib.parse import quote
 
 from pydantic import JsonValue, SecretStr, ValidationError
 
-from ._config import flaw_of_id, flaw_of_timeout
-from ._diagnosis import says_session_ended
-from ._redaction import MaskedBytes, is_masked, mask, redact, shown, with_article
-from .errors import InvalidRequestError
-from .models import (
+from chatkit_sessions._config.settings import flaw_of_id, flaw_of_timeout
+from chatkit_sessions._redaction import MaskedBytes, is_masked, mask, redact, shown, with_article
+from chatkit_sessions.errors import InvalidRequestError
+from chatkit_sessions.models import (
     FIELD_NAMES,
     CancelledSession,
     ChatKitErrorDetail,
@@ -29,6 +28,8 @@ from .models import (
     History,
     StateVariable,
 )
+
+from .diagnosis import says_session_ended
 
 T_co = TypeVar("T_co", covariant=True)
 AnswerT = TypeVar("AnswerT", ChatKitSessionInfo, CancelledSession)

@@ -11,8 +11,9 @@ from typing import Final
 
 import httpcore
 
-from ._connections import SocketOption
-from ._deadline import TimeLeft
+from chatkit_sessions._config.deadline import TimeLeft
+
+from .connections import SocketOption
 
 # Written in pieces, so that a server which reads ever so slowly meets the deadline, too.
 _PIECE: Final = 64 * 1024

@@ -1,0 +1,1 @@
+"""How bytes travel: HTTP clients, response bodies, connection pools, networks."""

@@ -1,0 +1,1 @@
+"""One session per user: identities, records as plain values, the rate limit, the registry."""
