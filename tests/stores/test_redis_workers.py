@@ -29,7 +29,7 @@ from redis_server import ACL_RULES, RedisServer, execute, running_redis
 from support import Blocking, Connect, Kind
 from workers import Backend, inner
 
-WORKER = Path(__file__).with_name("redis_worker.py")
+WORKER = Path(__file__).parents[1] / "helpers/redis_worker.py"
 PASSWORD = "s3cr3t-of-redis"
 
 

@@ -24,7 +24,7 @@ from chatkit_sessions.testing import FakeServer
 from redis_server import ACL_RULES, RedisServer, is_installed
 from support import logging_as_it_was
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -23,7 +23,7 @@ from chatkit_sessions import AsyncChatKitClient
 from chatkit_sessions.integrations.fastapi import chatkit_router
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/web"
 FRONTEND = ROOT / "docs/frontend.md"
 WIDGET = (

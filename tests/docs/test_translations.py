@@ -13,7 +13,9 @@ pages = pytest.mark.parametrize(("english", "spanish"), PAGES.items())
 
 @pages
 def test_the_spanish_follows_every_change_of_the_english(english: str, spanish: str) -> None:
-    assert changed(english) == [], f"{spanish} has to follow; then: tests/translations.py --renew"
+    assert changed(english) == [], (
+        f"{spanish} has to follow; then: tests/helpers/translations.py --renew"
+    )
 
 
 @pages

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from support import JSON
 
-DOCUMENT = Path(__file__).parent.parent / "docs/endpoint.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/endpoint.md"
 JSON_TYPE = {"Content-Type": "application/json"}
 Asked = tuple[str, str, dict[str, str], bytes]
 Ask = Callable[[dict[str, object], list[Asked]], list[tuple[int, dict[str, str], bytes]]]

@@ -1,7 +1,7 @@
 """Keeps the Spanish pages in step with the English ones.
 
-    python tests/translations.py           tells which sections of the English have changed since
-    python tests/translations.py --renew   takes down that the Spanish follows them
+    python tests/helpers/translations.py           lists the English sections that changed since
+    python tests/helpers/translations.py --renew   records that the Spanish follows them
 
 What was translated is known by a digest of each English section, in `docs/es/translated.json`.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "docs/es/translated.json"
 PAGES = {
     "README.md": "README.es.md",
