@@ -3,166 +3,107 @@
 >>> from chatkit_sessions import ChatKitClient
 >>> with ChatKitClient() as chatkit:  # OPENAI_API_KEY, OPENAI_CHATKIT_WORKFLOW_ID
 ...     session = chatkit.create_session("user_123")
-...     answer = session.for_browser()
+...     response = session.for_browser()
 
 Names are imported when they are first used: `import chatkit_sessions` alone costs next to nothing.
 """
 
-from ._version import __version__
+from ._version import __version__ as __version__
 
 TYPE_CHECKING = False  # as in typing, whose import takes longer than everything here
 if TYPE_CHECKING:
-    from ._client.async_client import AsyncChatKitClient
-    from ._client.sync_client import ChatKitClient
-    from ._config.retry import RetryPolicy
-    from ._config.settings import NOT_GIVEN, NotGiven
+    __all__: list[str]
+
+    from ._client.async_client import AsyncChatKitClient as AsyncChatKitClient
+    from ._client.sync_client import ChatKitClient as ChatKitClient
+    from ._config.retry import RetryPolicy as RetryPolicy
+    from ._config.settings import (
+        NOT_GIVEN as NOT_GIVEN,
+        NotGiven as NotGiven,
+    )
     from .errors import (
-        APIConnectionError,
-        APIResponseValidationError,
-        APIStatusError,
-        APITimeoutError,
-        AuthenticationError,
-        BadRequestError,
-        BetaNotAvailableBadRequestError,
-        BetaNotAvailableError,
-        ChatKitError,
-        ConfigurationError,
-        ConflictError,
-        InternalServerError,
-        InvalidRequestError,
-        NotFoundError,
-        PermissionDeniedError,
-        RateLimitError,
-        SessionDeletedError,
-        SessionNotFoundError,
-        SessionNotRecordedError,
-        SessionStoreError,
-        UnprocessableEntityError,
-        WorkflowNotFoundError,
+        APIConnectionError as APIConnectionError,
+        APIResponseValidationError as APIResponseValidationError,
+        APIStatusError as APIStatusError,
+        APITimeoutError as APITimeoutError,
+        AuthenticationError as AuthenticationError,
+        BadRequestError as BadRequestError,
+        BetaNotAvailableBadRequestError as BetaNotAvailableBadRequestError,
+        BetaNotAvailableError as BetaNotAvailableError,
+        ChatKitError as ChatKitError,
+        ConfigurationError as ConfigurationError,
+        ConflictError as ConflictError,
+        InternalServerError as InternalServerError,
+        InvalidRequestError as InvalidRequestError,
+        NotFoundError as NotFoundError,
+        PermissionDeniedError as PermissionDeniedError,
+        RateLimitError as RateLimitError,
+        SessionDeletedError as SessionDeletedError,
+        SessionNotFoundError as SessionNotFoundError,
+        SessionNotRecordedError as SessionNotRecordedError,
+        SessionStoreError as SessionStoreError,
+        UnprocessableEntityError as UnprocessableEntityError,
+        WorkflowNotFoundError as WorkflowNotFoundError,
     )
     from .models import (
-        BrowserSession,
-        ChatKitErrorDetail,
-        ChatKitErrorResponse,
-        ChatKitSessionInfo,
-        ChatKitSessionResponse,
-        ChatKitWorkflow,
-        ChatKitWorkflowTracing,
-        ChatSessionAutomaticThreadTitling,
-        ChatSessionChatKitConfiguration,
-        ChatSessionFileUpload,
-        ChatSessionHistory,
-        ChatSessionRateLimits,
-        FileUpload,
-        History,
-        StateVariable,
+        BrowserSession as BrowserSession,
+        ChatKitErrorDetail as ChatKitErrorDetail,
+        ChatKitErrorResponse as ChatKitErrorResponse,
+        ChatKitSessionInfo as ChatKitSessionInfo,
+        ChatKitSessionResponse as ChatKitSessionResponse,
+        ChatKitWorkflow as ChatKitWorkflow,
+        ChatKitWorkflowTracing as ChatKitWorkflowTracing,
+        ChatSessionAutomaticThreadTitling as ChatSessionAutomaticThreadTitling,
+        ChatSessionChatKitConfiguration as ChatSessionChatKitConfiguration,
+        ChatSessionFileUpload as ChatSessionFileUpload,
+        ChatSessionHistory as ChatSessionHistory,
+        ChatSessionRateLimits as ChatSessionRateLimits,
     )
-
-__all__ = [
-    "NOT_GIVEN",
-    "APIConnectionError",
-    "APIResponseValidationError",
-    "APIStatusError",
-    "APITimeoutError",
-    "AsyncChatKitClient",
-    "AuthenticationError",
-    "BadRequestError",
-    "BetaNotAvailableBadRequestError",
-    "BetaNotAvailableError",
-    "BrowserSession",
-    "ChatKitClient",
-    "ChatKitError",
-    "ChatKitErrorDetail",
-    "ChatKitErrorResponse",
-    "ChatKitSessionInfo",
-    "ChatKitSessionResponse",
-    "ChatKitWorkflow",
-    "ChatKitWorkflowTracing",
-    "ChatSessionAutomaticThreadTitling",
-    "ChatSessionChatKitConfiguration",
-    "ChatSessionFileUpload",
-    "ChatSessionHistory",
-    "ChatSessionRateLimits",
-    "ConfigurationError",
-    "ConflictError",
-    "FileUpload",
-    "History",
-    "InternalServerError",
-    "InvalidRequestError",
-    "NotFoundError",
-    "NotGiven",
-    "PermissionDeniedError",
-    "RateLimitError",
-    "RetryPolicy",
-    "SessionDeletedError",
-    "SessionNotFoundError",
-    "SessionNotRecordedError",
-    "SessionStoreError",
-    "StateVariable",
-    "UnprocessableEntityError",
-    "WorkflowNotFoundError",
-    "__version__",
-]
+    from .options import (
+        FileUpload as FileUpload,
+        History as History,
+        SessionOptions as SessionOptions,
+        StateVariable as StateVariable,
+    )
 
 if not TYPE_CHECKING:  # pragma: no branch
     import importlib
 
-    _MODULES = {"errors", "integrations", "models", "stores", "testing"}
-    _HOMES = {
-        "APIConnectionError": "errors",
-        "APIResponseValidationError": "errors",
-        "APIStatusError": "errors",
-        "APITimeoutError": "errors",
-        "AsyncChatKitClient": "_client.async_client",
-        "AuthenticationError": "errors",
-        "BadRequestError": "errors",
-        "BetaNotAvailableBadRequestError": "errors",
-        "BetaNotAvailableError": "errors",
-        "BrowserSession": "models",
-        "ChatKitClient": "_client.sync_client",
-        "ChatKitError": "errors",
-        "ChatKitErrorDetail": "models",
-        "ChatKitErrorResponse": "models",
-        "ChatKitSessionInfo": "models",
-        "ChatKitSessionResponse": "models",
-        "ChatKitWorkflow": "models",
-        "ChatKitWorkflowTracing": "models",
-        "ChatSessionAutomaticThreadTitling": "models",
-        "ChatSessionChatKitConfiguration": "models",
-        "ChatSessionFileUpload": "models",
-        "ChatSessionHistory": "models",
-        "ChatSessionRateLimits": "models",
-        "ConfigurationError": "errors",
-        "ConflictError": "errors",
-        "FileUpload": "models",
-        "History": "models",
-        "InternalServerError": "errors",
-        "InvalidRequestError": "errors",
-        "NOT_GIVEN": "_config.settings",
-        "NotFoundError": "errors",
-        "NotGiven": "_config.settings",
-        "PermissionDeniedError": "errors",
-        "RateLimitError": "errors",
-        "RetryPolicy": "_config.retry",
-        "SessionDeletedError": "errors",
-        "SessionNotFoundError": "errors",
-        "SessionNotRecordedError": "errors",
-        "SessionStoreError": "errors",
-        "StateVariable": "models",
-        "UnprocessableEntityError": "errors",
-        "WorkflowNotFoundError": "errors",
+    _MODULES = {"errors", "integrations", "models", "options", "stores", "testing"}
+    _NAMES = {
+        "_client.async_client": "AsyncChatKitClient",
+        "_client.sync_client": "ChatKitClient",
+        "_config.retry": "RetryPolicy",
+        "_config.settings": "NOT_GIVEN NotGiven",
+        "errors": """
+            APIConnectionError APIResponseValidationError APIStatusError APITimeoutError
+            AuthenticationError BadRequestError BetaNotAvailableBadRequestError
+            BetaNotAvailableError ChatKitError ConfigurationError ConflictError
+            InternalServerError InvalidRequestError NotFoundError PermissionDeniedError
+            RateLimitError SessionDeletedError SessionNotFoundError SessionNotRecordedError
+            SessionStoreError UnprocessableEntityError WorkflowNotFoundError
+        """,
+        "models": """
+            BrowserSession ChatKitErrorDetail ChatKitErrorResponse ChatKitSessionInfo
+            ChatKitSessionResponse ChatKitWorkflow ChatKitWorkflowTracing
+            ChatSessionAutomaticThreadTitling ChatSessionChatKitConfiguration
+            ChatSessionFileUpload ChatSessionHistory ChatSessionRateLimits
+        """,
+        "options": "FileUpload History SessionOptions StateVariable",
     }
+    _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+    __all__ = sorted(["__version__", *_MODULE_OF])  # noqa: PLE0605 -- of the table
 
     def __getattr__(name: str) -> object:
         """Import what is asked for (PEP 562), and keep it for the next time."""
         if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
-        if name not in _HOMES:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-        home = importlib.import_module(f".{_HOMES[name]}", __name__)
-        value = globals()[name] = getattr(home, name)
+        module = importlib.import_module(f".{_MODULE_OF[name]}", __name__)
+        value = globals()[name] = getattr(module, name)
         return value
 
     def __dir__() -> list[str]:
-        """Tell the public names, imported or not."""
+        """List the public names, imported or not."""
         return sorted({*globals(), *__all__, *_MODULES})

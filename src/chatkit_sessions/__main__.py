@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from ._client.sync_client import ChatKitClient
-from ._config.settings import DEFAULT_BASE_URL
+from ._config.settings import DEFAULT_BASE_URL, WORKFLOW_VARIABLE, require_workflow_id
 from ._redaction import MASK, redact
 from ._version import __version__
 from .errors import ChatKitError
@@ -83,7 +83,8 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
     step = "The settings can be used"
     try:
         with make_client() as chatkit:
-            chatkit._workflow_id(None)  # noqa: SLF001 -- a setting, although the first call needs it
+            # A setting, although only the first call needs it.
+            require_workflow_id(environment.get(WORKFLOW_VARIABLE) or None)
             print(f"✓ {step}.")
             step = "A session can be created"
             session = chatkit.create_session(USER)

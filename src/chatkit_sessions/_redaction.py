@@ -11,7 +11,7 @@ from pydantic import SecretStr
 MASK: Final = "**********"
 
 # API keys begin with `sk-`, client secrets with `ek_`; the API's own half-masked form of a key
-# (`sk-ab****wxyz`) still tells eight of its characters. An escape may stand before either.
+# (`sk-ab****wxyz`) still shows eight of its characters. An escape may stand before either.
 _SHAPED_LIKE_A_SECRET = re.compile(
     r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9A-Fa-f]{4}))"
     r"(sk-|ek_)[A-Za-z0-9_*.\-]*[A-Za-z0-9_*\-]"
@@ -20,13 +20,13 @@ _NAMED_LIKE_A_SECRET = re.compile(r"secret|token|key", re.IGNORECASE)
 _PERCENT_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 # No format has an escape for these characters (RFC 3986, section 2.3).
 _WRITTEN_IN_ONE_WAY = re.compile(r"[A-Za-z0-9_.~\-]+")
-_MAX_SHOWN: Final = 60
+_MAX_REPR: Final = 60
 
 
 def redact(text: str, secrets: Iterable[SecretStr] = ()) -> str:
     """Return `text` without the given secrets and without anything shaped like one."""
     masked = mask(text, secrets)
-    if "sk-" not in masked and "ek_" not in masked:  # much sooner told than by the pattern
+    if "sk-" not in masked and "ek_" not in masked:  # much faster than the pattern
         return masked
     return _SHAPED_LIKE_A_SECRET.sub(r"\1***", masked)
 
@@ -84,21 +84,21 @@ def is_masked(secret: str) -> bool:
     return secret != "" and set(secret) == {"*"}
 
 
-def shown(value: object) -> str:
-    """A value that somebody passed, short enough for a message and without secrets."""
+def safe_repr(value: object) -> str:
+    """The repr of a value that somebody passed: short enough for a message, without secrets."""
     if isinstance(value, str):
         # ascii(), because a message has to survive every log's encoding.
-        text = ascii(redact(value[: 2 * _MAX_SHOWN]))
-        if len(text) <= _MAX_SHOWN and len(value) <= _MAX_SHOWN:
+        text = ascii(redact(value[: 2 * _MAX_REPR]))
+        if len(text) <= _MAX_REPR and len(value) <= _MAX_REPR:
             return text
-        return f"{text[:_MAX_SHOWN]}… ({len(value):,} characters)"
+        return f"{text[:_MAX_REPR]}… ({len(value):,} characters)"
     if not isinstance(value, int | float | None):
         return with_article(type(value).__name__)
     try:
         text = repr(value)
     except ValueError:
         return "an integer of very many digits"
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
 
 
 def with_article(noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What the ChatKit sessions API says and takes, as frozen pydantic models and typed dictionaries.
+"""What the ChatKit sessions API returns, as frozen pydantic models.
 
 Only what a caller cannot do without is required; every other field of the published contract is
 optional, fields that the contract does not know are kept in `model_extra`, and a `status` that it
@@ -6,14 +6,12 @@ does not know is kept as it is: a server that learns something new must not brea
 """
 
 import builtins
-import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias, cast
+from typing import ClassVar, Final, Literal, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -27,40 +25,23 @@ from pydantic import (
 # Not typing's: pydantic, and so FastAPI, takes only this one as a response type on Python 3.11.
 from typing_extensions import TypedDict
 
+from ._moment import Moment
 from ._redaction import MASK, is_masked, mask, mask_json, names_a_secret, redact, redact_json
-
-StateVariable: TypeAlias = str | int | float | bool
-
-_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(2101, 1, 1, tzinfo=UTC)
+from .options import (  # for those who look for them here
+    FileUpload as FileUpload,
+    History as History,
+    StateVariable as StateVariable,
+)
 
 
 class BrowserSession(TypedDict):
-    """What the web page needs: the answer of your endpoint to the ChatKit widget."""
+    """What the web page needs: your endpoint's response to the ChatKit widget."""
 
     client_secret: str
     """The secret in plain text: for the browser of the session's user and nobody else."""
     expires_at: str
     """ISO 8601 in UTC, such as `2026-11-22T10:00:00Z`."""
     session_id: str
-
-
-class FileUpload(TypedDict, total=False):
-    """The option `file_upload` in full. Uploads are on unless `enabled` says False."""
-
-    enabled: bool
-    max_file_size: int
-    """Megabytes for each file, 1 to 512."""
-    max_files: int
-    """Files for each session, 1 or more."""
-
-
-class History(TypedDict, total=False):
-    """The option `history` in full. History is on unless `enabled` says False."""
-
-    enabled: bool
-    recent_threads: int
-    """How many recent threads the user can open, 1 or more; left out: all."""
 
 
 class _Model(BaseModel):
@@ -93,7 +74,7 @@ class _Model(BaseModel):
 
 
 class ChatKitErrorDetail(_Model):
-    """The inner part of an error answer."""
+    """The inner part of an error response."""
 
     message: str
     type: str
@@ -104,7 +85,7 @@ class ChatKitErrorDetail(_Model):
 
 
 class ChatKitErrorResponse(_Model):
-    """An error answer of the API: `{"error": {"message": …, "type": …}}`."""
+    """An error response of the API: `{"error": {"message": …, "type": …}}`."""
 
     error: ChatKitErrorDetail
 
@@ -175,31 +156,6 @@ class ChatSessionChatKitConfiguration(_Model):
     automatic_thread_titling: ChatSessionAutomaticThreadTitling | None = None
     file_upload: ChatSessionFileUpload | None = None
     history: ChatSessionHistory | None = None
-
-
-def _parse_moment(value: object) -> datetime:
-    """Read Unix seconds, as the contract has them, or ISO 8601, as compatible servers send it."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | datetime):
-        raise ValueError("must be Unix seconds or an ISO 8601 string")  # noqa: TRY004 -- pydantic turns only a ValueError into its own error
-    try:
-        moment = _to_utc(value)
-    except (ValueError, OverflowError, OSError):
-        raise ValueError("must be a date that exists") from None
-    if not _EARLIEST <= moment < _LATEST:
-        raise ValueError("must lie in the years 2000 to 2100")
-    return moment
-
-
-def _to_utc(value: float | str | datetime) -> datetime:
-    if isinstance(value, int | float):
-        if not math.isfinite(value):
-            raise ValueError
-        return datetime.fromtimestamp(value, UTC)
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-Moment: TypeAlias = Annotated[datetime, BeforeValidator(_parse_moment)]
 
 
 class _Session(_Model):

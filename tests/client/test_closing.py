@@ -94,7 +94,7 @@ def test_a_client_closed_between_two_attempts_raises_what_the_first_ended_with(
     clients: list[ChatKitClient] = []
 
     def close_meanwhile(_: float) -> None:
-        clients[0]._lifetime.end()
+        clients[0]._lifetime.close()
 
     monkeypatch.setattr(time, "sleep", close_meanwhile)
     chatkit = connect(script)
@@ -211,7 +211,7 @@ def test_a_call_that_waits_for_its_next_attempt_ends_at_once() -> None:
             sleeping.set()
             await asyncio.Event().wait()
 
-        chatkit._sleep = sleep_for_ever
+        chatkit._runtime = chatkit._runtime._replace(sleep=sleep_for_ever)
         call = asyncio.create_task(chatkit.create_session("user_123"))
         await sleeping.wait()
 

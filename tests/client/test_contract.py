@@ -5,8 +5,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from chatkit_sessions import ChatKitClient, FileUpload, History, InvalidRequestError
 from contract import assert_request_holds, assert_response_holds, load_contract

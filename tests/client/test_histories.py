@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chatkit_sessions import ChatKitClient, ChatKitSessionResponse

@@ -288,7 +288,7 @@ def test_closing_while_a_key_is_asked_for_opens_nothing_again(connect: Connect) 
     clients: list[ChatKitClient] = []
 
     def key() -> str:
-        clients[0]._lifetime.end()
+        clients[0]._lifetime.close()
         return KEY
 
     chatkit = connect(script, api_key=key)

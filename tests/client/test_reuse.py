@@ -21,7 +21,7 @@ from chatkit_sessions import (
     InternalServerError,
     InvalidRequestError,
 )
-from chatkit_sessions._sessions.records import LEASE
+from chatkit_sessions._sessions.transactions import LEASE
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from support import KEY, Connect, Script, ok, session_json
@@ -503,7 +503,7 @@ class TestOtherWorkers:
                 go_on.set()
                 leader.join()
 
-            second._sleep = sleep
+            second._runtime = second._runtime._replace(sleep=sleep)
             told.append(second.get_or_create_session("user_1"))
         else:
 
@@ -524,7 +524,7 @@ class TestOtherWorkers:
                     go_on.set()
                     await leader
 
-                two._sleep = sleep
+                two._runtime = two._runtime._replace(sleep=sleep)
                 return [await two.get_or_create_session("user_1"), await leader]
 
             told = backend.run(main)

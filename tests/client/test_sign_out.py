@@ -19,7 +19,7 @@ from chatkit_sessions import (
     SessionDeletedError,
     SessionNotFoundError,
 )
-from chatkit_sessions._sessions.records import LEASE
+from chatkit_sessions._sessions.transactions import LEASE
 from support import Connect, Script, invalid_url, ok, refused
 from workers import Backend, inner
 
@@ -177,7 +177,7 @@ class TestRefresh:
                 waits.release()
                 return super().wait(timeout)
 
-        worker._registry.flights._new_event = Counted
+        worker._registry.single_flight._new_event = Counted
         told: list[ChatKitSessionResponse] = []
         refreshed: list[ChatKitSessionResponse] = []
 
@@ -193,7 +193,7 @@ class TestRefresh:
                 thread.start()
                 assert waits.acquire(timeout=60)
 
-        worker._sleep = sleep
+        worker._runtime = worker._runtime._replace(sleep=sleep)
         told.append(worker.get_or_create_session("user_1"))
         thread.join(60)
         return told + refreshed
@@ -210,7 +210,7 @@ class TestRefresh:
                 waits.append(self)
                 return await super().wait()
 
-        one._registry.flights._new_event = Counted
+        one._registry.single_flight._new_event = Counted
 
         async def main() -> list[ChatKitSessionResponse]:
             told: list[ChatKitSessionResponse] = []
@@ -225,7 +225,7 @@ class TestRefresh:
                     while not waits:  # noqa: ASYNC110 -- whoever waits does not know of us
                         await asyncio.sleep(0)
 
-            one._sleep = sleep
+            one._runtime = one._runtime._replace(sleep=sleep)
             told.append(await one.get_or_create_session("user_1"))
             return [*told, await tasks[0]]
 
@@ -390,15 +390,7 @@ class TestSigningOut:
         worker, other = backend.worker(), backend.worker()
         first = worker.get_or_create_session("user_1")
         group = inner(worker)._scope.group_of_user("user_1")
-        if backend.kind == "sync":
-            inner(other)._registry.sign_out(group, generation=b"1")
-        else:
-
-            async def begin() -> None:
-                registry = cast("AsyncChatKitClient", inner(other))._registry
-                await registry.sign_out(group, generation=b"1")
-
-            backend.run(begin)
+        backend.run_flow(inner(other)._registry.sign_out(group, generation=b"1"))
 
         assert worker.get_or_create_session("user_1").id != first.id
 
@@ -504,7 +496,8 @@ class TestSigningOut:
             backend.advance(seconds)
             await cast("AsyncChatKitClient", inner(other)).delete_sessions("user_1")
 
-        client._sleep = sleep if backend.kind == "sync" else asleep  # type: ignore[assignment]  # as the kind of client has it
+        sleeps = sleep if backend.kind == "sync" else asleep
+        client._runtime = client._runtime._replace(sleep=sleeps)
 
         with pytest.raises(SessionDeletedError):
             worker.get_or_create_session("user_1")

@@ -14,7 +14,7 @@ from chatkit_sessions import (
     SessionNotRecordedError,
     SessionStoreError,
 )
-from chatkit_sessions._sessions.records import RETRY_STORE_AFTER
+from chatkit_sessions._sessions.circuit_breaker import RETRY_STORE_AFTER
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from support import KEY, Connect, Kind
@@ -37,7 +37,7 @@ def failing(backend: Backend) -> FailingStore:
 @pytest.fixture
 def worker(backend: Backend, failing: FailingStore) -> ChatKitClient:
     worker = backend.worker(store=failing if backend.kind == "sync" else AsyncFailingStore(failing))
-    inner(worker)._registry._health._clock = lambda: backend.connect.time.monotonic
+    inner(worker)._registry._circuit_breaker._clock = lambda: backend.connect.time.monotonic
     return worker
 
 
@@ -93,7 +93,7 @@ def test_sessions_are_shared_again_when_it_is_back(
     first = worker.get_or_create_session("user_1")
 
     assert worker.get_or_create_session("user_1") == first
-    assert "The session store answers again." in caplog.text
+    assert "The session store responds again." in caplog.text
 
 
 def test_calls_at_once_make_one_create_even_then(

@@ -10,8 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from aiohttp.test_utils import TestClient as AiohttpClient
-from aiohttp.test_utils import TestServer as AiohttpServer
+from aiohttp.test_utils import TestClient as AiohttpClient, TestServer as AiohttpServer
 from aiohttp.typedefs import Handler
 from aiohttp.web import Request, RequestKey, StreamResponse, middleware
 from litestar.enums import ScopeType

@@ -12,15 +12,11 @@ import django
 import httpx
 from django.conf import settings as django_settings
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient as DjangoAsyncClient
-from django.test import Client as DjangoClient
-from django.test import override_settings
+from django.test import AsyncClient as DjangoAsyncClient, Client as DjangoClient, override_settings
 from django.utils.decorators import sync_and_async_middleware
-from fastapi import FastAPI
-from fastapi import Request as FastAPIRequest
+from fastapi import FastAPI, Request as FastAPIRequest
 from fastapi.testclient import TestClient as FastAPITestClient
-from flask import Flask
-from flask import request as flask_request
+from flask import Flask, request as flask_request
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.testclient import TestClient as StarletteTestClient

@@ -238,10 +238,11 @@ class Connect:
 
     def adopt(self, client: ChatKitClient) -> ChatKitClient:
         """Give a client the test's time and the blocking face."""
-        client._monotonic = lambda: self.time.monotonic
-        client._random = lambda: 0.0
+        runtime = client._runtime._replace(
+            monotonic=lambda: self.time.monotonic, random=lambda: 0.0
+        )
         if self._runner is None:
-            client._sleep = self.time.sleep
+            client._runtime = runtime._replace(sleep=self.time.sleep)
             self._stack.callback(client.close)
             return client
         wrapped = cast("AsyncChatKitClient", client)
@@ -249,7 +250,7 @@ class Connect:
         async def sleep(seconds: float) -> None:
             self.time.sleep(seconds)
 
-        wrapped._sleep = sleep
+        wrapped._runtime = runtime._replace(sleep=sleep)
         blocking = cast("ChatKitClient", Blocking(wrapped, self._runner))
         self._stack.callback(blocking.close)
         return blocking

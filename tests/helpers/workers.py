@@ -2,16 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeAlias, TypeVar, cast, get_args
 
 import httpx
 
-from chatkit_sessions import AsyncChatKitClient, ChatKitClient, SessionStoreError
-from chatkit_sessions._api.operations import SessionOptions
+from chatkit_sessions import ChatKitClient, SessionStoreError
+from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.records import LEASE
+from chatkit_sessions._sessions.transactions import LEASE
+from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from chatkit_sessions.testing import FakeChatKit
@@ -88,7 +89,8 @@ class Backend:
         options = {"api_key": self.fake.api_key, "max_retries": 0, **options}
         worker = make(self.api, store=self.store() if store is None else store, **options)
         client = inner(worker)
-        client._sleep = self._sleep if self.kind == "sync" else self._asleep  # type: ignore[assignment]  # as the kind of client has it
+        sleep = self._sleep if self.kind == "sync" else self._asleep
+        client._runtime = client._runtime._replace(sleep=sleep)
         return worker
 
     def advance(self, seconds: float) -> None:
@@ -171,28 +173,29 @@ class Backend:
         runner = cast("asyncio.Runner", self.connect._runner)
         return cast("list[object]", runner.run(main()))  # type: ignore[arg-type]  # a coroutine
 
+    def run_flow(self, flow: Coroutine[object, None, T]) -> T:
+        """Run a flow as the workers' kind of client does."""
+        if self.kind == "sync":
+            return run_blocking(flow)
+        runner = cast("asyncio.Runner", self.connect._runner)
+        return runner.run(flow)
+
     def begin_to_create(self, worker: ChatKitClient, user: str = "user_1") -> None:
         """Become the one who creates that user's session, and never go on."""
         client = inner(worker)
-        options = cast("SessionOptions", dict.fromkeys(SessionOptions.__annotations__))
-        identity = client._wanted(user, workflow_id=None, options=options).identity
-        if self.kind == "sync":
-            seen = client._registry.look_up(identity)
-            acquired = client._registry.acquire(identity, seen, token=b"x", seconds=LEASE)
-            assert acquired is None
-            return
+        identity = client._session_request(user, SessionOptions()).identity
 
         async def begin() -> None:
-            registry = cast("AsyncChatKitClient", client)._registry
-            seen = await registry.look_up(identity)
-            acquired = await registry.acquire(identity, seen, token=b"x", seconds=LEASE)
-            assert acquired is None
+            registry = client._registry
+            snapshot = await registry.look_up(identity)
+            lease = registry.acquire_lease(identity, snapshot, token=b"x", seconds=LEASE)
+            assert await lease is None
 
-        self.run(begin)
+        self.run_flow(begin())
 
     def answer_when_waiting(self, worker: ChatKitClient, waiters: int) -> None:
         """Let the API answer only once that many of a worker's calls wait for another one's."""
-        flights = inner(worker)._registry.flights
+        single_flight = inner(worker)._registry.single_flight
         self.led = True
         if self.kind == "sync":
             begun = threading.Semaphore(0)
@@ -202,7 +205,7 @@ class Backend:
                     begun.release()
                     return super().wait(timeout)
 
-            flights._new_event = Counted
+            single_flight._new_event = Counted
 
             def wait(_: httpx.Request) -> None:
                 self.reached.set()
@@ -219,7 +222,7 @@ class Backend:
                 waiting.append(self)
                 return await super().wait()
 
-        flights._new_event = cast("Callable[[], threading.Event]", ACounted)
+        single_flight._new_event = cast("Callable[[], threading.Event]", ACounted)
 
         async def await_them(_: httpx.Request) -> None:
             self.reached.set()

@@ -152,7 +152,7 @@ def shop(connect: Connect, own_redis: RedisServer) -> Iterator[Backend]:
 def impatient(backend: Backend) -> ChatKitClient:
     """A worker that asks a store that was out again at once."""
     worker = backend.worker()
-    inner(worker)._registry._health._clock = lambda: backend.connect.time.monotonic
+    inner(worker)._registry._circuit_breaker._clock = lambda: backend.connect.time.monotonic
     return worker
 
 

@@ -9,8 +9,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from chatkit_sessions.testing import FakeChatKit, FakeClock, fake_api
 from chatkit_sessions.testing.wire import Headers, Request, Response

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import JsonValue, SecretStr
 
 from chatkit_sessions._redaction import (
@@ -21,7 +20,7 @@ from chatkit_sessions._redaction import (
     names_a_secret,
     redact,
     redact_json,
-    shown,
+    safe_repr,
     with_article,
 )
 
@@ -269,11 +268,11 @@ class TestShown:
         ids=lambda value: ascii(value)[:12] if not isinstance(value, int) else "int",
     )
     def test_a_value_is_shown_in_ascii_and_without_secrets(self, value: object, text: str) -> None:
-        assert shown(value) == text
+        assert safe_repr(value) == text
 
     @pytest.mark.parametrize("value", ["x" * 61, "é" * 40, "x" * 10**6, 10**100])
     def test_a_long_value_is_cut(self, value: object) -> None:
-        text = shown(value)
+        text = safe_repr(value)
 
         assert "…" in text
         assert len(text) < 100
@@ -281,7 +280,7 @@ class TestShown:
     @settings(deadline=None)
     @given(st.text(st.characters(codec=None, categories=None)) | st.integers() | st.floats())
     def test_any_value_is_short_and_survives_every_log(self, value: object) -> None:
-        text = shown(value)
+        text = safe_repr(value)
 
         assert text.isprintable()
         assert len(text) < 100

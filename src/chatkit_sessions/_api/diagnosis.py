@@ -1,7 +1,7 @@
-"""Which trouble is this, and what should be checked? Pure decisions on an error answer.
+"""An error response → the error's class and a hint that says what to check.
 
-The cases, their statuses and texts are those that the API is known to give; what is recognised by
-its text alone is so because the API gives it no code.
+The cases, their statuses and texts are those that the API is known to return; a case is recognised
+by its text alone where the API gives it no code.
 """
 
 import re
@@ -160,19 +160,19 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
 
     Args:
         status_code: Any status that is not 2xx.
-        detail: The API's own error, None where the answer had none (HTML, plain text, nothing).
+        detail: The API's own error, None where the response had none (HTML, plain text, nothing).
         host: Where the call went, such as `api.openai.com`.
     """
     error_type, hint = (
-        _without_envelope(status_code)
+        _diagnose_bare(status_code)
         if detail is None or is_redirect(status_code)
-        else _case(status_code, detail)
+        else _diagnose_envelope(status_code, detail)
     )
     return Diagnosis(error_type, hint.format(host=host))
 
 
-def says_route_is_missing(status_code: int, detail: ChatKitErrorDetail | None) -> bool:
-    """Whether the answer says for good that the server lacks the route, not only for this call."""
+def is_route_missing(status_code: int, detail: ChatKitErrorDetail | None) -> bool:
+    """Whether the response says that the server lacks the route, and not for this call alone."""
     if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return True
     return (
@@ -182,7 +182,7 @@ def says_route_is_missing(status_code: int, detail: ChatKitErrorDetail | None) -
     )
 
 
-def says_session_ended(status_code: int, detail: ChatKitErrorDetail | None) -> str | None:
+def ended_status(status_code: int, detail: ChatKitErrorDetail | None) -> str | None:
     """`cancelled` or `expired` where a cancel is refused because the session has ended already."""
     if detail is None or status_code not in _ENDED_STATUSES:
         return None
@@ -203,12 +203,12 @@ def is_redirect(status_code: int) -> bool:
     return HTTPStatus.MULTIPLE_CHOICES <= status_code < HTTPStatus.BAD_REQUEST
 
 
-def _without_envelope(status_code: int) -> Diagnosis:
+def _diagnose_bare(status_code: int) -> Diagnosis:
     hint = _REDIRECT if is_redirect(status_code) else _NOT_THE_API
     return Diagnosis(_by_status(status_code), hint)
 
 
-def _case(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
+def _diagnose_envelope(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
     message, code = detail.message, detail.code
     if code == "invalid_beta" or _BETA_MESSAGE.search(message):
         bad_request = status_code == HTTPStatus.BAD_REQUEST
@@ -218,16 +218,16 @@ def _case(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
     error_type = _by_status(status_code)
     if error_type in {AuthenticationError, PermissionDeniedError}:
         return Diagnosis(error_type, _key_hint(error_type, message, code))
-    if says_route_is_missing(status_code, detail):
+    if is_route_missing(status_code, detail):
         return Diagnosis(error_type, _ROUTE)
     if error_type is NotFoundError:
-        return _missing(message, code)
+        return _diagnose_not_found(message, code)
     if error_type in {BadRequestError, UnprocessableEntityError}:
         return Diagnosis(error_type, _request_hint(detail))
     return Diagnosis(error_type, _OTHER_HINTS.get(error_type, _OTHER))
 
 
-def _missing(message: str, code: str | None) -> Diagnosis:
+def _diagnose_not_found(message: str, code: str | None) -> Diagnosis:
     if code == "session_not_found":
         return Diagnosis(SessionNotFoundError, _SESSION)
     found = _NOT_FOUND_MESSAGE.search(message[:_MAX_READ])

@@ -1,4 +1,4 @@
-"""One call on behalf of many: who asks for the same while it is under way waits for its result."""
+"""Single flight: concurrent calls for the same thing share one in-flight call and its result."""
 
 import copy
 from collections.abc import Callable, Hashable
@@ -11,7 +11,7 @@ from .per_process import PerProcess
 
 
 class Event(Protocol):
-    """What waits are ended with: of threading, asyncio or trio."""
+    """What callers wait for: an event of threading, asyncio or trio."""
 
     def set(self) -> None:
         """End the waits, and those to come."""
@@ -22,10 +22,10 @@ E = TypeVar("E", bound=Event)
 
 
 class Flight(Generic[E]):
-    """A call under way.
+    """A call in flight.
 
     Args:
-        done: Set when it has ended.
+        done: Set when the call has ended.
     """
 
     def __init__(self, done: E) -> None:
@@ -33,43 +33,47 @@ class Flight(Generic[E]):
         self._session: ChatKitSessionResponse | None = None
         self._error: ChatKitError | None = None
 
-    def land(self, session: ChatKitSessionResponse) -> None:
-        """End with a session for everybody."""
+    def set_result(self, session: ChatKitSessionResponse) -> None:
+        """Give every waiter this session."""
         self._session = session
 
-    def fail(self, error: ChatKitError) -> None:
-        """End with an error for everybody."""
+    def set_error(self, error: ChatKitError) -> None:
+        """Give every waiter this error."""
         self._error = copy.copy(error)
 
     def result(self) -> ChatKitSessionResponse | None:
-        """The session; None where the leader gave up and somebody else has to try.
+        """The session; None where the leader gave up and a waiter has to lead.
 
         Raises:
-            ChatKitError: The call failed; each time a new one, whose traceback is its waiter's own.
+            ChatKitError: The call failed. Each waiter gets a copy, with a traceback of its own.
         """
         if self._error is not None:
             raise copy.copy(self._error)
         return self._session
 
 
-class Flights(Generic[E]):
-    """The calls under way in this process; a child after `fork()` waits for none of its parent's.
+class SingleFlight(Generic[E]):
+    """The calls in flight in this process; a child after `fork()` waits for none of its parent's.
 
     Args:
-        new_event: Makes what waits are ended with.
+        new_event: Makes what waiters wait for.
     """
 
     def __init__(self, new_event: Callable[[], E]) -> None:
         self._new_event = new_event
-        self._under_way = PerProcess(dict[Hashable, Flight[E]])
+        self._in_flight = PerProcess(dict[Hashable, Flight[E]])
 
-    def join(self, key: Hashable) -> tuple[Flight[E], bool]:
-        """The flight of that key, and whether the caller leads it, and has to end it."""
-        own = Flight(self._new_event())
-        flight = self._under_way.get().setdefault(key, own)  # atomic
-        return flight, flight is own
+    def new(self) -> Flight[E]:
+        """A flight that has not begun: to `join` with, and to `end` in any case."""
+        return Flight(self._new_event())
 
-    def end(self, key: Hashable, flight: Flight[E]) -> None:
-        """Let those who wait go on, and who comes next begin anew."""
-        self._under_way.get().pop(key, None)
-        flight.done.set()
+    def join(self, key: Hashable, own: Flight[E]) -> Flight[E]:
+        """The flight of that key: `own` where there was none, which the caller then leads."""
+        return self._in_flight.get().setdefault(key, own)  # atomic
+
+    def end(self, key: Hashable, own: Flight[E]) -> None:
+        """Release the waiters of a flight that the caller leads; harmless where it does not."""
+        in_flight = self._in_flight.get()
+        if in_flight.get(key) is own:
+            del in_flight[key]
+        own.done.set()

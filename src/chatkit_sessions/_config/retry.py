@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-from chatkit_sessions._redaction import shown
+from chatkit_sessions._redaction import safe_repr
 
 MAX_SECONDS: Final = 1_000_000
 """More than any wait that makes sense, less than what a platform's timers refuse."""
@@ -68,16 +68,15 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if not _is_int(self.max_retries) or self.max_retries < 0:
-            raise ValueError(
-                f"`max_retries` must be a whole number, 0 or more, got {shown(self.max_retries)}"
-            )
+            got = safe_repr(self.max_retries)
+            raise ValueError(f"`max_retries` must be a whole number, 0 or more, got {got}")
         for name in ("initial_delay", "max_delay", "jitter", "max_retry_after"):
             value: object = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"`{name}` must be a number, got {shown(value)}")  # noqa: TRY004 -- one error for every bad value
+                raise ValueError(f"`{name}` must be a number, got {safe_repr(value)}")  # noqa: TRY004 -- one error for every bad value
             if not 0 <= value <= MAX_SECONDS:
                 bound = f"must be finite and 0 or more (at most {MAX_SECONDS:,})"
-                raise ValueError(f"`{name}` {bound}, got {shown(value)}")
+                raise ValueError(f"`{name}` {bound}, got {safe_repr(value)}")
         if not 0 < self.initial_delay <= self.max_delay:
             raise ValueError(
                 "`initial_delay` must be more than 0 and at most `max_delay`, "

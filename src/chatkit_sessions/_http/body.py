@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from chatkit_sessions._api.protocol import Answer, max_body
+from chatkit_sessions._api.protocol import Response, max_body
+from chatkit_sessions._redaction import MaskedBytes
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _BROKEN: Final = "its compression is broken"
@@ -29,7 +30,7 @@ class Body:
         self._headers = headers
         self._limit = max_body(status_code)
         self._content = bytearray()
-        self._flaw: str | None = None
+        self._error: str | None = None
         coding = "" if decoded else self._headers.get("content-encoding", "").strip().lower()
         self._decoder = self._decoder_for(coding)
 
@@ -38,29 +39,29 @@ class Body:
             return _Identity()
         if coding in {"gzip", "x-gzip", "deflate"}:
             return _Inflate()
-        self._flaw = "it comes in a compression that was not asked for"
+        self._error = "it comes in a compression that was not asked for"
         return _Identity()
 
     def add(self, chunk: bytes) -> bool:
         """Take a chunk; return whether there is use for more."""
-        if self._flaw is None:
+        if self._error is None:
             try:
                 # One byte more than the limit tells that there is more than the limit.
                 room = self._limit + 1 - len(self._content)
                 self._content += self._decoder.decode(chunk, room)
             except zlib.error:
-                self._flaw = _BROKEN
+                self._error = _BROKEN
         if len(self._content) > self._limit:
-            self._flaw = f"it is longer than {self._limit:,} bytes"
-        return self._flaw is None
+            self._error = f"it is longer than {self._limit:,} bytes"
+        return self._error is None
 
-    def answer(self) -> Answer:
+    def response(self) -> Response:
         """What has been read."""
-        flaw = self._flaw
-        if flaw is None and self._decoder.unfinished:
-            flaw = _BROKEN
-        content = bytes(self._content[: self._limit])
-        return Answer(self._status_code, self._headers, content, flaw)
+        error = self._error
+        if error is None and self._decoder.unfinished:
+            error = _BROKEN
+        content = MaskedBytes(self._content[: self._limit])
+        return Response(self._status_code, self._headers, content, error)
 
 
 class _Decoder(Protocol):

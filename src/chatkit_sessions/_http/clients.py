@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from chatkit_sessions._api.protocol import Answer, Request
+from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._config.deadline import Deadline, Timeouts
 from chatkit_sessions._redaction import redact
 from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ConfigurationError
@@ -149,7 +149,7 @@ class HTTPErrors:
         return mine
 
 
-def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer | None:
+def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Response | None:
     """Read an answer's body within its bound; None once the deadline has passed.
 
     It does not raise that itself: a traceback would hold this frame, and with it a piece of the
@@ -162,10 +162,10 @@ def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Answer | None:
             break
         if deadline.remaining() == 0:
             return None
-    return body.answer()
+    return body.response()
 
 
-async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer | None:
+async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Response | None:
     """Read an answer's body as `read_body` does."""
     decoded = response.is_stream_consumed
     body = Body(response.status_code, response.headers, decoded=decoded)
@@ -174,7 +174,7 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Answer 
             break
         if deadline.remaining() == 0:
             return None
-    return body.answer()
+    return body.response()
 
 
 def errors_of_sync_client(http_client: object) -> HTTPErrors:

@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from chatkit_sessions._config.deadline import Timeouts
-from chatkit_sessions._config.settings import is_loopback
+from chatkit_sessions._config.validation import is_loopback
 from chatkit_sessions._redaction import MaskedHeaders, redact
 from chatkit_sessions.errors import ConfigurationError
 
@@ -134,7 +134,7 @@ def plain_request(
 _parsed: Final = functools.lru_cache(maxsize=16)(httpx.URL)
 
 
-def check_url(base_url: str) -> None:
+def validate_url(base_url: str) -> None:
     """Refuse a base URL that an HTTP client would refuse at each call."""
     try:
         _ = httpx.URL(base_url).host

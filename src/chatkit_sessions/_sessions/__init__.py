@@ -1,1 +1,14 @@
-"""One session per user: identities, records as plain values, the rate limit, the registry."""
+"""One session per user: what is kept of sessions in a store, as plain values, and one registry.
+
+A user's group in the store holds
+
+    secret:<slot>       the session that `get_or_create_session` returns, until it expires
+    reused:<slot>       that there was one, for a day longer: a refresh then replaces it
+    shared:<secret>     that a secret, named by its digest, belongs to one of those
+    lease:<slot>        who creates the next one at the moment
+    session:<id>        which sessions the user has, until a day after their expiry
+    generation          the last sign-out: what was begun before it must not be kept
+    requests            when the endpoint's requests of the last minute were
+
+and a session's group holds `record`: what `get_session` returns of it, without secret or state.
+"""

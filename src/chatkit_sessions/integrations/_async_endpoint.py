@@ -1,42 +1,20 @@
-"""The endpoint for asynchronous frameworks: `_endpoint`'s decisions, carried out."""
+"""The endpoint for asynchronous frameworks."""
 
-import inspect
-import time
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import Final, TypeVar, cast
+from collections.abc import Iterable
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
-from chatkit_sessions._sessions.sync_registry import Registry
-from chatkit_sessions.errors import ChatKitError
-from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
-from chatkit_sessions.stores.memory import MemorySessionStore
+from chatkit_sessions.options import SessionOptions
 
-from ._endpoint import (
-    DEFAULT_RATE_LIMIT,
-    DEFAULT_TIMEOUT,
-    Create,
-    CreateSessionOptions,
-    EndpointRequest,
-    EndpointResponse,
-    Read,
-    Refresh,
-    Rules,
-    SignOut,
-    Task,
-    check_client,
-    check_is_of,
-    check_rate_limit,
-)
-
-T = TypeVar("T")
+from ._flow import EndpointFlow
+from ._messages import DEFAULT_RATE_LIMIT, DEFAULT_TIMEOUT, EndpointRequest, EndpointResponse
 
 
-class AsyncChatKitEndpoint:
+class AsyncChatKitEndpoint(EndpointFlow):
     """The routes that the widget's page calls, for any asynchronous framework.
 
     Args:
         client: Makes the sessions. It stays yours to close.
-        reuse: Whether `POST /session` hands out the user's live session where there is one, as
+        reuse: Whether `POST /session` returns the user's live session where there is one, as
             `get_or_create_session` does, and not a new one each time.
         session_by_id: Whether `GET` and `DELETE /session/{id}` are there, for the user's own
             sessions.
@@ -62,88 +40,36 @@ class AsyncChatKitEndpoint:
         rate_limit: int | None = DEFAULT_RATE_LIMIT,
         timeout: float | None = DEFAULT_TIMEOUT,
     ) -> None:
-        check_client(client, AsyncChatKitClient, endpoint=type(self).__name__)
-        self._client = client.with_options(timeout=timeout, max_retries=0)
-        self._rules = Rules(session_by_id=session_by_id, allowed_origins=allowed_origins)
-        self._reuse = reuse
-        self._rate_limit = check_rate_limit(rate_limit)
-        # Counts while the client's store does not answer.
-        self._own_counts: Final = Registry(MemorySessionStore(), time.monotonic)
-
-    @property
-    def routes(self) -> Mapping[str, tuple[str, ...]]:
-        """The methods of each path below the prefix; `{session_id}` is a variable."""
-        return self._rules.routes
+        super().__init__(
+            client,
+            AsyncChatKitClient,
+            reuse=reuse,
+            session_by_id=session_by_id,
+            allowed_origins=allowed_origins,
+            rate_limit=rate_limit,
+            timeout=timeout,
+        )
 
     async def handle(
         self,
         request: EndpointRequest,
         *,
         user: str | None,
-        options: CreateSessionOptions | None = None,
+        options: SessionOptions | None = None,
     ) -> EndpointResponse:
-        """Answer a request.
+        """Respond to a request.
 
         Args:
-            request: What was asked for. Nothing of it decides whose session it is.
+            request: What the page sent. Nothing of it decides whose session it is.
             user: Your own id of the person who is signed in, as your server knows it; None or
                 empty: nobody is.
             options: The options of a session that is created, None for the API's own.
 
         Returns:
-            The answer; errors of the API, of the store and in the settings are in the log, and
+            The response. Errors of the API, of the store and in the settings are in the log, and
             reach the page as a code without their text.
 
         Raises:
             RuntimeError: The client is closed.
         """
-        try:
-            task = self._rules.decide(request, user)
-            if isinstance(task, EndpointResponse):
-                return task
-            seconds = await self._wait(task)
-            if seconds > 0:
-                return self._rules.limit(request, seconds)
-            return self._rules.succeed(request, await self._carry_out(task, options or {}))
-        except ChatKitError as error:
-            return self._rules.fail(request, error)
-
-    async def _wait(self, task: Task) -> float:
-        """Count a request for a secret; return the seconds until it may be made."""
-        if self._rate_limit is None or not isinstance(task, Create | Refresh):
-            return 0.0
-        seconds = await self._client._admit(task.user, limit=self._rate_limit)  # noqa: SLF001 -- one package
-        if seconds is None:
-            seconds = self._own_counts.admit(task.user, limit=self._rate_limit)
-        return seconds or 0.0
-
-    async def _carry_out(
-        self, task: Task, options: CreateSessionOptions
-    ) -> ChatKitSessionResponse | ChatKitSessionInfo | None:
-        match task:
-            case Create(user) if self._reuse:
-                return await self._client.get_or_create_session(user, **options)
-            case Create(user):
-                return await self._client.create_session(user, **options)
-            case Refresh(user, client_secret):
-                return await self._client.refresh_session(client_secret, user=user, **options)
-            case SignOut(user):
-                await self._client.delete_sessions(user)
-                return None
-            case Read(user, session_id):
-                return await self._own(user, session_id)
-            case _:
-                await self._own(task.user, task.session_id)
-                await self._client.delete_session(task.session_id, missing_ok=True)
-                return None
-
-    async def _own(self, user: str, session_id: str) -> ChatKitSessionInfo:
-        """Get a session that is the user's."""
-        info = await self._client.get_session(session_id)
-        check_is_of(info, user)
-        return info
-
-
-async def told(answer: T | Awaitable[T]) -> T:
-    """What a function of the application's told, which may have to be awaited."""
-    return cast("T", await answer if inspect.isawaitable(answer) else answer)
+        return await self._handle(request, user, options)

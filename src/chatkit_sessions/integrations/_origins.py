@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from chatkit_sessions._redaction import shown
+from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions.errors import ConfigurationError
 
 _ORIGIN: Final = re.compile(
@@ -52,7 +52,7 @@ def is_same_origin(page: Origin, own: Origin | None) -> bool:
     return page.scheme == own.scheme or (page.scheme, own.scheme) == ("https", "http")
 
 
-def check_allowed_origins(origins: Iterable[str]) -> frozenset[Origin]:
+def validate_allowed_origins(origins: Iterable[str]) -> frozenset[Origin]:
     """Read a setting.
 
     Raises:
@@ -66,7 +66,7 @@ def check_allowed_origins(origins: Iterable[str]) -> frozenset[Origin]:
         if origin is None:
             raise ConfigurationError(
                 "`allowed_origins` must be origins such as https://app.example.com, without a path "
-                f"or a `*`, got {shown(text)}.",
+                f"or a `*`, got {safe_repr(text)}.",
                 hint="List every origin whose pages may get their users' secrets. Names with other "
                 "than ASCII letters are written in Punycode, as browsers send them.",
             )

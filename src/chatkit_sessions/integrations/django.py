@@ -9,8 +9,9 @@ from typing import TypeAlias, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
 
-from ._async_endpoint import AsyncChatKitEndpoint, told
-from ._endpoint import (
+from ._async_endpoint import AsyncChatKitEndpoint
+from ._flow import maybe_await
+from ._messages import (
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
@@ -22,8 +23,7 @@ from ._sync_endpoint import ChatKitEndpoint
 
 try:
     from django.http import HttpRequest, HttpResponse
-    from django.urls import URLPattern
-    from django.urls import path as url_pattern
+    from django.urls import URLPattern, path as url_pattern
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The URL patterns for Django need it: pip install "chatkit-sessions[django]"'
@@ -99,8 +99,8 @@ def _async_view(
     endpoint: AsyncChatKitEndpoint, user: _User, options: _Options | None
 ) -> Callable[..., Coroutine[object, object, HttpResponse]]:
     async def handle(request: HttpRequest, path: str, **variables: str) -> HttpResponse:
-        who = None if request.method == "OPTIONS" else await told(user(request))
-        chosen = await told(options(request)) if who and options else None
+        who = None if request.method == "OPTIONS" else await maybe_await(user(request))
+        chosen = await maybe_await(options(request)) if who and options else None
         asked = _plain(request, path.format(**variables))
         return _response(await endpoint.handle(asked, user=who, options=chosen))
 
@@ -117,8 +117,8 @@ def _plain(request: HttpRequest, path: str) -> EndpointRequest:
     )
 
 
-def _response(answer: EndpointResponse) -> HttpResponse:
-    return HttpResponse(answer.body, status=answer.status_code, headers=dict(answer.headers))
+def _response(response: EndpointResponse) -> HttpResponse:
+    return HttpResponse(response.body, status=response.status_code, headers=dict(response.headers))
 
 
 def _signed_in(request: HttpRequest) -> str | None:

@@ -10,7 +10,7 @@ from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions.models import BrowserSession
 
 from ._async_endpoint import AsyncChatKitEndpoint
-from ._endpoint import DEFAULT_PREFIX, CreateSessionOptions, EndpointSettings
+from ._messages import DEFAULT_PREFIX, CreateSessionOptions, EndpointSettings
 
 try:
     from fastapi import APIRouter, Depends, Request, Response

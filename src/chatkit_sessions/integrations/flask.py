@@ -8,7 +8,7 @@ from typing import Unpack
 
 from chatkit_sessions._client.sync_client import ChatKitClient
 
-from ._endpoint import (
+from ._messages import (
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
@@ -57,7 +57,7 @@ def chatkit_blueprint(
     def add(path: str, methods: tuple[str, ...]) -> None:
         def handle(**variables: str) -> Response:
             who = None if request.method == "OPTIONS" else user()
-            answer = endpoint.handle(
+            response = endpoint.handle(
                 EndpointRequest(
                     method=request.method,
                     path=path.format(**variables),
@@ -68,7 +68,7 @@ def chatkit_blueprint(
                 user=who,
                 options=options() if who and options else None,
             )
-            return Response(answer.body, answer.status_code, answer.headers)
+            return Response(response.body, response.status_code, response.headers)
 
         blueprint.add_url_rule(
             path.replace("{", "<").replace("}", ">"),

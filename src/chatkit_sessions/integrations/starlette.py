@@ -9,8 +9,9 @@ from typing import Unpack
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._redaction import MaskedBytes
 
-from ._async_endpoint import AsyncChatKitEndpoint, told
-from ._endpoint import (
+from ._async_endpoint import AsyncChatKitEndpoint
+from ._flow import maybe_await
+from ._messages import (
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
@@ -57,8 +58,8 @@ def chatkit_routes(
 
     def route(path: str, methods: tuple[str, ...]) -> Route:
         async def handle(request: Request) -> Response:
-            who = None if request.method == "OPTIONS" else await told(user(request))
-            chosen = await told(options(request)) if who and options else None
+            who = None if request.method == "OPTIONS" else await maybe_await(user(request))
+            chosen = await maybe_await(options(request)) if who and options else None
             return await respond(endpoint, path, request, user=who, options=chosen)
 
         return Route(prefix + path, handle, methods=list(methods))
@@ -74,8 +75,8 @@ async def respond(
     user: str | None,
     options: CreateSessionOptions | None,
 ) -> Response:
-    """Let the endpoint answer a request that came to the route of that path."""
-    answer = await endpoint.handle(
+    """Let the endpoint response a request that came to the route of that path."""
+    response = await endpoint.handle(
         EndpointRequest(
             method=request.method,
             path=path.format(**request.path_params),
@@ -86,7 +87,7 @@ async def respond(
         user=user,
         options=options,
     )
-    return Response(answer.body, answer.status_code, answer.headers)
+    return Response(response.body, response.status_code, response.headers)
 
 
 async def _read_body(request: Request) -> bytes:

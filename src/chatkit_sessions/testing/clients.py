@@ -15,37 +15,65 @@ BASE_URL: Final = "https://chatkit.test/v1"
 """Nothing goes there: the transport answers."""
 
 
-def make_client(
-    fake: FakeChatKit, api_key: str | None, workflow_id: str | None, max_retries: int
-) -> ChatKitClient:
-    """Make a synchronous one; what is None is the API's own."""
-    client = ChatKitClient(
-        api_key=api_key or fake.api_key,
-        workflow_id=workflow_id or fake.workflow_id,
-        base_url=BASE_URL,
-        max_retries=max_retries,
-        http_client=httpx.Client(transport=fake.transport()),
-        clock=fake.clock.now,
-    )
-    client._sleep = lambda seconds: fake.clock.advance(seconds=seconds)  # noqa: SLF001 - in place of waiting
-    return client
+class InProcessClient(ChatKitClient):
+    """A client of the local API, which moves its clock in place of waiting.
+
+    Args:
+        fake: The local API.
+        api_key: None: the local API's own.
+        workflow_id: None: the local API's own.
+        max_retries: As for `ChatKitClient`.
+    """
+
+    def __init__(
+        self, fake: FakeChatKit, api_key: str | None, workflow_id: str | None, max_retries: int
+    ) -> None:
+        super().__init__(
+            api_key=api_key or fake.api_key,
+            workflow_id=workflow_id or fake.workflow_id,
+            base_url=BASE_URL,
+            max_retries=max_retries,
+            http_client=httpx.Client(transport=fake.transport()),
+            clock=fake.clock.now,
+        )
+
+        def sleep(seconds: float) -> None:
+            fake.clock.advance(seconds=seconds)
+
+        self._runtime = self._runtime._replace(sleep=sleep)
+
+    def end(self) -> None:
+        """Close the client, which holds no socket."""
+        self._lifetime.close()
 
 
-def make_async_client(
-    fake: FakeChatKit, api_key: str | None, workflow_id: str | None, max_retries: int
-) -> AsyncChatKitClient:
-    """Make an asynchronous one; what is None is the API's own."""
-    client = AsyncChatKitClient(
-        api_key=api_key or fake.api_key,
-        workflow_id=workflow_id or fake.workflow_id,
-        base_url=BASE_URL,
-        max_retries=max_retries,
-        http_client=httpx.AsyncClient(transport=fake.transport()),
-        clock=fake.clock.now,
-    )
+class InProcessAsyncClient(AsyncChatKitClient):
+    """An async client of the local API, which moves its clock in place of waiting.
 
-    async def advance(seconds: float) -> None:
-        fake.clock.advance(seconds=seconds)
+    Args:
+        fake: The local API.
+        api_key: None: the local API's own.
+        workflow_id: None: the local API's own.
+        max_retries: As for `AsyncChatKitClient`.
+    """
 
-    client._sleep = advance  # noqa: SLF001 - in place of waiting
-    return client
+    def __init__(
+        self, fake: FakeChatKit, api_key: str | None, workflow_id: str | None, max_retries: int
+    ) -> None:
+        super().__init__(
+            api_key=api_key or fake.api_key,
+            workflow_id=workflow_id or fake.workflow_id,
+            base_url=BASE_URL,
+            max_retries=max_retries,
+            http_client=httpx.AsyncClient(transport=fake.transport()),
+            clock=fake.clock.now,
+        )
+
+        def sleep(seconds: float) -> None:
+            fake.clock.advance(seconds=seconds)
+
+        self._runtime = self._runtime._replace(sleep=sleep)
+
+    def end(self) -> None:
+        """Close the client, which holds no socket, in whatever event loop."""
+        self._lifetime.close()

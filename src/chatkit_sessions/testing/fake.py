@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
+    from .clients import InProcessAsyncClient, InProcessClient
     from .faults import Fault
     from .httpx2_transport import FakeHTTPX2Transport
     from .sessions import FakeSession
@@ -89,7 +90,7 @@ class FakeChatKit:
         )
         self._api.add_api_key(api_key, PROJECT)
         self._api.add_workflow(workflow_id, PROJECT)
-        self._clients: list[ChatKitClient | AsyncChatKitClient] = []
+        self._clients: list[InProcessClient | InProcessAsyncClient] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
         self._failures: list[_Failure] = []
         self._lock = RLock()  # a rule of `fail_next` may look at the API
@@ -104,7 +105,7 @@ class FakeChatKit:
         traceback: TracebackType | None,
     ) -> None:
         while self._clients:
-            self._clients.pop()._lifetime.end()  # noqa: SLF001 - neither kind holds a socket
+            self._clients.pop().end()  # neither kind holds a socket
 
     @property
     def api_key(self) -> str:
@@ -355,9 +356,9 @@ class FakeChatKit:
             workflow_id: Another workflow than `workflow_id` of this.
             max_retries: Attempts after a failed first one, 0 or more.
         """
-        from .clients import make_client  # noqa: PLC0415 - the API itself needs no client
+        from .clients import InProcessClient  # noqa: PLC0415 - the API itself needs no client
 
-        client = make_client(self, api_key, workflow_id, max_retries)
+        client = InProcessClient(self, api_key, workflow_id, max_retries)
         self._clients.append(client)
         return client
 
@@ -365,9 +366,9 @@ class FakeChatKit:
         self, *, api_key: str | None = None, workflow_id: str | None = None, max_retries: int = 2
     ) -> AsyncChatKitClient:
         """Make an asynchronous client that asks this API, in process: as `client` does."""
-        from .clients import make_async_client  # noqa: PLC0415 - as above
+        from .clients import InProcessAsyncClient  # noqa: PLC0415 - as above
 
-        client = make_async_client(self, api_key, workflow_id, max_retries)
+        client = InProcessAsyncClient(self, api_key, workflow_id, max_retries)
         self._clients.append(client)
         return client
 

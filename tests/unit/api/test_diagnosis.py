@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from chatkit_sessions._api.diagnosis import (
     Diagnosis,
     diagnose,
-    says_route_is_missing,
-    says_session_ended,
+    ended_status,
+    is_route_missing,
 )
 from chatkit_sessions.errors import (
     APIStatusError,
@@ -332,8 +331,8 @@ def test_any_answer_gets_a_diagnosis(status: int, error: ChatKitErrorDetail | No
     assert issubclass(diagnosis.error_type, APIStatusError)
     assert diagnosis.hint
     assert "{" not in diagnosis.hint
-    assert says_route_is_missing(status, error) in {True, False}
-    assert says_session_ended(status, error) in {None, "expired", "cancelled"}
+    assert is_route_missing(status, error) in {True, False}
+    assert ended_status(status, error) in {None, "expired", "cancelled"}
 
 
 @contextmanager
@@ -368,7 +367,7 @@ def at_most(seconds: float) -> Generator[None]:
 def test_a_long_message_is_read_in_no_time(status: int, text: str) -> None:
     with at_most(1.0):
         diagnose(status, detail(text), host=HOST)
-        says_session_ended(status, detail(text))
+        ended_status(status, detail(text))
 
 
 class TestRouteMissing:
@@ -384,7 +383,7 @@ class TestRouteMissing:
         ],
     )
     def test_said_for_good(self, status: int, error: ChatKitErrorDetail | None) -> None:
-        assert says_route_is_missing(status, error)
+        assert is_route_missing(status, error)
 
     @pytest.mark.parametrize(
         ("status", "error"),
@@ -400,7 +399,7 @@ class TestRouteMissing:
         ],
     )
     def test_not_said(self, status: int, error: ChatKitErrorDetail | None) -> None:
-        assert not says_route_is_missing(status, error)
+        assert not is_route_missing(status, error)
 
 
 class TestSessionEnded:
@@ -418,7 +417,7 @@ class TestSessionEnded:
         ],
     )
     def test_said(self, status: int, message: str, ended: str) -> None:
-        assert says_session_ended(status, detail(message)) == ended
+        assert ended_status(status, detail(message)) == ended
 
     @pytest.mark.parametrize(
         "message",
@@ -435,14 +434,14 @@ class TestSessionEnded:
         ],
     )
     def test_not_said(self, message: str) -> None:
-        assert says_session_ended(400, detail(message)) is None
+        assert ended_status(400, detail(message)) is None
 
     @pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502])
     def test_not_taken_from_a_status_that_means_something_else(self, status: int) -> None:
-        assert says_session_ended(status, detail("Session is already expired")) is None
+        assert ended_status(status, detail("Session is already expired")) is None
 
     def test_not_taken_from_an_answer_without_envelope(self) -> None:
-        assert says_session_ended(400, None) is None
+        assert ended_status(400, None) is None
 
     @pytest.mark.parametrize(
         "message",
@@ -453,4 +452,4 @@ class TestSessionEnded:
         ],
     )
     def test_what_else_may_expire_is_no_session(self, message: str) -> None:
-        assert says_session_ended(400, detail(message)) is None
+        assert ended_status(400, detail(message)) is None

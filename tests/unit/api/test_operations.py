@@ -10,12 +10,18 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import SecretStr, ValidationError
 
 from chatkit_sessions._api import operations
-from chatkit_sessions._api.operations import Operation, RejectedSession, SessionOptions
+from chatkit_sessions._api.arguments import (
+    validate_call_timeout,
+    validate_client_secret,
+    validate_user,
+    validate_workflow_id,
+)
+from chatkit_sessions._api.operations import Operation
+from chatkit_sessions._api.refresh import RejectedSession, refresh as refresh_operation
 from chatkit_sessions.errors import InvalidRequestError
 from chatkit_sessions.models import (
     CancelledSession,
@@ -23,6 +29,7 @@ from chatkit_sessions.models import (
     ChatKitSessionInfo,
     ChatKitSessionResponse,
 )
+from chatkit_sessions.options import SessionOptions
 
 SECRET = "ek_Presented0123456789"
 SECONDS = 1_795_341_600
@@ -174,11 +181,11 @@ class TestCreate:
     def test_its_answer_is_a_session(self) -> None:
         operation = operations.create("user_1", workflow_id="wf_1", options=options())
 
-        session = operation.read({"id": "s", "client_secret": "x", "expires_at": SECONDS})
+        session = operation.parse({"id": "s", "client_secret": "x", "expires_at": SECONDS})
 
         assert isinstance(session, ChatKitSessionResponse)
         with pytest.raises(ValidationError):
-            operation.read({"id": "s", "expires_at": SECONDS})
+            operation.parse({"id": "s", "expires_at": SECONDS})
 
     def test_its_repr_does_not_hold_the_body(self) -> None:
         operation = operations.create(
@@ -372,7 +379,7 @@ BEYOND: dict[str, tuple[dict[str, object], list[str]]] = {
     "version-int": ({"workflow_version": 3}, ["`workflow_version`", "string", "got 3."]),
     "version-latest": (
         {"workflow_version": "latest"},
-        ["`workflow_version`", "must name a version", "'latest'", "leave it out"],
+        ["`workflow_version`", "must name a version", "'latest'", "omit it"],
     ),
     "version-surrogate": ({"workflow_version": "a\ud800"}, ["`workflow_version`", "'a\\ud800'"]),
     "state-list": ({"state_variables": [1]}, ["`state_variables`", "mapping", "got a list."]),
@@ -458,7 +465,7 @@ class TestUser:
     def test_anything_else_is_refused_with_what_to_pass_instead(
         self, user: object, named: list[str]
     ) -> None:
-        message = refusal(lambda: operations.check_user(user))
+        message = refusal(lambda: validate_user(user))
 
         assert message.startswith("`user` must ")
         for part in named:
@@ -496,7 +503,7 @@ def test_any_state_arrives_as_it_is_or_is_refused(state: dict[str, object]) -> N
 class TestWorkflowId:
     @pytest.mark.parametrize("workflow_id", ["wf_1", "a b", "é"])
     def test_any_identifier_is_taken(self, workflow_id: str) -> None:
-        assert operations.check_workflow_id(workflow_id) == workflow_id
+        assert validate_workflow_id(workflow_id) == workflow_id
 
     @pytest.mark.parametrize(
         ("workflow_id", "named"),
@@ -513,13 +520,13 @@ class TestWorkflowId:
         ],
     )
     def test_a_flaw_is_named(self, workflow_id: object, named: list[str]) -> None:
-        message = refusal(lambda: operations.check_workflow_id(workflow_id))
+        message = refusal(lambda: validate_workflow_id(workflow_id))
 
         for part in ("`workflow_id` ", *named):
             assert part in message
 
     def test_a_key_given_in_its_place_is_not_quoted(self) -> None:
-        message = refusal(lambda: operations.check_workflow_id("sk-proj-Abcdef\n"))
+        message = refusal(lambda: validate_workflow_id("sk-proj-Abcdef\n"))
 
         assert "Abcdef" not in message
 
@@ -527,11 +534,11 @@ class TestWorkflowId:
 class TestCallTimeout:
     @pytest.mark.parametrize("timeout", [None, 0.1, 5])
     def test_seconds_or_none(self, timeout: float | None) -> None:
-        assert operations.check_call_timeout(timeout) == timeout
+        assert validate_call_timeout(timeout) == timeout
 
     @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "5"])
     def test_anything_else_is_refused(self, timeout: Any) -> None:  # noqa: ANN401 -- from untyped callers
-        assert refusal(lambda: operations.check_call_timeout(timeout)).startswith("`timeout` must")
+        assert refusal(lambda: validate_call_timeout(timeout)).startswith("`timeout` must")
 
 
 BY_SESSION_ID: dict[str, tuple[Callable[[Any], Operation[Any]], str]] = {
@@ -646,7 +653,7 @@ class TestGet:
         assert operations.get("s").method == "GET"
 
     def test_its_answer_is_the_session_without_secret_from_the_api(self) -> None:
-        info = operations.get("s").read(
+        info = operations.get("s").parse(
             {"id": "s", "expires_at": SECONDS, "client_secret": SECRET, "source": "record"}
         )
 
@@ -656,12 +663,12 @@ class TestGet:
 
     def test_an_answer_that_is_no_session_is_invalid(self) -> None:
         with pytest.raises(ValidationError):
-            operations.get("s").read({"id": "s"})
+            operations.get("s").parse({"id": "s"})
 
     def test_it_takes_no_refusal_for_an_answer(self) -> None:
         detail = ChatKitErrorDetail(message="Session is already expired", type="t")
 
-        assert operations.get("s").read_refusal(400, detail) is None
+        assert operations.get("s").parse_error(400, detail) is None
 
 
 class TestCancel:
@@ -681,7 +688,7 @@ class TestCancel:
         ids=["full", "hardly-more-than-the-id", "expired"],
     )
     def test_its_answer_may_be_short(self, answer: Any) -> None:  # noqa: ANN401 -- any JSON
-        cancelled = operations.cancel("s").read(answer)
+        cancelled = operations.cancel("s").parse(answer)
 
         assert isinstance(cancelled, CancelledSession)
         assert cancelled.status == answer.get("status")
@@ -689,7 +696,7 @@ class TestCancel:
     @pytest.mark.parametrize("answer", [{}, {"id": ""}, {"id": "s", "status": "active"}], ids=str)
     def test_an_answer_that_says_otherwise_is_invalid(self, answer: Any) -> None:  # noqa: ANN401
         with pytest.raises(ValidationError):
-            operations.cancel("s").read(answer)
+            operations.cancel("s").parse(answer)
 
     @pytest.mark.parametrize(
         ("status", "message", "ended"),
@@ -705,7 +712,7 @@ class TestCancel:
     ) -> None:
         detail = ChatKitErrorDetail(message=message, type="invalid_request_error")
 
-        assert operations.cancel("s").read_refusal(status, detail) == CancelledSession(
+        assert operations.cancel("s").parse_error(status, detail) == CancelledSession(
             id="s", status=ended
         )
 
@@ -721,11 +728,11 @@ class TestCancel:
     def test_any_other_refusal_stays_one(
         self, status: int, detail: ChatKitErrorDetail | None
     ) -> None:
-        assert operations.cancel("s").read_refusal(status, detail) is None
+        assert operations.cancel("s").parse_error(status, detail) is None
 
 
 def refresh(secret: Any = SECRET) -> Operation[ChatKitSessionResponse | RejectedSession]:  # noqa: ANN401
-    return operations.refresh(secret, user="user_1", workflow_id="wf_1")
+    return refresh_operation(secret, user="user_1", workflow_id="wf_1")
 
 
 GOOD: dict[str, Any] = {
@@ -771,14 +778,14 @@ class TestRefresh:
     )
     def test_what_cannot_be_one_is_refused_and_not_quoted(self, secret: object, named: str) -> None:
         with pytest.raises(InvalidRequestError) as caught:
-            operations.check_client_secret(secret)
+            validate_client_secret(secret)
 
         assert str(caught.value).startswith("`client_secret` ")
         assert named in str(caught.value)
         assert "Presented" not in str(caught.value)
 
     def test_a_good_answer_is_the_new_session(self) -> None:
-        session = refresh().read(GOOD)
+        session = refresh().parse(GOOD)
 
         assert isinstance(session, ChatKitSessionResponse)
         assert session.client_secret.get_secret_value() == "ek_fresh"
@@ -809,14 +816,14 @@ class TestRefresh:
     def test_an_answer_that_nobody_may_use_is_rejected_with_the_id_to_cancel(
         self, change: dict[str, Any], reason: str, session_id: str | None
     ) -> None:
-        rejected = refresh().read({**GOOD, **change})
+        rejected = refresh().parse({**GOOD, **change})
 
         assert isinstance(rejected, RejectedSession)
         assert reason in rejected.reason
         assert rejected.id == session_id
 
     def test_an_answer_without_anything_is_rejected(self) -> None:
-        rejected = refresh().read({})
+        rejected = refresh().parse({})
 
         assert isinstance(rejected, RejectedSession)
         assert rejected.id is None
@@ -831,7 +838,7 @@ class TestRefresh:
             {"workflow": {"id": "wf_1", "state_variables": {secret: None}}},
         ]
         for change in changes:
-            rejected = refresh(secret).read({**GOOD, **change})
+            rejected = refresh(secret).parse({**GOOD, **change})
 
             assert isinstance(rejected, RejectedSession)
             assert secret not in repr(rejected)

@@ -9,26 +9,27 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import SecretStr, ValidationError
 
 from chatkit_sessions import __version__
 from chatkit_sessions._api import operations
-from chatkit_sessions._api.operations import Operation, RejectedSession, SessionOptions
+from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.protocol import (
     MAX_ERROR_BODY,
     MAX_SUCCESS_BODY,
-    Answer,
+    Response,
     build_request,
     is_success,
     max_body,
     parse_date,
-    read_answer,
-    request_id,
+    parse_request_id,
+    parse_response,
 )
+from chatkit_sessions._api.refresh import RejectedSession, refresh
 from chatkit_sessions._config.retry import RetryPolicy
-from chatkit_sessions._config.settings import Config
+from chatkit_sessions._config.settings import Settings
+from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -45,6 +46,7 @@ from chatkit_sessions.models import (
     ChatKitSessionInfo,
     ChatKitSessionResponse,
 )
+from chatkit_sessions.options import SessionOptions
 from support_unit import rendered
 
 HOST = "gateway.example"
@@ -65,7 +67,7 @@ NO_OPTIONS: SessionOptions = {
     "automatic_thread_titling": None,
 }
 CREATE = operations.create("user_1", workflow_id="wf_1", options=NO_OPTIONS)
-REFRESH = operations.refresh(SECRET, user="user_1", workflow_id="wf_1")
+REFRESH = refresh(SECRET, user="user_1", workflow_id="wf_1")
 GET = operations.get("cksess_1")
 CANCEL = operations.cancel("cksess_1")
 
@@ -78,28 +80,33 @@ SESSION: dict[str, Any] = {
 }
 
 
-def answer(
+def response(
     status: int = 200,
     body: object = None,
     headers: dict[str, str] | None = None,
     *,
-    flaw: str | None = None,
-) -> Answer:
+    body_error: str | None = None,
+) -> Response:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status, {"content-type": "application/json", **(headers or {})}, raw, flaw)
+    return Response(
+        status,
+        {"content-type": "application/json", **(headers or {})},
+        MaskedBytes(raw),
+        body_error,
+    )
 
 
-def read(given: Answer, operation: Operation[Any] = CREATE) -> Any:  # noqa: ANN401 -- any result
-    return read_answer(operation, given, key=SecretStr(KEY), host=HOST, now=NOW)
+def read(given: Response, operation: Operation[Any] = CREATE) -> Any:  # noqa: ANN401 -- any result
+    return parse_response(operation, given, key=SecretStr(KEY), host=HOST, now=NOW)
 
 
-def invalid(given: Answer, operation: Operation[Any] = CREATE) -> APIResponseValidationError:
+def invalid(given: Response, operation: Operation[Any] = CREATE) -> APIResponseValidationError:
     with pytest.raises(APIResponseValidationError) as caught:
         read(given, operation)
     return caught.value
 
 
-def refused(given: Answer, operation: Operation[Any] = CREATE) -> APIStatusError:
+def refused(given: Response, operation: Operation[Any] = CREATE) -> APIStatusError:
     with pytest.raises(APIStatusError) as caught:
         read(given, operation)
     return caught.value
@@ -110,8 +117,8 @@ def envelope(message: str = "no", **more: object) -> dict[str, object]:
 
 
 class TestRequest:
-    def config(self, **changes: str | None) -> Config[Callable[[], str]]:
-        config: Config[Callable[[], str]] = Config(
+    def config(self, **changes: str | None) -> Settings[Callable[[], str]]:
+        config: Settings[Callable[[], str]] = Settings(
             api_key=SecretStr(KEY),
             workflow_id="wf_1",
             base_url="https://gateway.example/v1",
@@ -197,7 +204,7 @@ class TestRequest:
 
 
 def test_the_repr_of_an_answer_holds_neither_headers_nor_body() -> None:
-    shown = repr(answer(200, SESSION, {"x-secret": FRESH}))
+    shown = repr(response(200, SESSION, {"x-secret": FRESH}))
 
     assert FRESH not in shown
     assert json.dumps(FRESH)[1:-1] not in shown
@@ -216,14 +223,14 @@ def test_success_is_2xx_and_has_more_room(status: int, *, success: bool) -> None
 
 class TestRequestId:
     def test_it_is_the_header(self) -> None:
-        assert request_id({"x-request-id": "req_1"}, ()) == "req_1"
+        assert parse_request_id({"x-request-id": "req_1"}, ()) == "req_1"
 
     @pytest.mark.parametrize("headers", [{}, {"x-request-id": ""}], ids=["absent", "empty"])
     def test_there_may_be_none(self, headers: dict[str, str]) -> None:
-        assert request_id(headers, ()) is None
+        assert parse_request_id(headers, ()) is None
 
     def test_it_is_short_and_on_one_line(self) -> None:
-        named = request_id({"x-request-id": "a\r\nb\x1b" + "c" * 10_000}, ())
+        named = parse_request_id({"x-request-id": "a\r\nb\x1b" + "c" * 10_000}, ())
 
         assert named is not None
         assert named.startswith("a  b ")
@@ -234,40 +241,40 @@ class TestRequestId:
 class TestSuccess:
     @pytest.mark.parametrize("status", [200, 201, 202, 299])
     def test_create_gives_the_session_with_the_request_id(self, status: int) -> None:
-        session = read(answer(status, SESSION, {"x-request-id": "req_1"}))
+        session = read(response(status, SESSION, {"x-request-id": "req_1"}))
 
         assert isinstance(session, ChatKitSessionResponse)
         assert session.client_secret.get_secret_value() == FRESH
         assert session.request_id == "req_1"
 
     def test_a_request_id_in_the_body_does_not_count(self) -> None:
-        assert read(answer(200, {**SESSION, "request_id": "forged"})).request_id is None
+        assert read(response(200, {**SESSION, "request_id": "forged"})).request_id is None
 
     def test_the_content_type_does_not_matter(self) -> None:
-        assert read(Answer(200, {}, json.dumps(SESSION).encode())).id == "cksess_1"
+        assert read(Response(200, {}, MaskedBytes(json.dumps(SESSION).encode()))).id == "cksess_1"
 
     def test_unknown_fields_and_statuses_are_no_obstacle(self) -> None:
-        session = read(answer(200, {**SESSION, "status": "dreaming", "novelty": [1]}))
+        session = read(response(200, {**SESSION, "status": "dreaming", "novelty": [1]}))
 
         assert session.status == "dreaming"
         assert session.model_extra == {"novelty": [1]}
 
     def test_get_gives_the_session_without_its_secret(self) -> None:
-        info = read(answer(200, SESSION), GET)
+        info = read(response(200, SESSION), GET)
 
         assert isinstance(info, ChatKitSessionInfo)
         assert info.source == "api"
         assert FRESH not in repr(vars(info))
 
     def test_cancel_gives_the_cancelled_session(self) -> None:
-        cancelled = read(answer(200, {"id": "cksess_1", "status": "cancelled"}), CANCEL)
+        cancelled = read(response(200, {"id": "cksess_1", "status": "cancelled"}), CANCEL)
 
         assert isinstance(cancelled, CancelledSession)
 
     def test_refresh_gives_the_session_or_what_to_reject(self) -> None:
-        assert isinstance(read(answer(200, SESSION), REFRESH), ChatKitSessionResponse)
+        assert isinstance(read(response(200, SESSION), REFRESH), ChatKitSessionResponse)
         assert isinstance(
-            read(answer(200, {**SESSION, "client_secret": SECRET}), REFRESH), RejectedSession
+            read(response(200, {**SESSION, "client_secret": SECRET}), REFRESH), RejectedSession
         )
 
 
@@ -336,7 +343,7 @@ class TestSuccessThatIsNone:
     def test_it_is_described_and_not_quoted(self, body: bytes, reason: str) -> None:
         headers = {"content-type": "text/html; charset=utf-8", "x-request-id": "req_1"}
 
-        error = invalid(answer(201, body, headers))
+        error = invalid(response(201, body, headers))
 
         assert reason in str(error)
         assert f"{len(body):,} bytes" in str(error)
@@ -353,7 +360,7 @@ class TestSuccessThatIsNone:
 
     @pytest.mark.parametrize(("body", "reason"), FLAWED.values(), ids=FLAWED)
     def test_nothing_that_holds_the_body_hangs_on_it(self, body: bytes, reason: str) -> None:
-        error = invalid(answer(200, body))
+        error = invalid(response(200, body))
 
         assert reason
         assert error.__cause__ is None
@@ -367,31 +374,31 @@ class TestSuccessThatIsNone:
 
     @pytest.mark.parametrize(("body", "reason"), WHOLE_REASONS.values(), ids=WHOLE_REASONS)
     def test_it_is_told_in_one_sentence_with_a_hint(self, body: bytes, reason: str) -> None:
-        error = invalid(answer(200, body))
+        error = invalid(response(200, body))
 
         assert error.message == (
-            f"The answer (application/json, {len(body):,} bytes) is not what the contract says: "
+            f"The response (application/json, {len(body):,} bytes) is not what the contract says: "
             f"{reason}."
         )
-        assert error.hint.startswith("Something other than the ChatKit sessions API may have ")
-        assert "the session may exist all the same and then expires by itself." in error.hint
+        assert error.hint.startswith("The response may come from something other than the ChatKit ")
+        assert "the session may exist and then expires by itself." in error.hint
 
     @pytest.mark.parametrize("operation", [GET, CANCEL], ids=["get", "cancel"])
     def test_an_answer_about_another_session_is_none(self, operation: Operation[Any]) -> None:
         another = {**SESSION, "id": "cksess_2", "status": "cancelled"}
 
-        error = invalid(answer(200, another), operation)
+        error = invalid(response(200, another), operation)
 
         assert "is not what the contract says: it is about another session." in error.message
         assert "cksess_2" not in rendered(error)
 
     def test_what_was_not_read_in_full_says_why(self) -> None:
-        error = invalid(answer(200, SESSION, flaw="it is larger than 1 MiB"))
+        error = invalid(response(200, SESSION, body_error="it is larger than 1 MiB"))
 
         assert "it is larger than 1 MiB" in str(error)
 
     def test_without_content_type_it_says_so(self) -> None:
-        error = invalid(Answer(200, {}, b"confidential"))
+        error = invalid(Response(200, {}, MaskedBytes(b"confidential")))
 
         assert error.content_type is None
         assert error.request_id is None
@@ -399,11 +406,11 @@ class TestSuccessThatIsNone:
 
     @pytest.mark.parametrize("operation", [GET, CANCEL], ids=["get", "cancel"])
     def test_get_and_cancel_are_judged_too(self, operation: Operation[Any]) -> None:
-        assert "`id`" in str(invalid(answer(200, {"id": 5}), operation))
+        assert "`id`" in str(invalid(response(200, {"id": 5}), operation))
 
     def test_a_cancel_answered_with_an_active_session_is_no_success(self) -> None:
         assert "must not be active" in str(
-            invalid(answer(200, {**SESSION, "status": "active"}), CANCEL)
+            invalid(response(200, {**SESSION, "status": "active"}), CANCEL)
         )
 
 
@@ -411,7 +418,7 @@ class TestErrorAnswer:
     def test_the_envelope_becomes_the_error(self) -> None:
         body = envelope("Workflow with id 'wf_1' not found.", param="workflow.id", code="nope")
 
-        error = refused(answer(404, body, {"x-request-id": "req_1"}))
+        error = refused(response(404, body, {"x-request-id": "req_1"}))
 
         assert type(error) is WorkflowNotFoundError
         assert error.status_code == 404
@@ -426,14 +433,14 @@ class TestErrorAnswer:
         assert error.hint in str(error)
 
     def test_message_and_type_are_envelope_enough(self) -> None:
-        error = refused(answer(401, {"error": {"message": "m", "type": "t"}}))
+        error = refused(response(401, {"error": {"message": "m", "type": "t"}}))
 
         assert type(error) is AuthenticationError
         assert error.error is not None
         assert error.message == "m"
 
     def test_an_envelope_without_text_is_still_one(self) -> None:
-        error = refused(answer(400, envelope("")))
+        error = refused(response(400, envelope("")))
 
         assert error.error is not None
         assert error.message == "The API gives no message"
@@ -457,39 +464,39 @@ class TestErrorAnswer:
         ids=lambda value: repr(value)[:30],
     )
     def test_without_envelope_it_tells_what_came_instead(self, body: bytes, kept: object) -> None:
-        error = refused(answer(502, body, {"content-type": "text/html", "x-request-id": "r"}))
+        error = refused(response(502, body, {"content-type": "text/html", "x-request-id": "r"}))
 
         assert type(error) is InternalServerError
         assert error.error is None
         assert error.body == kept
-        assert error.message == "An answer without the API's error envelope (text/html)"
+        assert error.message == "A response without the API's error envelope (text/html)"
         assert error.request_id == "r"
         assert HOST in str(error)
 
     def test_without_content_type_it_says_so(self) -> None:
-        assert "(no content type)" in str(refused(Answer(500, {}, b"")))
+        assert "(no content type)" in str(refused(Response(500, {}, MaskedBytes())))
 
     def test_a_body_cut_off_is_kept_as_text_without_its_last_word(self) -> None:
         """Half of a secret is not known as one."""
         body = f'{{"error": "your key {KEY[:6]}'.encode()
 
-        error = refused(answer(500, body, flaw="it is larger than 64 KiB"))
+        error = refused(response(500, body, body_error="it is larger than 64 KiB"))
 
         assert error.body == '{"error": "your key '
 
     def test_only_the_last_word_of_a_body_cut_off_is_left_out(self) -> None:
-        error = refused(answer(500, b"failed with your key sk-Opaq", flaw="it broke off"))
+        error = refused(response(500, b"failed with your key sk-Opaq", body_error="it broke off"))
 
         assert error.body == "failed with your key "
 
     @pytest.mark.parametrize("last", list("azAZ09_-.+/=*%\\~"))
     def test_that_word_is_made_of_whatever_a_secret_or_its_spelling_is(self, last: str) -> None:
-        error = refused(answer(500, f"<p>key: Op{last}".encode(), flaw="it broke off"))
+        error = refused(response(500, f"<p>key: Op{last}".encode(), body_error="it broke off"))
 
         assert error.body == "<p>key: "
 
     def test_a_target_with_credentials_but_no_host_is_not_quoted(self) -> None:
-        error = refused(answer(302, b"", {"location": "https:user:confidential@login.example"}))
+        error = refused(response(302, b"", {"location": "https:user:confidential@login.example"}))
 
         assert "confidential" not in str(error)
         assert error.message == "A redirect to nowhere that can be told"
@@ -497,7 +504,7 @@ class TestErrorAnswer:
     def test_a_redirect_names_its_target_without_query_and_fragment(self) -> None:
         location = "https://login.example/in?next=confidential#confidential"
 
-        error = refused(answer(302, b"", {"location": location}))
+        error = refused(response(302, b"", {"location": location}))
 
         assert type(error) is APIStatusError
         assert error.message == "A redirect to https://login.example/in"
@@ -506,13 +513,13 @@ class TestErrorAnswer:
 
     @pytest.mark.parametrize("location", ["?next=confidential", "#confidential"])
     def test_a_redirect_to_a_query_only_is_told_without_it(self, location: str) -> None:
-        error = refused(answer(302, b"", {"location": location}))
+        error = refused(response(302, b"", {"location": location}))
 
         assert "None" not in str(error)
         assert "confidential" not in str(error)
 
     def test_a_redirect_does_not_quote_the_credentials_in_its_target(self) -> None:
-        error = refused(answer(302, b"", {"location": "https://u:confidential@login.example/"}))
+        error = refused(response(302, b"", {"location": "https://u:confidential@login.example/"}))
 
         assert "confidential" not in str(error)
 
@@ -527,22 +534,24 @@ class TestErrorAnswer:
         ],
     )
     def test_a_redirect_names_any_kind_of_target(self, location: str, told: str) -> None:
-        assert refused(answer(307, b"", {"location": location})).message == f"A redirect to {told}"
+        assert (
+            refused(response(307, b"", {"location": location})).message == f"A redirect to {told}"
+        )
 
     @pytest.mark.parametrize("headers", [{}, {"location": ""}, {"location": "http://[::1"}])
     def test_a_redirect_to_nowhere_is_one_still(self, headers: dict[str, str]) -> None:
-        error = refused(answer(302, b"", headers))
+        error = refused(response(302, b"", headers))
 
         assert error.message == "A redirect to nowhere that can be told"
 
     @pytest.mark.parametrize("status", [199, 503])
     def test_what_is_no_redirect_is_not_called_one(self, status: int) -> None:
-        error = refused(answer(status, b"", {"location": "https://elsewhere.example/"}))
+        error = refused(response(status, b"", {"location": "https://elsewhere.example/"}))
 
         assert "redirect" not in str(error).lower()
 
     def test_a_long_message_is_cut_and_kept_on_one_line(self) -> None:
-        error = refused(answer(400, envelope("a\n\x1b[31m" + "b" * 10_000)))
+        error = refused(response(400, envelope("a\n\x1b[31m" + "b" * 10_000)))
 
         assert len(error.message) == 501
         assert error.message.startswith("a  [31mbbb")
@@ -563,7 +572,7 @@ class TestErrorAnswer:
     def test_it_says_when_to_try_again(
         self, headers: dict[str, str], retry_after: float | None, *, should_retry: bool | None
     ) -> None:
-        error = refused(answer(429, envelope(), headers))
+        error = refused(response(429, envelope(), headers))
 
         assert type(error) is RateLimitError
         assert error.retry_after == retry_after
@@ -572,49 +581,49 @@ class TestErrorAnswer:
     def test_a_cancel_refused_because_the_session_has_ended_is_success(self) -> None:
         body = envelope("Chatkit Session with id 'cksess_1' is already cancelled.")
 
-        assert read(answer(400, body), CANCEL) == CancelledSession(
+        assert read(response(400, body), CANCEL) == CancelledSession(
             id="cksess_1", status="cancelled"
         )
-        assert isinstance(refused(answer(400, body), GET), APIStatusError)
+        assert isinstance(refused(response(400, body), GET), APIStatusError)
 
     def test_another_refusal_of_a_cancel_is_an_error(self) -> None:
-        assert type(refused(answer(404, b"Not found"), CANCEL)) is NotFoundError
+        assert type(refused(response(404, b"Not found"), CANCEL)) is NotFoundError
 
     def test_nothing_hangs_on_it(self) -> None:
         for body in (b"<html>", json.dumps(envelope()).encode(), b'{"error": 5}'):
-            error = refused(answer(500, body))
+            error = refused(response(500, body))
 
             assert error.__cause__ is None
             assert error.__context__ is None
 
 
-ECHOES: dict[str, Callable[[str], Answer]] = {
-    "message": lambda s: answer(401, envelope(f"Incorrect API key provided: {s}.")),
-    "type": lambda s: answer(400, envelope(type=s)),
-    "param": lambda s: answer(400, envelope(param=s)),
-    "code": lambda s: answer(400, envelope(code=s)),
-    "unknown-field-of-the-envelope": lambda s: answer(400, envelope(novelty={"deep": [s]})),
-    "name-in-the-envelope": lambda s: answer(400, {**envelope(), f"x {s}": {s: 1}}),
-    "json-without-envelope": lambda s: answer(500, {"echo": [{"request": f"Bearer {s}"}]}),
-    "escaped-twice": lambda s: answer(500, {"request": json.dumps({"secret_not": s})}),
-    "html": lambda s: answer(502, f"<p>{s}</p>".encode()),
-    "text-with-json": lambda s: answer(502, f"failed: {json.dumps({'a': s})}".encode()),
-    "url": lambda s: answer(502, f"GET /?key={quote(s, safe='')}".encode()),
-    "url-path": lambda s: answer(502, f"GET /{quote(s)}".encode()),
-    "truncated-json": lambda s: answer(400, json.dumps(envelope(s)).encode()[:-3]),
-    "x-request-id": lambda s: answer(500, envelope(), {"x-request-id": s}),
-    "content-type": lambda s: answer(500, b"", {"content-type": f"text/html; a={s}"}),
-    "location": lambda s: answer(302, b"", {"location": f"https://x.example/{s}"}),
-    "location-quoted": lambda s: answer(
+ECHOES: dict[str, Callable[[str], Response]] = {
+    "message": lambda s: response(401, envelope(f"Incorrect API key provided: {s}.")),
+    "type": lambda s: response(400, envelope(type=s)),
+    "param": lambda s: response(400, envelope(param=s)),
+    "code": lambda s: response(400, envelope(code=s)),
+    "unknown-field-of-the-envelope": lambda s: response(400, envelope(novelty={"deep": [s]})),
+    "name-in-the-envelope": lambda s: response(400, {**envelope(), f"x {s}": {s: 1}}),
+    "json-without-envelope": lambda s: response(500, {"echo": [{"request": f"Bearer {s}"}]}),
+    "escaped-twice": lambda s: response(500, {"request": json.dumps({"secret_not": s})}),
+    "html": lambda s: response(502, f"<p>{s}</p>".encode()),
+    "text-with-json": lambda s: response(502, f"failed: {json.dumps({'a': s})}".encode()),
+    "url": lambda s: response(502, f"GET /?key={quote(s, safe='')}".encode()),
+    "url-path": lambda s: response(502, f"GET /{quote(s)}".encode()),
+    "truncated-json": lambda s: response(400, json.dumps(envelope(s)).encode()[:-3]),
+    "x-request-id": lambda s: response(500, envelope(), {"x-request-id": s}),
+    "content-type": lambda s: response(500, b"", {"content-type": f"text/html; a={s}"}),
+    "location": lambda s: response(302, b"", {"location": f"https://x.example/{s}"}),
+    "location-quoted": lambda s: response(
         302, b"", {"location": f"https://x.example/{quote(s, safe='')}"}
     ),
-    "location-query": lambda s: answer(302, b"", {"location": f"https://x.example/?k={s}"}),
-    "retry-after": lambda s: answer(429, envelope(), {"retry-after": s, "x-should-retry": s}),
-    "success-html": lambda s: answer(200, f"<p>{s}</p>".encode()),
-    "success-field": lambda s: answer(200, {"id": [s], "expires_at": s}),
-    "success-request-id": lambda s: answer(200, b"", {"x-request-id": s}),
-    "success-content-type": lambda s: answer(200, b"", {"content-type": f"a/b; c={s}"}),
-    "success-name": lambda s: answer(
+    "location-query": lambda s: response(302, b"", {"location": f"https://x.example/?k={s}"}),
+    "retry-after": lambda s: response(429, envelope(), {"retry-after": s, "x-should-retry": s}),
+    "success-html": lambda s: response(200, f"<p>{s}</p>".encode()),
+    "success-field": lambda s: response(200, {"id": [s], "expires_at": s}),
+    "success-request-id": lambda s: response(200, b"", {"x-request-id": s}),
+    "success-content-type": lambda s: response(200, b"", {"content-type": f"a/b; c={s}"}),
+    "success-name": lambda s: response(
         200, {**SESSION, "workflow": {"id": "wf", "state_variables": {s: None}}}
     ),
 }
@@ -623,9 +632,9 @@ ECHOES: dict[str, Callable[[str], Answer]] = {
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
 @pytest.mark.parametrize("secret", [KEY, SECRET, "sk-proj-Opaque0123", "ek_Opaque0123"])
 def test_neither_key_nor_secret_is_quoted_wherever_it_is_echoed(
-    echo: Callable[[str], Answer], secret: str
+    echo: Callable[[str], Response], secret: str
 ) -> None:
-    operation = operations.refresh(SECRET, user="u", workflow_id="w")
+    operation = refresh(SECRET, user="u", workflow_id="w")
     outcome: object
     traceback = ""
     try:
@@ -644,21 +653,21 @@ def test_neither_key_nor_secret_is_quoted_wherever_it_is_echoed(
 @pytest.mark.parametrize(
     "failed",
     [
-        answer(200, {**SESSION, "expires_at": "soon"}),
-        answer(200, {**SESSION, "id": 5}),
-        answer(200, SESSION, flaw="it broke off"),
-        answer(500, {**SESSION, **envelope()}),
+        response(200, {**SESSION, "expires_at": "soon"}),
+        response(200, {**SESSION, "id": 5}),
+        response(200, SESSION, body_error="it broke off"),
+        response(500, {**SESSION, **envelope()}),
     ],
     ids=["impossible-date", "no-id", "cut-off", "server-fault"],
 )
 def test_a_traceback_with_local_variables_holds_neither_key_nor_fresh_secret(
-    failed: Answer, operation: Operation[Any]
+    failed: Response, operation: Operation[Any]
 ) -> None:
     with pytest.raises(ChatKitError) as caught:
         read(failed, operation)
 
     assert "Opaque" not in rendered(caught.value)
-    assert "read_answer" in rendered(caught.value)
+    assert "parse_response" in rendered(caught.value)
 
 
 ANY_JSON = st.recursive(
@@ -712,7 +721,7 @@ def test_any_answer_gives_a_result_or_an_error_of_this_library(
     operation: Operation[Any], status: int, headers: dict[str, str], body: bytes
 ) -> None:
     try:
-        result = read(Answer(status, headers, body), operation)
+        result = read(Response(status, headers, MaskedBytes(body)), operation)
     except APIResponseValidationError as error:
         assert is_success(status)
         assert error.__context__ is None  # noqa: PT017
@@ -737,7 +746,7 @@ def test_a_result_can_always_be_shown_and_dumped(
 ) -> None:
     given_session = {**SESSION, "novelty": changes, "workflow": {"id": "wf_1", **changes}}
     try:
-        result = read(answer(200, given_session), operation)
+        result = read(response(200, given_session), operation)
     except APIResponseValidationError:
         return
 
@@ -751,16 +760,16 @@ def test_a_result_can_always_be_shown_and_dumped(
 def test_every_character_but_a_surrogate_is_taken(user: str) -> None:
     body = json.dumps({**SESSION, "user": user}).encode()
 
-    assert read(Answer(200, {}, body)).user == user
+    assert read(Response(200, {}, MaskedBytes(body))).user == user
 
 
 def test_a_body_may_be_nested_as_deep_as_the_bound_and_no_deeper() -> None:
-    def nested(depth: int) -> Answer:
+    def nested(depth: int) -> Response:
         """A session whose unknown field holds that many lists, itself at depth 1."""
         value: object = "leaf"
         for _ in range(depth):
             value = [value]
-        return answer(200, {**SESSION, "novelty": value})
+        return response(200, {**SESSION, "novelty": value})
 
     assert read(nested(63)).model_extra is not None
     assert "nested too deeply" in str(invalid(nested(64)))
@@ -772,31 +781,31 @@ def test_the_bounds_of_bodies_are_those_that_the_docs_tell() -> None:
 
 
 def test_an_error_that_names_a_location_is_no_redirect() -> None:
-    error = refused(answer(400, b"<html>", {"location": "https://elsewhere.example/"}))
+    error = refused(response(400, b"<html>", {"location": "https://elsewhere.example/"}))
 
     assert "redirect" not in error.message.lower()
 
 
 def test_of_one_long_word_that_is_cut_off_all_is_kept_but_what_a_secret_could_be() -> None:
-    error = refused(answer(500, b"x" * 3000, flaw="it is longer than 65,536 bytes"))
+    error = refused(response(500, b"x" * 3000, body_error="it is longer than 65,536 bytes"))
 
     assert error.body == "x" * (3000 - 1024)
 
 
 @pytest.mark.parametrize(("length", "told"), [(500, "b" * 500), (501, "b" * 500 + "…")])
 def test_a_message_is_cut_beyond_500_characters(length: int, told: str) -> None:
-    assert refused(answer(400, envelope("b" * length))).message == told
+    assert refused(response(400, envelope("b" * length))).message == told
 
 
 def test_a_300_is_a_redirect() -> None:
-    error = refused(answer(300, b"", {"location": "https://elsewhere.example/"}))
+    error = refused(response(300, b"", {"location": "https://elsewhere.example/"}))
 
     assert error.message == "A redirect to https://elsewhere.example/"
 
 
 def test_an_answer_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(answer(200, SESSION), "body", b"")  # noqa: B010 -- a type checker refuses it, too
+        setattr(response(200, SESSION), "body", b"")  # noqa: B010 -- a type checker refuses it, too
 
 
 class TestDate:
@@ -841,8 +850,12 @@ class TestDate:
             {"id": "x", "client_secret": "ek_1", "expires_at": SECONDS, "answered_at": "soon"}
         ).encode()
 
-        session = read_answer(
-            CREATE, Answer(200, {"date": date}, body), key=SecretStr(KEY), host=HOST, now=NOW
+        session = parse_response(
+            CREATE,
+            Response(200, {"date": date}, MaskedBytes(body)),
+            key=SecretStr(KEY),
+            host=HOST,
+            now=NOW,
         )
 
         expected = datetime(2026, 11, 22, 12, 0, tzinfo=UTC) if date.startswith("Sun") else None

@@ -7,28 +7,29 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import SecretStr
 
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import (
     DEFAULT_BASE_URL,
     NOT_GIVEN,
-    Config,
+    Settings,
+    load_settings,
+    require_workflow_id,
+)
+from chatkit_sessions._config.validation import (
     as_retry_policy,
     as_secret,
-    check_base_url,
-    check_header,
-    check_key,
-    check_key_source,
-    check_timeout,
-    check_workflow_id,
-    flaw_of_id,
-    flaw_of_timeout,
     is_loopback,
-    load_config,
-    refuse_awaitable,
+    problem_with_id,
+    problem_with_timeout,
+    reject_awaitable,
+    validate_base_url,
+    validate_header,
+    validate_key,
+    validate_key_source,
+    validate_timeout,
 )
 from chatkit_sessions.errors import ChatKitError, ConfigurationError
 from support_unit import rendered
@@ -45,7 +46,7 @@ ENVIRONMENT = {
 }
 
 
-def load(environment: dict[str, str] | None = None, **settings: object) -> Config[KeyFunction]:
+def load(environment: dict[str, str] | None = None, **settings: object) -> Settings[KeyFunction]:
     arguments: dict[str, Any] = {
         "api_key": None,
         "workflow_id": None,
@@ -58,11 +59,11 @@ def load(environment: dict[str, str] | None = None, **settings: object) -> Confi
         "getenv": (environment or {}).get,
         **settings,
     }
-    config: Config[KeyFunction] = load_config(**arguments)
+    config: Settings[KeyFunction] = load_settings(**arguments)
     return config
 
 
-def key_of(config: Config[KeyFunction]) -> str:
+def key_of(config: Settings[KeyFunction]) -> str:
     assert isinstance(config.api_key, SecretStr)
     return config.api_key.get_secret_value()
 
@@ -123,7 +124,7 @@ class TestPrecedence:
         for name, value in ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
 
-        config: Config[KeyFunction] = load_config(
+        config: Settings[KeyFunction] = load_settings(
             api_key=None,
             workflow_id=None,
             base_url=None,
@@ -197,7 +198,7 @@ KEY_FLAWS = {
 
 def message_about(key: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        check_key(SecretStr(key), "`api_key`")
+        validate_key(SecretStr(key), "`api_key`")
     return str(caught.value)
 
 
@@ -220,13 +221,13 @@ class TestKey:
         "key", [KEY, "x", "Bearer", "bearer-x", "*a*", "sk-ab****wxyz", "a" * 5000, "~!$%&{}"]
     )
     def test_what_a_header_can_carry_is_taken(self, key: str) -> None:
-        assert check_key(SecretStr(key), "`api_key`").get_secret_value() == key
+        assert validate_key(SecretStr(key), "`api_key`").get_secret_value() == key
 
     @settings(deadline=None)
     @given(st.text())
     def test_any_text_is_a_header_value_or_refused(self, key: str) -> None:
         try:
-            taken = check_key(SecretStr(key), "`api_key`")
+            taken = validate_key(SecretStr(key), "`api_key`")
         except ConfigurationError as error:
             assert str(error) in KEY_MESSAGES  # noqa: PT017
         else:
@@ -237,7 +238,7 @@ class TestKey:
     @pytest.mark.parametrize("key", [None, 5, KEY, b"x", ["x"]])
     def test_a_callables_answer_must_be_a_secret_by_now(self, key: object) -> None:
         with pytest.raises(ConfigurationError) as caught:
-            check_key(key, "`api_key`")
+            validate_key(key, "`api_key`")
 
         assert type(key).__name__ in str(caught.value)
         assert KEY not in str(caught.value)
@@ -251,7 +252,7 @@ class TestKey:
     @pytest.mark.parametrize("key", [5, b"sk-x", ["sk-x"], object()])
     def test_another_type_is_refused(self, key: object) -> None:
         with pytest.raises(ConfigurationError, match=f"not {type(key).__name__}"):
-            check_key_source(key, "`api_key`")
+            validate_key_source(key, "`api_key`")
 
 
 class TestAsSecret:
@@ -266,7 +267,7 @@ class TestAsSecret:
 class TestRefuseAwaitable:
     @pytest.mark.parametrize("key", [KEY, None, SecretStr(KEY), len])
     def test_it_lets_through_what_nobody_awaits(self, key: object) -> None:
-        assert refuse_awaitable(key) is key
+        assert reject_awaitable(key) is key
 
     def test_a_coroutine_is_refused_and_closed(self) -> None:
         async def ask() -> str:
@@ -274,7 +275,7 @@ class TestRefuseAwaitable:
 
         coroutine = ask()
         with pytest.raises(ConfigurationError, match="AsyncChatKitClient"):
-            refuse_awaitable(cast("object", coroutine))
+            reject_awaitable(cast("object", coroutine))
 
         assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
@@ -282,7 +283,7 @@ class TestRefuseAwaitable:
         loop = asyncio.new_event_loop()
         try:
             with pytest.raises(ConfigurationError, match="async function"):
-                refuse_awaitable(loop.create_future())
+                reject_awaitable(loop.create_future())
         finally:
             loop.close()
 
@@ -303,7 +304,7 @@ def test_the_sign_for_an_argument_left_out_shows_its_name() -> None:
 
 class TestBaseUrl:
     def check(self, url: object, *, insecure: bool = False) -> str:
-        return check_base_url(url, "`base_url`", allow_insecure_http=insecure)
+        return validate_base_url(url, "`base_url`", allow_insecure_http=insecure)
 
     @pytest.mark.parametrize(
         ("url", "kept"),
@@ -443,7 +444,7 @@ def test_loopback_is_this_very_machine(host: str, *, expected: bool) -> None:
 class TestHeaderSettings:
     @pytest.mark.parametrize("value", ["org-1", "proj_1", "a/b:c"])
     def test_what_a_header_can_carry_is_taken(self, value: str) -> None:
-        assert check_header(value, "`project`") == value
+        assert validate_header(value, "`project`") == value
 
     @pytest.mark.parametrize(
         ("value", "named"),
@@ -463,13 +464,13 @@ class TestHeaderSettings:
     )
     def test_anything_else_is_refused(self, value: object, named: str) -> None:
         with pytest.raises(ConfigurationError, match=named):
-            check_header(value, "`project`")
+            validate_header(value, "`project`")
 
 
 class TestTimeout:
     @pytest.mark.parametrize("timeout", [None, 0.001, 1, 30.0, 86_400])
     def test_seconds_or_none(self, timeout: float | None) -> None:
-        assert check_timeout(timeout) == timeout
+        assert validate_timeout(timeout) == timeout
         assert load(api_key=SecretStr(KEY), timeout=timeout).timeout == timeout
 
     @pytest.mark.parametrize("timeout", [0, -1, -0.0, float("nan"), float("inf"), float("-inf")])
@@ -483,9 +484,9 @@ class TestTimeout:
         longest = 1_000_000
 
         assert longest < threading.TIMEOUT_MAX
-        assert check_timeout(longest) == longest
+        assert validate_timeout(longest) == longest
         with pytest.raises(ConfigurationError, match="`timeout`"):
-            check_timeout(longest * 2)
+            validate_timeout(longest * 2)
 
     @pytest.mark.parametrize("timeout", [True, False, "30", b"1", [1], object()])
     def test_another_type_is_refused(self, timeout: object) -> None:
@@ -494,7 +495,7 @@ class TestTimeout:
 
     @pytest.mark.parametrize("timeout", [10**400, -(10**400), 10**5000], ids=["+", "-", "++"])
     def test_an_integer_beyond_every_float_is_refused(self, timeout: int) -> None:
-        assert flaw_of_timeout(timeout) is not None
+        assert problem_with_timeout(timeout) is not None
 
 
 class TestRetries:
@@ -520,11 +521,11 @@ class TestRetries:
 
 class TestWorkflowId:
     def test_a_good_one_is_returned(self) -> None:
-        assert check_workflow_id("wf_1") == "wf_1"
+        assert require_workflow_id("wf_1") == "wf_1"
 
     def test_a_missing_one_is_explained(self) -> None:
         with pytest.raises(ConfigurationError) as caught:
-            check_workflow_id(None)
+            require_workflow_id(None)
 
         for name in ("OPENAI_CHATKIT_WORKFLOW_ID", "`workflow_id`", "`wf_`"):
             assert name in str(caught.value)
@@ -544,17 +545,17 @@ class TestWorkflowId:
     )
     def test_a_flaw_is_named(self, value: str, named: str) -> None:
         with pytest.raises(ConfigurationError, match="OPENAI_CHATKIT_WORKFLOW_ID") as caught:
-            check_workflow_id(value)
+            require_workflow_id(value)
 
         assert named in str(caught.value)
 
     @pytest.mark.parametrize("value", [None, 5, b"wf", ["wf"]])
     def test_an_identifier_is_a_string(self, value: object) -> None:
-        assert flaw_of_id(value) == f"must be a string, not {type(value).__name__}"
+        assert problem_with_id(value) == f"must be a string, not {type(value).__name__}"
 
     @pytest.mark.parametrize("value", ["wf_1", "a b", "é", "🙂", "a/b"])
     def test_an_identifier_is_opaque(self, value: str) -> None:
-        assert flaw_of_id(value) is None
+        assert problem_with_id(value) is None
 
 
 def test_every_refusal_is_an_error_of_this_library() -> None:

@@ -7,10 +7,9 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from chatkit_sessions._api.protocol import MAX_ERROR_BODY, MAX_SUCCESS_BODY, Answer
+from chatkit_sessions._api.protocol import MAX_ERROR_BODY, MAX_SUCCESS_BODY, Response
 from chatkit_sessions._http.body import Body
 
 BOMB = gzip.compress(bytes(64 * MAX_SUCCESS_BODY))
@@ -18,13 +17,13 @@ BOMB = gzip.compress(bytes(64 * MAX_SUCCESS_BODY))
 
 def read(
     *chunks: bytes, status: int = 200, coding: str | None = None, decoded: bool = False
-) -> Answer:
+) -> Response:
     headers = {} if coding is None else {"Content-Encoding": coding}
     body = Body(status, httpx.Headers(headers), decoded=decoded)
     for chunk in chunks:
         if not body.add(chunk):
             break
-    return body.answer()
+    return body.response()
 
 
 def as_it_is(data: bytes) -> bytes:
@@ -52,7 +51,7 @@ def test_any_body_is_read_however_it_is_cut(content: bytes, coding: str, cuts: l
 
     answer = read(*chunks, coding=coding)
 
-    assert (answer.body, answer.flaw) == (content, None)
+    assert (answer.body, answer.body_error) == (content, None)
 
 
 @given(sent=st.binary(max_size=300), coding=st.sampled_from([*sorted(CODINGS), "br", "a, b", ""]))
@@ -75,19 +74,19 @@ def test_several_gzip_members_are_one_body() -> None:
     "sent", [b"this is none", gzip.compress(b"cut off")[:-9]], ids=["none", "cut"]
 )
 def test_a_broken_compression_is_a_flaw(coding: str, sent: bytes) -> None:
-    assert read(sent, coding=coding).flaw == "its compression is broken"
+    assert read(sent, coding=coding).body_error == "its compression is broken"
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])
 def test_a_compression_that_was_not_asked_for_is_a_flaw(coding: str) -> None:
     answer = read(b"abc", coding=coding)
 
-    assert answer.flaw == "it comes in a compression that was not asked for"
+    assert answer.body_error == "it comes in a compression that was not asked for"
     assert answer.body == b""
 
 
 def test_an_empty_body_is_complete_in_any_compression() -> None:
-    assert read(coding="gzip").flaw is None
+    assert read(coding="gzip").body_error is None
 
 
 def test_a_body_that_is_decoded_already_is_not_decoded_again() -> None:
@@ -96,11 +95,11 @@ def test_a_body_that_is_decoded_already_is_not_decoded_again() -> None:
 
 @pytest.mark.parametrize(("status", "limit"), [(200, MAX_SUCCESS_BODY), (500, MAX_ERROR_BODY)])
 def test_exactly_the_limit_is_read_and_no_byte_more(status: int, limit: int) -> None:
-    assert read(b" " * limit, status=status).flaw is None
+    assert read(b" " * limit, status=status).body_error is None
 
     beyond = read(b" " * limit, b"x", status=status)
 
-    assert beyond.flaw == f"it is longer than {limit:,} bytes"
+    assert beyond.body_error == f"it is longer than {limit:,} bytes"
     assert beyond.body == b" " * limit
 
 
@@ -110,7 +109,7 @@ def test_a_bomb_is_inflated_no_further_than_the_limit() -> None:
     assert not body.add(BOMB)
 
     assert len(body._content) == MAX_SUCCESS_BODY + 1
-    assert body.answer().flaw == f"it is longer than {MAX_SUCCESS_BODY:,} bytes"
+    assert body.response().body_error == f"it is longer than {MAX_SUCCESS_BODY:,} bytes"
 
 
 def test_nothing_more_is_taken_once_there_is_a_flaw() -> None:
@@ -119,7 +118,7 @@ def test_nothing_more_is_taken_once_there_is_a_flaw() -> None:
     assert not body.add(b"broken gzip")
     assert not body.add(gzip.compress(b"{}"))
 
-    assert body.answer().body == b""
+    assert body.response().body == b""
 
 
 def test_a_bomb_behind_another_gzip_member_is_inflated_no_further_either() -> None:

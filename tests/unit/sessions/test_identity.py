@@ -4,13 +4,12 @@ import json
 import re
 from typing import TYPE_CHECKING, cast
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import SecretStr
 
 from chatkit_sessions._api import operations
-from chatkit_sessions._api.operations import SessionOptions
 from chatkit_sessions._sessions.identity import Scope, name_of_secret
+from chatkit_sessions.options import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,77 @@
+"""JSON bodies: requests with the same bytes each time, responses read strictly."""
+
+import json
+from typing import Final, cast
+
+from pydantic import JsonValue
+
+from chatkit_sessions._redaction import MaskedBytes
+
+_MAX_DEPTH: Final = 64
+
+
+class UnreadableBodyError(Exception):
+    """Why a body is not a JSON document. Holds nothing of the body."""
+
+
+def encode_json(document: JsonValue) -> MaskedBytes:
+    """Encode a request's body; names in order, so that the same request has the same bytes."""
+    return MaskedBytes(_ENCODER.encode(document).encode())
+
+
+def decode_json(body: bytes) -> JsonValue:
+    """Decode a response's body.
+
+    Raises:
+        UnreadableBodyError: The body is not UTF-8 or not JSON, or holds what breaks later: a lone
+            surrogate, nesting without end, `NaN`.
+    """
+    if not body:
+        raise UnreadableBodyError("it is empty")
+    try:
+        document = _DECODER.decode(body.decode())
+    except UnicodeDecodeError:
+        problem = "it is not UTF-8"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError:
+        problem = "it is not JSON"
+    else:
+        if _may_break_later(body):
+            _check(document, depth=0)
+        return cast("JsonValue", document)
+    raise UnreadableBodyError(problem)
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_DECODER: Final = json.JSONDecoder(parse_constant=_reject_constant)
+
+
+def _may_break_later(body: bytes) -> bool:
+    """Whether `_check` can find anything; it visits every value, which takes its time."""
+    return b"\\u" in body or body.count(b"[") + body.count(b"{") > _MAX_DEPTH
+
+
+def _check(value: object, *, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise UnreadableBodyError("it is nested too deeply")
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            _check(item, depth=depth + 1)
+    elif isinstance(value, dict):
+        for name, item in cast("dict[str, object]", value).items():
+            _check_text(name)
+            _check(item, depth=depth + 1)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UnreadableBodyError("it holds a lone surrogate") from None

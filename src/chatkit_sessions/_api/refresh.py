@@ -1,0 +1,121 @@
+"""Refreshing: the request, and every reason why a new session is created instead.
+
+`POST /chatkit/sessions/refresh` is in use but not in the contract, so the library asks for it and
+trusts it as little as possible. A new session is created where
+
+- the route is not worth asking (`reason_not_to_ask`),
+- it fails in a way that creating may not (`reason_to_create_after`),
+- it returns a session that nobody may use (`RejectedSession`).
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from pydantic import JsonValue, SecretStr, ValidationError
+
+from chatkit_sessions._redaction import mask
+from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
+from chatkit_sessions.models import ChatKitSessionResponse
+
+from .arguments import problem_with_session_id, validate_client_secret
+from .json_body import encode_json
+from .operations import SESSIONS, Operation, describe_validation_error
+
+_WORTH_RAISING: Final = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedSession:
+    """A session from the refresh route that nobody may use; `id` where there is one to cancel."""
+
+    id: str | None
+    reason: str
+
+
+def refresh(
+    client_secret: str | SecretStr, *, user: str, workflow_id: str
+) -> Operation[ChatKitSessionResponse | RejectedSession]:
+    """`POST /chatkit/sessions/refresh`."""
+    secret = validate_client_secret(client_secret)
+
+    def parse(document: dict[str, JsonValue]) -> ChatKitSessionResponse | RejectedSession:
+        return _accept_or_reject(document, presented=secret, user=user, workflow_id=workflow_id)
+
+    body = encode_json({"client_secret": secret.get_secret_value()})
+    return Operation("POST", f"{SESSIONS}/refresh", body, parse, secrets=(secret,))
+
+
+def reason_not_to_ask(
+    presented: SecretStr,
+    *,
+    shared: SecretStr | None,
+    reused: bool,
+    presented_is_shared: bool,
+    route_is_missing: bool,
+) -> str | None:
+    """Why a new session is created without asking the refresh route; None: it is asked.
+
+    A refreshed session keeps its options, and the presented secret may stop working. So where
+    sessions are shared, only the one that is to be replaced is refreshed; one of other options
+    goes on, for those who share it, and does not become what is shared here.
+
+    Args:
+        presented: The secret that the caller wants to exchange.
+        shared: The secret of the session that is shared now under the wanted options, if any.
+        reused: Whether sessions of these options are shared at all.
+        presented_is_shared: Whether the presented secret belongs to any shared session.
+        route_is_missing: Whether the server is known to lack the route.
+    """
+    if shared != presented and (reused or presented_is_shared):
+        return "the presented secret is not that of the session to replace"
+    return "the server has no refresh route" if route_is_missing else None
+
+
+def reason_to_create_after(
+    error: APIStatusError | APIResponseValidationError, *, route_is_missing: bool
+) -> str | None:
+    """Why a failed refresh leads to a new session, whose error then decides; None: raise it.
+
+    Args:
+        error: What the refresh route's response amounts to.
+        route_is_missing: Whether the error says that the server lacks the route.
+    """
+    if isinstance(error, APIResponseValidationError):
+        return f"the response to {error.status_code} cannot be read"
+    if route_is_missing:
+        return f"the server has no refresh route ({error.status_code})"
+    client_error = HTTPStatus.BAD_REQUEST <= error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    if client_error and error.status_code not in _WORTH_RAISING:
+        return f"the refresh was rejected with {error.status_code}"
+    return None
+
+
+def _accept_or_reject(
+    document: dict[str, JsonValue], *, presented: SecretStr, user: str, workflow_id: str
+) -> ChatKitSessionResponse | RejectedSession:
+    try:
+        session = ChatKitSessionResponse.model_validate(document)
+    except ValidationError as error:
+        reason = describe_validation_error(error)
+    else:
+        if session.client_secret == presented:
+            reason = "it holds the secret that was presented"
+        elif session.status in {"expired", "cancelled"}:
+            reason = "it has ended already"
+        elif session.user != user:
+            reason = "it does not name the same user"
+        elif session.workflow is None or session.workflow.id != workflow_id:
+            reason = "it does not name the same workflow"
+        else:
+            return session
+    return RejectedSession(_id_to_cancel(document, presented), reason)
+
+
+def _id_to_cancel(document: dict[str, JsonValue], presented: SecretStr) -> str | None:
+    session_id = document.get("id")
+    if not isinstance(session_id, str) or problem_with_session_id(session_id) is not None:
+        return None
+    return session_id if mask(session_id, [presented]) == session_id else None

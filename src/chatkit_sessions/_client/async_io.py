@@ -1,0 +1,148 @@
+"""What the asynchronous client does in its own way: send, wait and close."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeAlias, TypeVar
+
+from pydantic import SecretStr
+
+from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.event_loop import (
+    Event,
+    Limit,
+    PerLoop,
+    new_event,
+    running_loop,
+    shielded,
+    sleep,
+    time_limit,
+)
+from chatkit_sessions._concurrency.single_flight import Flight
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.settings import Settings
+from chatkit_sessions._config.validation import as_secret
+from chatkit_sessions._http.async_pool import client_factory
+from chatkit_sessions._http.clients import (
+    AsyncHTTPClient,
+    HTTPErrors,
+    aread_body,
+    errors_of_async_client,
+)
+from chatkit_sessions.stores.base import AsyncSessionStore
+from chatkit_sessions.stores.memory import MemorySessionStore
+
+from .base import client_closed_error
+from .flow import SessionFlow
+from .state import Lifetime, Runtime
+
+T = TypeVar("T")
+
+AsyncKeySource: TypeAlias = Callable[[], str | SecretStr | Awaitable[str | SecretStr]]
+
+
+class AsyncIO(SessionFlow[AsyncKeySource, Event]):
+    """The hooks of the flow, awaited.
+
+    Args:
+        settings: What the client is set to.
+        store: Where sessions are recorded; None: a `MemorySessionStore` of the client's own.
+        http_client: The user's; None: the client makes its own.
+        clock: The user's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings[AsyncKeySource],
+        store: AsyncSessionStore | MemorySessionStore | None,
+        *,
+        http_client: AsyncHTTPClient | None,
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        super().__init__(
+            settings, store, new_event=new_event, runtime=Runtime(sleep=sleep), clock=clock
+        )
+        self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient]
+        if http_client is None:
+            self._http = PerLoop(client_factory(settings.base_url))
+            self._http_errors = HTTPErrors.of("httpx")
+        else:
+            self._http = http_client
+            self._http_errors = errors_of_async_client(http_client)
+        self._in_progress: dict[Limit, Lifetime] = {}
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
+        progress in this event loop end at once, with an APIConnectionError. Connections of other
+        event loops are closed when these end.
+        """
+        owns_connections = self._lifetime.close()
+        for limit, lifetime in list(self._in_progress.items()):
+            if lifetime.closed and limit.loop is running_loop():
+                limit.end()
+        if owns_connections and isinstance(self._http, PerLoop):
+            await self._http.aclose()
+
+    async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
+        async with time_limit(deadline.remaining()) as limit:
+            self._in_progress[limit] = self._lifetime
+            try:
+                return await flow
+            finally:
+                del self._in_progress[limit]
+        raise client_closed_error() if self._lifetime.closed else deadline.error()
+
+    async def _wait_for(self, flight: Flight[Event], deadline: Deadline) -> None:
+        del deadline  # the call is cancelled at its end
+        await flight.done.wait()
+
+    def _event_loop(self) -> Hashable:
+        return running_loop()
+
+    def _shielded(self) -> AbstractContextManager[object]:
+        return shielded()
+
+    async def _key(self) -> object:
+        source = self._settings.api_key
+        if isinstance(source, SecretStr):
+            return source
+        key = source()
+        return as_secret(await key if inspect.isawaitable(key) else key)
+
+    async def _send(self, request: Request, deadline: Deadline) -> Response:
+        http = await self._http.get() if isinstance(self._http, PerLoop) else self._http
+        response: Response | None = None
+        error = None
+        try:
+            async with http.stream(
+                request.method,
+                request.url,
+                content=request.body,
+                headers=request.headers,
+                timeout=deadline.timeouts(),
+                auth=None,
+                follow_redirects=False,
+            ) as stream:
+                response = await aread_body(stream, deadline)
+        except self._http_errors.raised as raised:
+            error = self._http_errors.translate(raised, request)
+        if response is None:
+            # Raised outside the `except`: the HTTP client's error must not be its context.
+            raise error or deadline.error()
+        return response

@@ -1,0 +1,260 @@
+"""Creating a session: for one caller, for all callers in a process, for all processes.
+
+A secret that is to be exchanged is refreshed first, if `refresh` gives no reason to create.
+"""
+
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Hashable
+from contextlib import AbstractContextManager
+from typing import Final, Generic, NamedTuple
+
+from pydantic import SecretStr
+
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.operations import Operation
+from chatkit_sessions._api.refresh import (
+    RejectedSession,
+    reason_not_to_ask,
+    reason_to_create_after,
+)
+from chatkit_sessions._concurrency.single_flight import Flight
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.settings import KeyCallable
+from chatkit_sessions._sessions.identity import Identity
+from chatkit_sessions._sessions.records import (
+    record_of_cancelled,
+    record_of_created,
+    record_ttl,
+    secret_lifetime,
+)
+from chatkit_sessions._sessions.snapshot import StoreSnapshot, sessions_deleted_error
+from chatkit_sessions._sessions.transactions import CreatedSession, lease_ttl, poll_delay
+from chatkit_sessions.errors import (
+    APIResponseValidationError,
+    APIStatusError,
+    ChatKitError,
+    SessionNotFoundError,
+)
+from chatkit_sessions.models import CancelledSession, ChatKitSessionResponse
+
+from .base import E
+from .calls import CallFlow
+from .state import Route
+
+DISCARD_TIMEOUT: Final = 5.0
+"""Seconds that cancelling a session which nobody may use can take from a refresh."""
+NO_RETRIES: Final = RetryPolicy(max_retries=0)
+
+_NOT_REFRESHED: Final = "Creating a session instead of refreshing one: %s"
+
+logger: Final = logging.getLogger("chatkit_sessions")
+
+
+class SessionRequest(NamedTuple):
+    """A session to create, and which others are the same."""
+
+    create: Operation[ChatKitSessionResponse]
+    user: str
+    workflow_id: str
+    identity: Identity
+    lifetime: float
+    """Seconds that it is to last."""
+    min_remaining: float
+    """Seconds that one must have left to be reused."""
+    presented: SecretStr | None
+    """The secret that it replaces, which is never returned."""
+    refresh: Operation[ChatKitSessionResponse | RejectedSession] | None
+    """Exchanges that secret, where the server can."""
+
+
+class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
+    """The steps that end with a new session, or with none that nobody may use."""
+
+    # What the two clients do each in their own way
+
+    @abstractmethod
+    async def _wait_for(self, flight: Flight[E], deadline: Deadline) -> None:
+        """Wait until another caller's flight has ended."""
+
+    @abstractmethod
+    def _event_loop(self) -> Hashable:
+        """What callers can wait in together: the running event loop; None for all threads."""
+
+    @abstractmethod
+    def _shielded(self) -> AbstractContextManager[object]:
+        """Finish what runs inside even if the call is cancelled meanwhile."""
+
+    async def _create_and_publish(
+        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot, share: bool
+    ) -> ChatKitSessionResponse:
+        """Get a new session from the API, and record it.
+
+        Args:
+            request: The session to create.
+            deadline: The call's.
+            snapshot: What the store held when the call began.
+            share: Whether the secret is stored, too.
+        """
+        since = self._runtime.monotonic()
+        session = await self._try_refresh(request, deadline, snapshot=snapshot)
+        if session is None:
+            session = await self._call(request.create, deadline)
+        elapsed = self._runtime.monotonic() - since
+        identity, asked_for = request.identity, request.lifetime
+        created = CreatedSession(
+            session=session,
+            record=record_of_created(
+                session,
+                user=request.user,
+                workflow_id=request.workflow_id,
+                group=identity.group,
+                slot=identity.slot if share else None,
+            ),
+            record_group=self._scope.group_of_session(session.id),
+            identity=identity,
+            secret_ttl=secret_lifetime(session, asked_for=asked_for, elapsed=elapsed),
+            record_ttl=record_ttl(session, asked_for=asked_for),
+            share=share,
+        )
+        if not await self._registry.publish(created, snapshot=snapshot):
+            await self._discard(session.id, deadline)
+            raise sessions_deleted_error()
+        return session
+
+    async def _create_shared(
+        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot
+    ) -> ChatKitSessionResponse:
+        """Get a new session for all callers in this process: lead, or wait for who leads."""
+        single_flight = self._registry.single_flight
+        key = self._event_loop(), request.identity.slot, snapshot.generation
+        while True:
+            own = single_flight.new()
+            try:
+                flight = single_flight.join(key, own)
+                if flight is own:
+                    session = await self._lead(request, deadline, snapshot=snapshot)
+                    own.set_result(session)
+                    return session
+                await self._wait_for(flight, deadline)
+            except ChatKitError as error:
+                # A call that ends by its own limits says nothing about the others.
+                if deadline.remaining() != 0 and not self._lifetime.closed:
+                    own.set_error(error)
+                raise
+            finally:
+                single_flight.end(key, own)
+            shared = flight.result()
+            if shared is not None and shared.client_secret != request.presented:
+                return shared
+            self._check_open()
+
+    async def _lead(
+        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot
+    ) -> ChatKitSessionResponse:
+        """Get a new session for all processes: create it, or wait for the one that does."""
+        identity, token = request.identity, new_token()
+        last, polls = snapshot, 0
+        try:
+            while last.reachable:
+                now = await self._registry.acquire_lease(
+                    identity, last, token=token, seconds=lease_ttl(deadline)
+                )
+                if now is None:
+                    break
+                session = now.newer_than(last, first=snapshot, instead_of=request.presented)
+                if session is not None:
+                    return session
+                if now.reachable:
+                    await self._sleep(self._poll_delay(polls, deadline))
+                    self._check_open()
+                last, polls = now, polls + 1
+            return await self._create_and_publish(request, deadline, snapshot=snapshot, share=True)
+        finally:
+            if snapshot.reachable:
+                with self._shielded():
+                    await self._registry.release_lease(identity, token=token)
+
+    def _poll_delay(self, polls_done: int, deadline: Deadline) -> float:
+        """Seconds to wait for another process.
+
+        Raises:
+            APITimeoutError: The call has no time left.
+        """
+        remaining = deadline.remaining()
+        if remaining == 0:
+            raise deadline.error()
+        seconds = poll_delay(polls_done, random=self._runtime.random)
+        return seconds if remaining is None else min(seconds, remaining)
+
+    async def _try_refresh(
+        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot
+    ) -> ChatKitSessionResponse | None:
+        """The refreshed session, or None where a new one is to be created."""
+        if request.presented is None or request.refresh is None:
+            return None
+        reason = reason_not_to_ask(
+            request.presented,
+            shared=None if snapshot.session is None else snapshot.session.client_secret,
+            reused=snapshot.reused,
+            presented_is_shared=snapshot.presented_is_shared,
+            route_is_missing=self._is_missing(Route.REFRESH),
+        )
+        if reason is not None:
+            logger.debug(_NOT_REFRESHED, reason)
+            return None
+        try:
+            session = await self._call(request.refresh, deadline)
+        except (APIStatusError, APIResponseValidationError) as error:
+            lacks = isinstance(error, APIStatusError) and self._lacks(Route.REFRESH, error)
+            reason = reason_to_create_after(error, route_is_missing=lacks)
+            if reason is None:
+                raise
+            logger.info(_NOT_REFRESHED, reason)
+            return None
+        if isinstance(session, ChatKitSessionResponse):
+            return session
+        logger.warning(_NOT_REFRESHED, f"the refreshed session cannot be used ({session.reason})")
+        if session.id is not None:
+            await self._discard(session.id, deadline)
+        return None
+
+    async def _discard(self, session_id: str, deadline: Deadline) -> None:
+        """Cancel, as far as possible, a session that nobody may use."""
+        cancel = operations.cancel(session_id)
+        deadline = deadline.at_most(DISCARD_TIMEOUT)
+        try:
+            await self._bounded(
+                deadline,
+                self._cancel(cancel, session_id, deadline, missing_ok=True, policy=NO_RETRIES),
+            )
+        except ChatKitError as error:
+            logger.warning("The session that cannot be used could not be cancelled: %s", error)
+
+    async def _cancel(
+        self,
+        operation: Operation[CancelledSession],
+        session_id: str,
+        deadline: Deadline,
+        *,
+        missing_ok: bool,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        """Cancel a session, and record it."""
+        try:
+            cancelled = await self._call(operation, deadline, policy=policy)
+        except SessionNotFoundError:
+            await self._registry.forget(self._scope, session_id)
+            if not missing_ok:
+                raise
+        else:
+            stored = await self._registry.record(self._scope, session_id)
+            now = self._runtime.now()
+            await self._registry.keep(self._scope, record_of_cancelled(cancelled, stored, now=now))
+
+
+def new_token() -> bytes:
+    """What nobody else has, to name a lease or a generation."""
+    return os.urandom(16).hex().encode()

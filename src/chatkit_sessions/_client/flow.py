@@ -1,0 +1,174 @@
+"""What each public method does, step by step, written once for both clients.
+
+Nothing here waits by itself: sending, sleeping and waiting for another caller are hooks of the
+clients. Those of the synchronous client block and never suspend, so that it runs these coroutines
+without an event loop; the asynchronous client awaits them.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Final, Generic
+
+from pydantic import SecretStr
+
+from chatkit_sessions._api import operations
+from chatkit_sessions._api.arguments import validate_user
+from chatkit_sessions._api.create_body import requested_lifetime, validate_min_remaining
+from chatkit_sessions._api.operations import Operation
+from chatkit_sessions._api.refresh import refresh
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.settings import KeyCallable
+from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions._sessions.records import info_from_record, with_current_status
+from chatkit_sessions.errors import (
+    APIStatusError,
+    ChatKitError,
+    SessionNotRecordedError,
+    SessionStoreError,
+)
+from chatkit_sessions.models import CancelledSession, ChatKitSessionInfo, ChatKitSessionResponse
+from chatkit_sessions.options import SessionOptions
+
+from .base import E
+from .creation import CreationFlow, SessionRequest, new_token
+from .state import Route
+
+logger: Final = logging.getLogger("chatkit_sessions")
+
+
+class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
+    """The steps of each public method, after its arguments have been validated."""
+
+    def _session_request(
+        self,
+        user: str,
+        options: SessionOptions,
+        *,
+        min_remaining: float | timedelta | None = None,
+        replaces: SecretStr | None = None,
+    ) -> SessionRequest:
+        """Validate what a session is to be, before anything is sent."""
+        workflow_id = self._workflow_id(options.get("workflow_id"))
+        create = operations.create(user, workflow_id=workflow_id, options=options)
+        return SessionRequest(
+            create=create,
+            user=user,
+            workflow_id=workflow_id,
+            identity=self._scope.identity(user, create.body or b""),
+            lifetime=requested_lifetime(options),
+            min_remaining=validate_min_remaining(min_remaining, options),
+            presented=replaces,
+            refresh=None
+            if replaces is None
+            else refresh(replaces, user=user, workflow_id=workflow_id),
+        )
+
+    async def _create(self, request: SessionRequest, deadline: Deadline) -> ChatKitSessionResponse:
+        self._check_open()
+        snapshot = await self._registry.look_up_generation(request.identity)
+        return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
+
+    async def _get_or_create(
+        self, request: SessionRequest, deadline: Deadline
+    ) -> ChatKitSessionResponse:
+        self._check_open()
+        snapshot = await self._registry.look_up(request.identity)
+        session = snapshot.usable(request.min_remaining)
+        if session is not None:
+            return session
+        return await self._create_shared(request, deadline, snapshot=snapshot)
+
+    async def _refresh(self, request: SessionRequest, deadline: Deadline) -> ChatKitSessionResponse:
+        self._check_open()
+        snapshot = await self._registry.look_up(request.identity, presented=request.presented)
+        session = snapshot.usable(request.min_remaining, instead_of=request.presented)
+        if session is not None:
+            return session
+        if not snapshot.reused:
+            return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
+        return await self._create_shared(request, deadline, snapshot=snapshot)
+
+    async def _get(
+        self, operation: Operation[ChatKitSessionInfo], session_id: str, deadline: Deadline
+    ) -> ChatKitSessionInfo:
+        info = await self._try_get(operation, deadline)
+        if info is None:
+            stored = await self._registry.record(self._scope, session_id)
+            if stored is None:
+                raise SessionNotRecordedError(
+                    f"{self._settings.host} has no route for reading a session, and this client "
+                    f"did not create, refresh or delete {safe_repr(session_id)} in the last day.",
+                    hint="Ask the client that created it, or give the clients of all processes one "
+                    "session store: `store`. The official API cannot be asked for a session.",
+                )
+            info = info_from_record(stored.record)
+        return with_current_status(info, now=self._runtime.now())
+
+    async def _list(self, group: str) -> list[ChatKitSessionInfo]:
+        self._check_open()
+        now = self._runtime.now()
+        infos = [
+            with_current_status(info_from_record(stored.record), now=now)
+            for stored in await self._registry.records(self._scope, group, ended=True)
+        ]
+        return sorted(infos, key=lambda info: info.expires_at, reverse=True)
+
+    async def _delete(
+        self,
+        operation: Operation[CancelledSession],
+        session_id: str,
+        deadline: Deadline,
+        *,
+        missing_ok: bool,
+    ) -> None:
+        self._check_open()
+        store_error: SessionStoreError | None = None
+        try:
+            stored = await self._registry.record(self._scope, session_id)
+            if stored is not None:
+                await self._registry.evict(stored)
+        except SessionStoreError as error:
+            store_error = error  # raised below: ending the session matters more
+        await self._cancel(operation, session_id, deadline, missing_ok=missing_ok)
+        if store_error is not None:
+            raise store_error
+
+    async def _delete_all(self, group: str, deadline: Deadline) -> None:
+        self._check_open()
+        await self._registry.sign_out(group, generation=new_token())
+        records = await self._registry.records(self._scope, group, ended=False)
+        active = [stored for stored in records if stored.may_be_active]
+        for stored in active:
+            await self._registry.evict(stored)
+        errors: list[ChatKitError] = []
+        for stored in active:
+            session_id = stored.record.id
+            try:
+                cancel = operations.cancel(session_id)
+                await self._cancel(cancel, session_id, deadline, missing_ok=True)
+            except ChatKitError as error:
+                errors.append(error)
+        for also in errors[1:]:
+            logger.warning("A session could not be deleted: %s", also)
+        if errors:
+            raise errors[0]
+
+    async def _admit(self, user: str, *, limit: int) -> float | None:
+        """Count one more request of the user, for the endpoint; see `Registry.admit`."""
+        self._check_open()
+        group = self._scope.group_of_user(validate_user(user))
+        return await self._registry.admit(group, limit=limit)
+
+    async def _try_get(
+        self, operation: Operation[ChatKitSessionInfo], deadline: Deadline
+    ) -> ChatKitSessionInfo | None:
+        """The API's response, or None where the server has no route for reading."""
+        if self._is_missing(Route.GET):
+            self._check_open()
+            return None
+        try:
+            return await self._call(operation, deadline)
+        except APIStatusError as error:
+            if not self._lacks(Route.GET, error):
+                raise
+            return None

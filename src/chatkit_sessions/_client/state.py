@@ -1,0 +1,76 @@
+"""What a client holds beside its settings: whether it is open, its runtime, what it has learned."""
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from pydantic import SecretStr
+
+
+class Route(Enum):
+    """Routes that the contract does not have and only some servers offer."""
+
+    REFRESH = "refresh"
+    GET = "get"
+
+
+class Lifetime:
+    """Whether a client is open; one from `with_options` closes with the one it came from."""
+
+    def __init__(self, parent: "Lifetime | None" = None) -> None:
+        self._parent = parent
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client is closed."""
+        return self._closed or (self._parent is not None and self._parent.closed)
+
+    def close(self) -> bool:
+        """Close the client; return whether its connections are its own and close with it."""
+        self._closed = True
+        return self._parent is None
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+class Runtime(NamedTuple):
+    """Time and chance as a client uses them; the test kit puts its own in their place."""
+
+    sleep: Callable[[float], Awaitable[None] | None]
+    """Lets that many seconds pass: a function that blocks or, in the async client, is awaited."""
+    monotonic: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+    """Returns a number from 0 up to but not including 1."""
+    now: Callable[[], datetime] = utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState:
+    """What the clients on one set of connections have learned, in common."""
+
+    missing_until: dict[Route, float] = field(default_factory=dict[Route, float])
+    """Until when, by the monotonic clock, the server is known to lack a route."""
+    _callables: WeakKeyDictionary[object, str] = field(
+        default_factory=WeakKeyDictionary[object, str]
+    )
+
+    def scope_of_key(self, key: object) -> str:
+        """Equal for the same key, or the same function that returns it; reveals nothing of it."""
+        if isinstance(key, SecretStr):
+            return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
+        new = f"callable {os.urandom(8).hex()}"
+        try:
+            return self._callables.setdefault(key, new)
+        except TypeError:  # a callable that cannot be hashed or weakly referred to
+            return new

@@ -1,0 +1,137 @@
+"""What the synchronous client does in its own way: send, wait and close."""
+
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeAlias, TypeVar
+
+from pydantic import SecretStr
+
+from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.single_flight import Flight
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._config.settings import Settings
+from chatkit_sessions._config.validation import as_secret, reject_awaitable
+from chatkit_sessions._http.clients import (
+    HTTPErrors,
+    SyncHTTPClient,
+    errors_of_sync_client,
+    read_body,
+)
+from chatkit_sessions._http.sync_pool import client_factory
+from chatkit_sessions.stores.base import SessionStore
+
+from .flow import SessionFlow
+from .state import Runtime
+
+T = TypeVar("T")
+
+KeySource: TypeAlias = Callable[[], str | SecretStr]
+
+
+class SyncIO(SessionFlow[KeySource, threading.Event]):
+    """The hooks of the flow, which block and never suspend.
+
+    Args:
+        settings: What the client is set to.
+        store: Where sessions are recorded; None: a `MemorySessionStore` of the client's own.
+        http_client: The user's; None: the client makes its own.
+        clock: The user's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings[KeySource],
+        store: SessionStore | None,
+        *,
+        http_client: SyncHTTPClient | None,
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        super().__init__(
+            settings,
+            store,
+            new_event=threading.Event,
+            runtime=Runtime(sleep=time.sleep),
+            clock=clock,
+        )
+        self._http: SyncHTTPClient | PerProcess[SyncHTTPClient]
+        if http_client is None:
+            self._http = PerProcess(client_factory(settings.base_url))
+            self._http_errors = HTTPErrors.of("httpx")
+        else:
+            self._http = http_client
+            self._http_errors = errors_of_sync_client(http_client)
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
+        progress in other threads get their response, within their deadline, and are not retried.
+        """
+        if self._lifetime.close() and isinstance(self._http, PerProcess):
+            owned = self._http.pop()
+            if owned is not None:
+                owned.close()
+
+    async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
+        del deadline  # each wait in a thread checks it
+        return await flow
+
+    async def _wait_for(self, flight: Flight[threading.Event], deadline: Deadline) -> None:
+        if not flight.done.wait(deadline.remaining()):
+            raise deadline.error()
+
+    def _event_loop(self) -> None:
+        return None
+
+    def _shielded(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    async def _key(self) -> object:
+        source = self._settings.api_key
+        return source if isinstance(source, SecretStr) else as_secret(reject_awaitable(source()))
+
+    def _http_client(self) -> SyncHTTPClient:
+        if not isinstance(self._http, PerProcess):
+            return self._http
+        http = self._http.get()
+        if self._lifetime.closed:
+            self.close()  # again: what was made after another thread has closed must not stay open
+        return http
+
+    async def _send(self, request: Request, deadline: Deadline) -> Response:
+        response: Response | None = None
+        error = None
+        try:
+            with self._http_client().stream(
+                request.method,
+                request.url,
+                content=request.body,
+                headers=request.headers,
+                timeout=deadline.live_timeouts(),
+                auth=None,
+                follow_redirects=False,
+            ) as stream:
+                response = read_body(stream, deadline)
+        except self._http_errors.raised as raised:
+            error = self._http_errors.translate(raised, request)
+        if response is None:
+            # Raised outside the `except`: the HTTP client's error must not be its context.
+            raise error or deadline.error()
+        return response

@@ -1,0 +1,273 @@
+"""What each setting has to be: the value, or a `ConfigurationError` that says what to change."""
+
+import inspect
+import ipaddress
+import re
+from datetime import datetime
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from chatkit_sessions._redaction import is_masked, safe_repr
+from chatkit_sessions.errors import ConfigurationError
+
+from .retry import MAX_SECONDS, RetryPolicy
+
+_QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*"
+    r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?",
+    re.IGNORECASE,
+)
+
+KeyCallable = TypeVar("KeyCallable")
+Other = TypeVar("Other")
+
+
+def as_secret(key: str | Other) -> SecretStr | Other:
+    """Wrap a key that is a plain string.
+
+    To be done first of all: local variables are part of tracebacks, and many error reports print
+    them. Bytes, which are refused later, lose their content for the same reason.
+    """
+    if isinstance(key, bytes | bytearray):
+        return type(key)()
+    return SecretStr(key) if isinstance(key, str) else key
+
+
+def validate_key_source(key: SecretStr | KeyCallable, source: str) -> SecretStr | KeyCallable:
+    """Check a key at once; a callable is asked, and its answer checked, at each request."""
+    if isinstance(key, SecretStr):
+        return validate_key(key, source)
+    if callable(key):
+        return key
+    raise ConfigurationError(
+        f"{source} must be a string, a SecretStr or a callable that returns one, "
+        f"not {type(key).__name__}."
+    )
+
+
+def reject_awaitable(key: Other) -> Other:
+    """Say it clearly when the synchronous client got an asynchronous function for its key."""
+    if not inspect.isawaitable(key):
+        return key
+    if inspect.iscoroutine(key):
+        key.close()  # else Python warns that nobody awaited it
+    raise ConfigurationError(
+        "`api_key` is an async function: ChatKitClient needs a plain one, AsyncChatKitClient takes "
+        "both."
+    )
+
+
+def validate_key(key: object, source: str) -> SecretStr:
+    """Refuse a key that cannot be one, naming what is wrong with it and never the key itself.
+
+    Args:
+        key: A SecretStr; anything else is refused.
+        source: Where the key came from, for the message.
+    """
+    if not isinstance(key, SecretStr):
+        raise ConfigurationError(
+            f"{source} must give a string or a SecretStr, not {type(key).__name__}."
+        )
+    problem = _problem_with_key(key.get_secret_value())
+    if problem is not None:
+        raise ConfigurationError(f"{source} {problem}.")
+    return key
+
+
+def _problem_with_key(key: str) -> str | None:
+    if not key.strip():
+        return "is empty"
+    problem = _problem_with_spelling(key)
+    if problem is not None:
+        return problem
+    if key.lower().startswith("bearer "):
+        return "begins with `Bearer `: pass the key alone, the header is made from it"
+    if is_masked(key):
+        return "is masked (asterisks only): it was copied from a log or a dump"
+    return _problem_with_header(key)
+
+
+def _problem_with_spelling(value: str) -> str | None:
+    """What a careless copy or a `.env` file leaves around a value."""
+    if "\n" in value or "\r" in value:
+        return "holds a line break: it was probably read from a file without stripping it"
+    if value != value.strip():
+        return "has white space around it: remove it"
+    if value[0] in _QUOTES or value[-1] in _QUOTES:
+        return "has quotes around it: they were left in, probably by a `.env` file; remove them"
+    if value.endswith(("…", "...")):
+        return "ends in dots, as in an example: put your own in its place"
+    return None
+
+
+def _problem_with_header(value: str) -> str | None:
+    if value.split() != [value]:
+        return "holds white space"
+    if not (value.isascii() and value.isprintable()):
+        return "holds a control character or one outside ASCII, which no HTTP header can carry"
+    return None
+
+
+def problem_with_id(value: object) -> str | None:
+    """What is wrong with an identifier that the user copied from somewhere, or None."""
+    if not isinstance(value, str):
+        return f"must be a string, not {type(value).__name__}"
+    if not value.strip():
+        return "is empty"
+    return _problem_with_spelling(value) or (
+        None if value.isprintable() else "holds a character that cannot be printed"
+    )
+
+
+def validate_header(value: object, source: str) -> str:
+    """Refuse an organization or a project that no header can carry."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{source} must be a string, not {type(value).__name__}.")
+    problem = (
+        "is empty"
+        if not value.strip()
+        else _problem_with_spelling(value) or _problem_with_header(value)
+    )
+    if problem is not None:
+        raise ConfigurationError(f"{source} {problem}.")
+    return value
+
+
+def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) -> str:
+    """Return the URL without a slash at its end, or say why the key must not go there."""
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{source} must be a string, not {type(url).__name__}.")
+    problem = (
+        "is empty" if not url.strip() else _problem_with_spelling(url) or _problem_with_header(url)
+    )
+    if problem is not None:
+        raise ConfigurationError(f"{source} {problem}.")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # whose text may quote a password
+        raise ConfigurationError(
+            f"{source} is not a URL: its host or its port cannot be read."
+        ) from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigurationError(
+            f"{source} must begin with https:// and name a host, such as https://api.openai.com/v1."
+        )
+    if not _is_host(host):
+        raise ConfigurationError(
+            f"{source} names a host that cannot exist: labels have 1 to 63 letters, digits and "
+            "hyphens; an international name is written in its `xn--` form."
+        )
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            f"{source} holds credentials before the host: the API is called with its key alone."
+        )
+    if "?" in url or "#" in url:
+        raise ConfigurationError(f"{source} must not hold a query or a fragment.")
+    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
+        raise ConfigurationError(
+            f"{source} would send the API key over plain http:// to {host}, readable on the way. "
+            "Use https://.",
+            hint="Inside a private network that you trust, pass allow_insecure_http=True.",
+        )
+    return url.rstrip("/")
+
+
+def _is_host(host: str) -> bool:
+    if _HOST_NAME.fullmatch(host):
+        return True
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this very machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def validate_clock(clock: object) -> None:
+    """Refuse a clock at once whose first use, perhaps much later, would fail.
+
+    Raises:
+        ConfigurationError: It is not callable, or what it tells has no time zone.
+    """
+    now: object = clock() if callable(clock) else None
+    if not isinstance(now, datetime) or now.utcoffset() is None:
+        raise ConfigurationError(
+            "`clock` must be a function that returns a datetime with a time zone, such as "
+            "`lambda: datetime.now(UTC)`."
+        )
+
+
+def validate_store(store: object, *, asynchronous: bool) -> None:
+    """Refuse what cannot be a store, or is one for the other client.
+
+    Raises:
+        ConfigurationError: It lacks a method, or has it in the wrong colour.
+    """
+    client, other = "ChatKitClient", "AsyncChatKitClient"
+    if asynchronous:
+        client, other = other, client
+    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
+    if not all(callable(method) for method in methods) or isinstance(store, type):
+        raise ConfigurationError(
+            "`store` must be a session store, such as those of chatkit_sessions.stores, "
+            f"not {safe_repr(store)}."
+        )
+    if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
+        raise ConfigurationError(
+            f"{type(store).__name__} is a store for {other}; {client} needs one whose methods are "
+            f"{'async' if asynchronous else 'plain'} functions."
+        )
+    namespace: object = getattr(store, "namespace", None)
+    if not isinstance(namespace, str):
+        raise ConfigurationError(
+            f"The store's `namespace` must be a string, not {safe_repr(namespace)}."
+        )
+
+
+def validate_timeout(timeout: float | None) -> float | None:
+    """Return the timeout in seconds, None for no limit.
+
+    Raises:
+        ConfigurationError: It is no number of seconds, not finite, or not more than 0.
+    """
+    problem = problem_with_timeout(timeout)
+    if problem is not None:
+        raise ConfigurationError(f"`timeout` {problem}.")
+    return timeout
+
+
+def problem_with_timeout(timeout: object) -> str | None:
+    """What is wrong with a timeout, or None."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        return f"must be seconds or None, not {type(timeout).__name__}"
+    if not 0 < timeout <= MAX_SECONDS:
+        return (
+            f"must be more than 0 seconds and finite (at most {MAX_SECONDS:,}; None: no limit), "
+            f"got {safe_repr(timeout)}"
+        )
+    return None
+
+
+def as_retry_policy(max_retries: int | RetryPolicy) -> RetryPolicy:
+    """Return the policy itself, or the usual one with that number of retries."""
+    if isinstance(max_retries, RetryPolicy):
+        return max_retries
+    try:
+        return RetryPolicy(max_retries=max_retries)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}, or a RetryPolicy.") from None

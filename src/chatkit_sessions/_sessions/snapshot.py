@@ -1,0 +1,164 @@
+"""What a store holds of an identity at one moment, and how a shared session lies there."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions.errors import SessionDeletedError
+from chatkit_sessions.models import ChatKitSessionResponse
+from chatkit_sessions.stores.base import Entry
+
+from .identity import Identity, name_of_secret
+from .records import JSON
+
+GENERATION: Final = "generation"
+
+
+class _StoredSession(BaseModel):
+    """What lies in `secret:<slot>`."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True, hide_input_in_errors=True)
+
+    identity: str
+    session: ChatKitSessionResponse
+    generation: str | None = None
+    """The user's generation when it was put there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """What a store held of an identity at one moment."""
+
+    session: ChatKitSessionResponse | None = None
+    """None where there is none, or what is there cannot be read or is another identity's."""
+    seconds: float = 0.0
+    """How long the session's secret still works."""
+    value: bytes | None = None
+    """What was there, readable or not."""
+    generation: bytes | None = None
+    reused: bool = False
+    """Whether sessions of this identity are shared."""
+    lease: bytes | None = None
+    presented_is_shared: bool = False
+    """Whether the secret that is presented for a refresh is that of a shared session."""
+    reachable: bool = True
+    """Whether the store responded at all."""
+
+    def usable(
+        self, min_remaining: float, *, instead_of: SecretStr | None = None
+    ) -> ChatKitSessionResponse | None:
+        """The session, if it works for that many seconds and has another secret than that."""
+        if self.session is None or self.seconds < min_remaining:
+            return None
+        return None if self.session.client_secret == instead_of else self.session
+
+    def newer_than(
+        self, last: "StoreSnapshot", *, first: "StoreSnapshot", instead_of: SecretStr | None
+    ) -> ChatKitSessionResponse | None:
+        """The session that somebody else created since the `last` snapshot, however long it lasts.
+
+        Raises:
+            SessionDeletedError: The user's sessions were deleted since the `first` snapshot.
+        """
+        if self.generation is not None and self.generation != first.generation:
+            raise sessions_deleted_error()
+        return None if self.value == last.value else self.usable(0.0, instead_of=instead_of)
+
+
+UNREACHABLE: Final = StoreSnapshot(reachable=False)
+
+
+def snapshot_names(identity: Identity, presented: SecretStr | None = None) -> tuple[str, ...]:
+    """The names that `parse_snapshot` needs."""
+    slot = identity.slot
+    names = (f"secret:{slot}", f"reused:{slot}", f"lease:{slot}", GENERATION)
+    return names if presented is None else (*names, name_of_secret(presented))
+
+
+def parse_generation(entries: list[Entry | None]) -> StoreSnapshot:
+    """Parse `GENERATION` alone: all that a session which is not shared depends on."""
+    (generation,) = entries
+    return StoreSnapshot(generation=_value(generation))
+
+
+def parse_snapshot(identity: Identity, entries: list[Entry | None]) -> StoreSnapshot:
+    """Parse the entries of `snapshot_names`."""
+    secret, reused, lease, last_sign_out, *presented = entries
+    generation = _value(last_sign_out)
+    stored = None if secret is None else decode_session(secret.value)
+    # A session from before the last sign-out does not count, from that moment on.
+    usable = (
+        stored is not None
+        and stored.identity == identity.description
+        and (generation is None or stored.generation == _text(generation))
+    )
+    return StoreSnapshot(
+        session=stored.session if stored is not None and usable else None,
+        seconds=0.0 if secret is None else secret.seconds,
+        value=_value(secret),
+        generation=generation,
+        reused=reused is not None or secret is not None,
+        lease=_value(lease),
+        presented_is_shared=any(presented),
+    )
+
+
+def _value(entry: Entry | None) -> bytes | None:
+    return None if entry is None else entry.value
+
+
+def _text(generation: bytes | None) -> str | None:
+    return None if generation is None else generation.decode(errors="replace")
+
+
+def sessions_deleted_error() -> SessionDeletedError:
+    """The error for a call that was under way when the user's sessions were deleted."""
+    return SessionDeletedError(
+        "The user's sessions were deleted while this call was under way.",
+        hint="Ask again only if the user has signed in again since.",
+    )
+
+
+def encode_session(
+    identity: Identity, session: ChatKitSessionResponse, generation: bytes | None
+) -> MaskedBytes:
+    """Encode a session, secret included, for `secret:<slot>`."""
+    # Not by the models' own dump, which masks the secret. No variable holds it.
+    return MaskedBytes(
+        JSON.encode(
+            {
+                "identity": identity.description,
+                "session": _plain(session),
+                "generation": _text(generation),
+            }
+        ).encode()
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if not isinstance(value, BaseModel):
+        return value
+    values = {name: getattr(value, name) for name in type(value).model_fields}
+    # The workflow's state may be large and confidential; the caller knows it.
+    return {
+        name: _plain(field)
+        for name, field in values.items()
+        if field is not None and name != "state_variables"
+    }
+
+
+@lru_cache(maxsize=256)  # a page load asks for what the last one asked for
+def decode_session(value: bytes) -> _StoredSession | None:
+    """Decode what lies in `secret:<slot>`; None where it cannot be read."""
+    try:
+        return _StoredSession.model_validate_json(value)
+    except ValidationError:
+        return None

@@ -1,0 +1,68 @@
+"""What the page gets for each error: a status, a code and a sentence, never the error's text."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from chatkit_sessions.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    ChatKitError,
+    ConflictError,
+    InternalServerError,
+    RateLimitError,
+    SessionDeletedError,
+    SessionNotFoundError,
+    SessionNotRecordedError,
+    SessionStoreError,
+)
+
+from ._messages import ErrorCode
+
+
+class EndpointError(NamedTuple):
+    """What the page is told."""
+
+    status_code: int
+    message: str
+
+
+ERRORS: Final[Mapping[ErrorCode, EndpointError]] = {
+    "invalid_request": EndpointError(400, "The request's body is not what this address takes."),
+    "unauthenticated": EndpointError(401, "Nobody is signed in."),
+    "origin_not_allowed": EndpointError(
+        403, "Pages of this origin may not ask for a chat session."
+    ),
+    "not_found": EndpointError(404, "There is no such session."),
+    "method_not_allowed": EndpointError(405, "This address does not take this method."),
+    "session_deleted": EndpointError(409, "The user has signed out meanwhile."),
+    "request_too_large": EndpointError(413, "The request's body is too large."),
+    "unsupported_media_type": EndpointError(415, "The body's type must be application/json."),
+    "rate_limit_exceeded": EndpointError(429, "Too many chat sessions were asked for: try later."),
+    "configuration_error": EndpointError(502, "The chat is not set up correctly."),
+    "upstream_error": EndpointError(502, "The chat service is in trouble: try again."),
+    "store_unavailable": EndpointError(
+        503, "Chat sessions cannot be looked up just now: try again."
+    ),
+    "upstream_timeout": EndpointError(504, "The chat service did not answer in time: try again."),
+}
+
+# The first that fits. What is not listed is ours to mend: the key, the workflow, the options.
+_CODES_OF_ERRORS: Final[tuple[tuple[type[ChatKitError], ErrorCode], ...]] = (
+    (RateLimitError, "rate_limit_exceeded"),
+    (APITimeoutError, "upstream_timeout"),
+    (SessionNotFoundError, "not_found"),
+    (SessionNotRecordedError, "not_found"),
+    (SessionDeletedError, "session_deleted"),
+    (SessionStoreError, "store_unavailable"),
+    (APIConnectionError, "upstream_error"),
+    (APIResponseValidationError, "upstream_error"),
+    (ConflictError, "upstream_error"),
+    (InternalServerError, "upstream_error"),
+    (ChatKitError, "configuration_error"),
+)
+
+
+def code_of(error: ChatKitError) -> ErrorCode:
+    """The code for an error of the library's."""
+    return next(code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind))

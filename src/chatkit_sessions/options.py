@@ -1,0 +1,78 @@
+"""The options of a session: the one list that the clients, the endpoint and the request read.
+
+Bounds and defaults are those of OpenAI's published API description (`CreateChatSessionBody`).
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final, TypeAlias
+
+# Not typing's: pydantic, and so FastAPI, takes only this one as a response type on Python 3.11.
+from typing_extensions import TypedDict
+
+StateVariable: TypeAlias = str | int | float | bool
+
+
+class FileUpload(TypedDict, total=False):
+    """The option `file_upload` in full. Uploads are on unless `enabled` is False."""
+
+    enabled: bool
+    max_file_size: int
+    """Megabytes for each file, 1 to 512; default 512."""
+    max_files: int
+    """Files for each session, 1 or more; default 10."""
+
+
+class History(TypedDict, total=False):
+    """The option `history` in full. History is on unless `enabled` is False."""
+
+    enabled: bool
+    recent_threads: int
+    """How many recent threads the user can open, 1 or more; default: all."""
+
+
+class SessionOptions(TypedDict, total=False):
+    """The options of a session. An option that is omitted or None is left to the API.
+
+    `create_session` takes each as a keyword argument; so do `get_or_create_session` and
+    `refresh_session`, and an endpoint's `options` function returns them.
+    """
+
+    workflow_id: str | None
+    """Another workflow than the client's, `wf_…`."""
+    workflow_version: str | None
+    """A published version of the workflow; default: the latest deployed one."""
+    state_variables: Mapping[str, StateVariable] | None
+    """At most 64 values for the workflow: strings of at most 10,485,760 characters, integers of at
+    most 64 bits, finite numbers and booleans, under names of at most 64 characters."""
+    tracing: bool | None
+    """Whether the workflow's runs are traced; default: yes."""
+    expires_after: int | timedelta | None
+    """How long the secret works, 1 to 600 whole seconds or a timedelta; default: 600."""
+    max_requests_per_1_minute: int | None
+    """The user's messages per minute, 1 or more; default: 10."""
+    file_upload: bool | FileUpload | None
+    """Whether the user can upload files, or a `FileUpload`; default: no."""
+    history: bool | History | None
+    """Whether the user can open earlier threads, or a `History`; default: yes."""
+    automatic_thread_titling: bool | None
+    """Whether threads get titles by themselves; default: yes."""
+
+
+OPTION_NAMES: Final = frozenset(SessionOptions.__annotations__)
+
+
+def reject_unknown_options(names: Iterable[str], *, method: str) -> None:
+    """Reject an option that does not exist, as Python does for a keyword argument.
+
+    Raises:
+        TypeError: A name is not an option's; the message names the one that is nearest.
+    """
+    for name in names:
+        if name not in OPTION_NAMES:
+            import difflib  # noqa: PLC0415 -- only where a name is wrong
+
+            nearest = difflib.get_close_matches(name, sorted(OPTION_NAMES), n=1, cutoff=0.0)[0]
+            raise TypeError(
+                f"{method}() got an unexpected keyword argument {name!r}. Did you mean {nearest!r}?"
+            )

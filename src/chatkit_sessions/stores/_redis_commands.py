@@ -1,0 +1,142 @@
+"""How a group lies in Redis, and the commands that read and change it; no connection here.
+
+A group's keys have one hash tag, so that they lie on one node of a cluster:
+
+    <prefix>:{<group>}:<name>       an entry, with its time to live
+    <prefix>:{<group>}              the names of listed entries, by when they end
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from chatkit_sessions._redaction import MaskedBytes, safe_repr
+from chatkit_sessions.errors import ConfigurationError
+
+from .base import Entry
+
+Argument: TypeAlias = str | bytes | int
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:\-]+")
+
+
+class Script(NamedTuple):
+    """A Lua script, and the name under which Redis caches it."""
+
+    text: str
+    sha: str
+
+
+def _script(text: str) -> Script:
+    # SHA-1 is how Redis names scripts.
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+READ: Final = _script("""
+local entries = {}
+for i, key in ipairs(KEYS) do
+  entries[2 * i - 1] = redis.call('GET', key)
+  entries[2 * i] = redis.call('PTTL', key)
+end
+return entries
+""")
+
+# KEYS: the list of names, those that have to be what they were, those that change.
+# ARGV: how many conditions, each as 'is' and the value or 'absent' and nothing, then the changes,
+# each as name, milliseconds (nothing: remove it), value, and 'listed' or nothing.
+COMMIT: Final = _script("""
+local conditions = tonumber(ARGV[1])
+for i = 1, conditions do
+  local expected = ARGV[2 * i] == 'is' and ARGV[2 * i + 1]
+  if redis.call('GET', KEYS[1 + i]) ~= expected then return 0 end
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local at = 2 * conditions + 2
+for i = 2 + conditions, #KEYS do
+  local name, milliseconds, value, listed = unpack(ARGV, at, at + 3)
+  at = at + 4
+  if milliseconds == '' then
+    redis.call('DEL', KEYS[i])
+  else
+    redis.call('SET', KEYS[i], value, 'PX', milliseconds)
+  end
+  if listed == 'listed' then
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+    redis.call('ZADD', KEYS[1], now + milliseconds, name)
+    if redis.call('PTTL', KEYS[1]) < tonumber(milliseconds) then
+      redis.call('PEXPIRE', KEYS[1], milliseconds)
+    end
+  else
+    redis.call('ZREM', KEYS[1], name)
+  end
+end
+return 1
+""")
+
+
+class Keys:
+    """The keys of entries, and the arguments of the scripts."""
+
+    def __init__(self, namespace: object, prefix: object) -> None:
+        if not isinstance(namespace, str) or not namespace.strip() or not namespace.isprintable():
+            raise ConfigurationError(
+                "`namespace` must be a string that names the application, its stage and its "
+                f"tenant, such as 'shop-production', got {safe_repr(namespace)}."
+            )
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+            raise ConfigurationError(
+                f"`prefix` must consist of letters, digits and `_.:-`, got {safe_repr(prefix)}."
+            )
+        self.namespace: Final = namespace
+        self._prefix = prefix
+
+    def list_key(self, group: str) -> str:
+        """The key of the list of names."""
+        return f"{self._prefix}:{{{group}}}"
+
+    def read_arguments(self, group: str, names: Sequence[str]) -> list[Argument]:
+        """What follows the script in the command."""
+        return [len(names), *self._keys(group, names)]
+
+    def parse_entries(self, reply: object) -> list[Entry | None]:
+        """Parse what `READ` returns."""
+        entries = cast("list[bytes | int | None]", reply)
+        return [_entry(*pair) for pair in zip(entries[::2], entries[1::2], strict=True)]
+
+    def commit_arguments(
+        self, group: str, changes: Mapping[str, Entry | None], when: Mapping[str, bytes | None]
+    ) -> list[Argument]:
+        """What follows the script in the command."""
+        arguments: list[Argument] = [
+            1 + len(when) + len(changes),
+            self.list_key(group),
+            *self._keys(group, when),
+            *self._keys(group, changes),
+            len(when),
+        ]
+        for expected in when.values():
+            arguments += ["absent", ""] if expected is None else ["is", expected]
+        for name, entry in changes.items():
+            if entry is None:
+                arguments += [name, "", "", ""]
+            else:
+                milliseconds = max(1, math.floor(entry.seconds * 1000))
+                listed = "listed" if entry.listed else ""
+                arguments += [name, milliseconds, entry.value, listed]
+        return arguments
+
+    def _keys(self, group: str, names: Sequence[str] | Mapping[str, object]) -> list[str]:
+        return [f"{self._prefix}:{{{group}}}:{name}" for name in names]
+
+
+def _entry(value: bytes | int | None, milliseconds: bytes | int | None) -> Entry | None:
+    if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds <= 0:
+        return None
+    return Entry(MaskedBytes(value), milliseconds / 1000)
+
+
+def parse_names(reply: object) -> list[str]:
+    """Parse the list of names."""
+    return [name.decode() for name in cast("list[bytes]", reply)]
