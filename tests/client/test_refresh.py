@@ -1,6 +1,7 @@
 """`refresh_session`, over both clients: another secret for the same user, never the old one."""
 
 import logging
+from collections.abc import Callable
 from typing import cast
 
 import httpx
@@ -250,6 +251,16 @@ def test_refuses_what_cannot_be_a_secret(connect: Connect, secret: str, flaw: st
 
     with pytest.raises(InvalidRequestError, match=flaw):
         connect(script).refresh_session(secret, user="user_123")
+
+    assert script.requests == []
+
+
+def test_rejects_an_option_that_does_not_exist_before_anything_is_sent(connect: Connect) -> None:
+    script = Script([])
+    call = cast("Callable[..., object]", connect(script).refresh_session)
+
+    with pytest.raises(TypeError, match="Did you mean 'expires_after'"):
+        call(SECRET, user="user_123", expire_after=60)
 
     assert script.requests == []
 

@@ -25,6 +25,11 @@ STORE_KINDS: tuple[StoreKind, ...] = get_args(StoreKind)
 T = TypeVar("T")
 
 
+async def as_flow(flow: Coroutine[object, None, T]) -> T:
+    """A coroutine as `run_blocking` takes it."""
+    return await flow
+
+
 class Api(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """The local API; before it answers a request, whatever a test wants may happen."""
 
@@ -176,7 +181,7 @@ class Backend:
     def run_flow(self, flow: Coroutine[object, None, T]) -> T:
         """Run a flow as the workers' kind of client does."""
         if self.kind == "sync":
-            return run_blocking(flow)
+            return run_blocking(as_flow, flow)
         runner = cast("asyncio.Runner", self.connect._runner)
         return runner.run(flow)
 

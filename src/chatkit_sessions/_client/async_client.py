@@ -356,8 +356,9 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: The response is not what the contract says.
         """
         operation, deadline = operations.cancel(session_id), self._deadline(timeout)
-        flow = self._delete(operation, session_id, deadline, missing_ok=missing_ok)
-        await self._bounded(deadline, flow)
+        await self._bounded(
+            deadline, self._delete(operation, session_id, deadline, missing_ok=missing_ok)
+        )
 
     async def delete_sessions(
         self, user: str, *, timeout: float | NotGiven | None = NOT_GIVEN

@@ -189,7 +189,7 @@ class ChatKitClient(SyncIO):
             automatic_thread_titling=automatic_thread_titling,
         )
         request, deadline = self._session_request(user, options), self._deadline(timeout)
-        return run_blocking(self._create(request, deadline))
+        return run_blocking(self._create, request, deadline)
 
     def get_or_create_session(
         self,
@@ -233,7 +233,7 @@ class ChatKitClient(SyncIO):
         reject_unknown_options(options, method="get_or_create_session")
         request = self._session_request(user, options, min_remaining=min_remaining)
         deadline = self._deadline(timeout)
-        return run_blocking(self._get_or_create(request, deadline))
+        return run_blocking(self._get_or_create, request, deadline)
 
     def refresh_session(
         self,
@@ -277,7 +277,7 @@ class ChatKitClient(SyncIO):
         reject_unknown_options(options, method="refresh_session")
         request = self._session_request(user, options, replaces=secret)
         deadline = self._deadline(timeout)
-        return run_blocking(self._refresh(request, deadline))
+        return run_blocking(self._refresh, request, deadline)
 
     def get_session(
         self, session_id: str, *, timeout: float | NotGiven | None = NOT_GIVEN
@@ -305,7 +305,7 @@ class ChatKitClient(SyncIO):
             APIResponseValidationError: The response is not what the contract says.
         """
         operation, deadline = operations.get(session_id), self._deadline(timeout)
-        return run_blocking(self._get(operation, session_id, deadline))
+        return run_blocking(self._get, operation, session_id, deadline)
 
     def sessions_for(self, user: str) -> list[ChatKitSessionInfo]:
         """List the user's sessions that the client's store has recorded, the last to expire first.
@@ -326,7 +326,7 @@ class ChatKitClient(SyncIO):
             SessionStoreError: The store does not respond.
         """
         group = self._scope.group_of_user(validate_user(user))
-        return run_blocking(self._list(group))
+        return run_blocking(self._list, group)
 
     def delete_session(
         self,
@@ -354,8 +354,7 @@ class ChatKitClient(SyncIO):
             APIResponseValidationError: The response is not what the contract says.
         """
         operation, deadline = operations.cancel(session_id), self._deadline(timeout)
-        flow = self._delete(operation, session_id, deadline, missing_ok=missing_ok)
-        run_blocking(flow)
+        run_blocking(self._delete, operation, session_id, deadline, missing_ok=missing_ok)
 
     def delete_sessions(self, user: str, *, timeout: float | NotGiven | None = NOT_GIVEN) -> None:
         """End all of the user's sessions, as when the user signs out.
@@ -376,4 +375,4 @@ class ChatKitClient(SyncIO):
             APIResponseValidationError: A response is not what the contract says.
         """
         group, deadline = self._scope.group_of_user(validate_user(user)), self._deadline(timeout)
-        run_blocking(self._delete_all(group, deadline))
+        run_blocking(self._delete_all, group, deadline)

@@ -73,4 +73,4 @@ class ChatKitEndpoint(EndpointFlow):
         Raises:
             RuntimeError: The client is closed.
         """
-        return run_blocking(self._handle(request, user, options))
+        return run_blocking(self._handle, request, user, options)

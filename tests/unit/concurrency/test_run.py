@@ -1,0 +1,52 @@
+"""A flow whose steps block runs to its end without an event loop."""
+
+import asyncio
+
+import pytest
+
+from chatkit_sessions._concurrency.run import run_blocking
+
+
+async def step(value: int) -> int:
+    return value
+
+
+def test_a_flow_returns_what_its_steps_return() -> None:
+    async def flow() -> int:
+        return await step(1) + await step(2)
+
+    assert run_blocking(flow) == 3
+
+
+@pytest.mark.parametrize("error", [ValueError("of a step"), KeyboardInterrupt(), SystemExit(3)])
+def test_an_exception_propagates_unchanged(error: BaseException) -> None:
+    ended: list[str] = []
+
+    async def flow() -> None:
+        try:
+            raise error
+        finally:
+            await step(1)
+            ended.append("in order")
+
+    with pytest.raises(type(error)) as caught:
+        run_blocking(flow)
+
+    assert caught.value is error
+    assert caught.value.__cause__ is None
+    assert ended == ["in order"]
+
+
+def test_a_flow_that_waits_for_an_event_loop_is_closed_and_reported() -> None:
+    ended: list[str] = []
+
+    async def flow() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            ended.append("closed")
+
+    with pytest.raises(RuntimeError, match="waits for an event loop"):
+        run_blocking(flow)
+
+    assert ended == ["closed"]

@@ -1,0 +1,75 @@
+"""Concurrent calls for the same thing share one in-flight call."""
+
+import threading
+
+import pytest
+
+from chatkit_sessions import APITimeoutError, ChatKitSessionResponse
+from chatkit_sessions._concurrency.single_flight import SingleFlight
+from support import session_json
+
+SESSION = ChatKitSessionResponse.model_validate(session_json())
+
+
+@pytest.fixture
+def single_flight() -> SingleFlight[threading.Event]:
+    return SingleFlight(threading.Event)
+
+
+def test_the_first_to_join_leads(single_flight: SingleFlight[threading.Event]) -> None:
+    first, second = single_flight.new(), single_flight.new()
+
+    assert single_flight.join("key", first) is first
+    assert single_flight.join("key", second) is first
+    assert single_flight.join("other key", second) is second
+
+
+def test_waiters_get_the_leader_s_session(single_flight: SingleFlight[threading.Event]) -> None:
+    own = single_flight.new()
+    flight = single_flight.join("key", own)
+    own.set_result(SESSION)
+
+    single_flight.end("key", own)
+
+    assert flight.done.is_set()
+    assert flight.result() is SESSION
+
+
+def test_each_waiter_gets_a_copy_of_the_leader_s_error(
+    single_flight: SingleFlight[threading.Event],
+) -> None:
+    own, error = single_flight.new(), APITimeoutError("too late")
+    own.set_error(error)
+
+    raised: list[BaseException] = []
+    for _ in range(2):
+        with pytest.raises(APITimeoutError, match="too late") as caught:
+            own.result()
+        raised.append(caught.value)
+
+    assert len({id(error), *map(id, raised)}) == 3
+
+
+def test_a_leader_that_gives_up_leaves_no_result(
+    single_flight: SingleFlight[threading.Event],
+) -> None:
+    own = single_flight.new()
+    single_flight.join("key", own)
+
+    single_flight.end("key", own)
+
+    assert own.result() is None
+    another = single_flight.new()
+    assert single_flight.join("key", another) is another
+
+
+def test_ending_a_flight_that_never_joined_ends_no_other(
+    single_flight: SingleFlight[threading.Event],
+) -> None:
+    leader, waiter = single_flight.new(), single_flight.new()
+    single_flight.join("key", leader)
+
+    single_flight.end("key", waiter)
+
+    assert not leader.done.is_set()
+    assert single_flight.join("key", waiter) is leader
