@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 
 import pytest
 
@@ -23,8 +23,11 @@ PACKAGE = Path(chatkit_sessions.__file__).parent
 ROOMS = tuple(str(PACKAGE / room) for room in ("_client", "_concurrency", "_sessions"))
 
 
+END: FunctionType = vars(SingleFlight)["end"]
+
+
 def is_cleaning_up(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code is not SingleFlight.end.__code__:
+    while frame is not None and frame.f_code is not END.__code__:
         frame = frame.f_back
     return frame is not None
 

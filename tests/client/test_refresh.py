@@ -1,7 +1,6 @@
 """`refresh_session`, over both clients: another secret for the same user, never the old one."""
 
 import logging
-from collections.abc import Callable
 from typing import cast
 
 import httpx
@@ -16,6 +15,7 @@ from chatkit_sessions import (
     InternalServerError,
     InvalidRequestError,
     RateLimitError,
+    SessionOptions,
 )
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from support import (
@@ -257,10 +257,10 @@ def test_refuses_what_cannot_be_a_secret(connect: Connect, secret: str, flaw: st
 
 def test_rejects_an_option_that_does_not_exist_before_anything_is_sent(connect: Connect) -> None:
     script = Script([])
-    call = cast("Callable[..., object]", connect(script).refresh_session)
+    options = cast("SessionOptions", {"expire_after": 60})
 
     with pytest.raises(TypeError, match="Did you mean 'expires_after'"):
-        call(SECRET, user="user_123", expire_after=60)
+        connect(script).refresh_session(SECRET, user="user_123", **options)
 
     assert script.requests == []
 

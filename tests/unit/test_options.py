@@ -1,6 +1,7 @@
 """One list of options, which an unknown name is compared with."""
 
 import inspect
+from collections.abc import Callable
 
 import pytest
 
@@ -8,9 +9,13 @@ from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions.options import OPTION_NAMES, reject_unknown_options
 
 
-@pytest.mark.parametrize("client", [ChatKitClient, AsyncChatKitClient])
-def test_create_session_takes_every_option_as_a_keyword_argument(client: type) -> None:
-    parameters = inspect.signature(getattr(client, "create_session")).parameters
+@pytest.mark.parametrize(
+    "create_session", [ChatKitClient.create_session, AsyncChatKitClient.create_session]
+)
+def test_create_session_takes_every_option_as_a_keyword_argument(
+    create_session: Callable[..., object],
+) -> None:
+    parameters = inspect.signature(create_session).parameters
 
     assert set(parameters) - {"self", "user", "timeout"} == OPTION_NAMES
 
