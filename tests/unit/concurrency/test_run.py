@@ -1,6 +1,7 @@
 """A flow whose steps block runs to its end without an event loop."""
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -35,6 +36,18 @@ def test_an_exception_propagates_unchanged(error: BaseException) -> None:
     assert caught.value is error
     assert caught.value.__cause__ is None
     assert ended == ["in order"]
+
+
+def test_an_exception_before_the_first_step_propagates_unchanged() -> None:
+    error = TypeError("of the arguments")
+
+    def flow() -> Coroutine[object, None, int]:
+        raise error
+
+    with pytest.raises(TypeError) as caught:
+        run_blocking(flow)
+
+    assert caught.value is error
 
 
 def test_a_flow_that_waits_for_an_event_loop_is_closed_and_reported() -> None:
