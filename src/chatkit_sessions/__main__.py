@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     check_command = commands.add_parser(
-        "check", help="tell what is configured, and try to create and delete a session"
+        "check", help="show what is configured, and try to create and delete a session"
     )
     check_command.add_argument(
         "--local", action="store_true", help="try it with the local API that comes along"
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitClient]) -> bool:
-    """Tell what is configured, create a session and delete it, and print how each of these went.
+    """Show what is configured, create a session and delete it, and print how each of these went.
 
     Args:
-        environment: The variables to tell of.
+        environment: The variables to show.
         make_client: Makes the client that is tried.
 
     Returns:
@@ -101,7 +101,7 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
 def settings(environment: Mapping[str, str]) -> list[str]:
     """What the environment says, a line for each variable.
 
-    Of the key no more is told than its length, of a URL neither credentials nor a query.
+    Of the key only its length is shown, of a URL neither credentials nor a query.
     """
     key = environment.get(_KEY)
     begins = "sk-…" if key and key.startswith("sk-") else "does not begin with sk-"

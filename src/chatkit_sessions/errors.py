@@ -5,8 +5,8 @@
     ├── InvalidRequestError             an argument outside the contract; also a ValueError
     ├── SessionNotRecordedError         get: the API cannot say, this client never saw the session
     ├── SessionDeletedError             the user's sessions were deleted while this was under way
-    ├── SessionStoreError               the session store does not answer
-    ├── APIConnectionError              no answer, or it broke off
+    ├── SessionStoreError               the session store does not respond
+    ├── APIConnectionError              no response, or it broke off
     │   └── APITimeoutError             … within the time that the call had
     ├── APIResponseValidationError      a 2xx that is not what the contract says
     └── APIStatusError                  any other status
@@ -72,7 +72,7 @@ class ChatKitError(Exception):
 
 
 def _section(error_type: type[ChatKitError]) -> str:
-    """Where the troubleshooting page tells of this error, or of the one that it is a kind of."""
+    """The address of the error's section in troubleshooting, or of the nearest class of ours."""
     ours = next(each for each in error_type.__mro__ if each.__module__ == __name__)
     return f"{TROUBLESHOOTING}#{ours.__name__.lower()}"
 
@@ -90,7 +90,7 @@ class InvalidRequestError(ChatKitError, ValueError):
 
 
 class SessionNotRecordedError(ChatKitError):
-    """The API has no route for reading a session, and this client never saw the one asked for."""
+    """The API has no route for reading a session, and none recorded the session."""
 
 
 class SessionDeletedError(ChatKitError):
@@ -101,19 +101,19 @@ class SessionDeletedError(ChatKitError):
 
 
 class SessionStoreError(ChatKitError):
-    """The session store does not answer, and the call cannot do without it.
+    """The session store does not respond, and the call cannot do without it.
 
-    `delete_session` raises it after the API has cancelled the session: the store could not be told,
-    and may hand the session out until it expires; delete it again.
+    `delete_session` raises it after the API has cancelled the session: the store was not updated,
+    and may return the session until it expires; delete it again.
     """
 
 
 class APIConnectionError(ChatKitError):
-    """No answer came, or it broke off. The request may have had its effect all the same.
+    """No response came, or it broke off. The request may have taken effect.
 
     Attributes:
-        answered: Whether a whole answer came that the HTTP client could not decode; such a call is
-            not repeated, because a session may exist.
+        answered: Whether a whole response came that the HTTP client could not decode; such a call
+            is not repeated, because a session may exist.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, answered: bool = False) -> None:
@@ -122,17 +122,17 @@ class APIConnectionError(ChatKitError):
 
 
 class APITimeoutError(APIConnectionError):
-    """No complete answer came within the time that the call had."""
+    """No complete response came within the time that the call had."""
 
 
 class APIResponseValidationError(ChatKitError):
-    """A success answer that is not what the contract says. The body is never quoted.
+    """A success response that is not what the contract says. The body is never quoted.
 
     Attributes:
         status_code: The HTTP status, 200 to 299.
-        content_type: The answer's content type, None where it had none.
+        content_type: The response's content type, None where it had none.
         content_length: How many bytes of the body were read.
-        request_id: The API's name of the request, None where the answer had none.
+        request_id: The API's name of the request, None where the response had none.
     """
 
     def __init__(
@@ -156,15 +156,15 @@ class APIResponseValidationError(ChatKitError):
 
 
 class APIStatusError(ChatKitError):
-    """The API, or something in front of it, answered with another status than success.
+    """The API, or something in front of it, returned another status than success.
 
     Attributes:
         status_code: The HTTP status.
-        error: The inner part of the API's error answer; None where it sent none.
-        body: The decoded JSON of the answer, else its text, None where it was empty; redacted.
+        error: The inner part of the API's error response; None where it sent none.
+        body: The decoded JSON of the response, else its text, None where it was empty; redacted.
         request_id: The API's name of the request, for OpenAI's support; None where there was none.
         retry_after: Seconds that the server asks to wait; None where it did not say.
-        should_retry: What the answer's `x-should-retry` says; None where it did not say.
+        should_retry: What the response's `x-should-retry` says; None where it had none.
         hint: What to check, and where to read on.
     """
 

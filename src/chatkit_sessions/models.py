@@ -174,7 +174,7 @@ class _Session(_Model):
     answered_at: Moment | None = Field(default=None, repr=False)
 
     def expires_in(self, *, now: datetime | None = None) -> float:
-        """Tell how long the session still lasts.
+        """Return how long the session still lasts.
 
         Args:
             now: The moment to count from, with a time zone; left out: the present. Tests pass
@@ -186,7 +186,7 @@ class _Session(_Model):
         return (self.expires_at - (now or datetime.now(UTC))).total_seconds()
 
     def is_expired(self, *, now: datetime | None = None) -> bool:
-        """Tell whether the session has expired; `now` as for `expires_in`."""
+        """Return whether the session has expired; `now` as for `expires_in`."""
         return self.expires_in(now=now) <= 0
 
 
@@ -207,9 +207,9 @@ class ChatKitSessionResponse(_Session):
         rate_limits: The limit in force.
         chatkit_configuration: The widget's features in force.
         request_id: The API's name of the request, for OpenAI's support.
-        answered_at: What the API's own clock said when it answered (the `Date` header):
+        answered_at: What the API's own clock said when it responded (the `Date` header):
             `expires_at - answered_at` is how long the secret works, whatever this machine's clock
-            says. None where the answer had no such header.
+            says. None where the response had no such header.
     """
 
     client_secret: SecretStr
@@ -258,8 +258,8 @@ class ChatKitSessionInfo(_Session):
     Attributes:
         status: Worked out against the clock: an `active` session that has passed its `expires_at`
             is `expired`. None where nobody said.
-        source: `api` where the server answered; `record` where it has no route for reading and the
-            answer comes from what this client saw on creating, refreshing or deleting it.
+        source: `api` where the server returned it; `record` where the server has no route for
+            reading and it comes from what this client, or one sharing its store, recorded.
     """
 
     source: Literal["api", "record"]
@@ -274,7 +274,7 @@ class ChatKitSessionInfo(_Session):
 
 
 class CancelledSession(_Model):
-    """What cancelling answers: the full session, or on some servers hardly more than its id."""
+    """What cancelling returns: the full session, or on some servers hardly more than its id."""
 
     id: str = Field(min_length=1)
     status: str | None = None

@@ -78,7 +78,7 @@ class Limit(Protocol):
     """What bounds a call."""
 
     loop: object
-    """As `running_loop` tells it."""
+    """As `running_loop` returns it."""
 
     def end(self) -> None:
         """Cancel what runs inside now, in place of later."""

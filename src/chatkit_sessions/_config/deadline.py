@@ -14,10 +14,10 @@ CONNECT_TIMEOUT: Final = 5.0
 
 
 class TimeLeft(float):
-    """The seconds left at one moment, which can tell them again at a later one.
+    """The seconds left at one moment, which can be read again at a later one.
 
     It passes through HTTP clients as the number it is; our own connections ask it before each wait,
-    so that an answer of which a byte comes now and then ends with the call's deadline all the same.
+    so that a response of which a byte comes now and then ends with the call's deadline, too.
     """
 
     __slots__ = ("deadline",)
@@ -69,7 +69,7 @@ class Deadline:
     def error() -> APITimeoutError:
         """What ends a call whose deadline has passed."""
         return APITimeoutError(
-            "No complete answer came within the time that the call had.",
+            "No complete response came within the time that the call had.",
             hint="Check that the API is reachable, or allow the call more time: `timeout`.",
         )
 

@@ -29,9 +29,9 @@ class Failure:
     """What an attempt ended with, as far as retrying goes.
 
     Attributes:
-        status_code: The answer's status; None where no answer came.
-        should_retry: The answer's `x-should-retry`; None where it does not say.
-        retry_after: Seconds that the answer asks to wait; None where it does not say.
+        status_code: The response's status; None where no response came.
+        should_retry: The response's `x-should-retry`; None where it has none.
+        retry_after: Seconds that the response asks to wait; None where it does not say.
     """
 
     status_code: int | None = None
@@ -44,8 +44,8 @@ class RetryPolicy:
     """How often and how soon a failed attempt is repeated.
 
     Repeated are: no connection, a connection lost on the way, an attempt's timeout, and the
-    statuses 408, 409, 429 and 500 and above; the answer header `x-should-retry` overrides the
-    status. A success answer that makes no sense is never repeated: the session may exist.
+    statuses 408, 409, 429 and 500 and above; the response header `x-should-retry` overrides
+    the status. A success response that cannot be read is never repeated: the session may exist.
 
     Attributes:
         max_retries: Attempts after the first, 0 or more; 0 switches retrying off.
@@ -53,8 +53,8 @@ class RetryPolicy:
         max_delay: The most seconds that doubling reaches, `initial_delay` or more.
         jitter: By which share a delay is shortened at random, so that clients do not return all at
             once: 0 to 1.
-        max_retry_after: The longest wait in seconds that an answer may ask for, 0 or more; one that
-            asks for more ends the call at once.
+        max_retry_after: The longest wait in seconds that a response may ask for, 0 or more; one
+            that asks for more ends the call at once.
 
     Raises:
         ValueError: A value is outside these bounds.
@@ -99,7 +99,7 @@ class RetryPolicy:
             failure: What the attempt ended with.
             retries_done: How many retries there have been already, 0 after the first attempt.
             remaining: Seconds that the call has left; None for no limit.
-            random: Gives a number from 0 up to but not including 1.
+            random: Returns a number from 0 up to but not including 1.
 
         Returns:
             Seconds to wait before the next attempt, or None to give up.
@@ -139,7 +139,7 @@ def parse_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | N
     """Read `retry-after-ms`, else `retry-after` as seconds, else as a date.
 
     Args:
-        headers: The answer's headers, names in lower case.
+        headers: The response's headers, names in lower case.
         now: The moment to count a date from, with a time zone.
 
     Returns:

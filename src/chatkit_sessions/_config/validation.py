@@ -29,7 +29,7 @@ def as_secret(key: str | Other) -> SecretStr | Other:
     """Wrap a key that is a plain string.
 
     To be done first of all: local variables are part of tracebacks, and many error reports print
-    them. Bytes, which are refused later, lose their content for the same reason.
+    them. Bytes, which are rejected later, lose their content for the same reason.
     """
     if isinstance(key, bytes | bytearray):
         return type(key)()
@@ -37,7 +37,7 @@ def as_secret(key: str | Other) -> SecretStr | Other:
 
 
 def validate_key_source(key: SecretStr | KeyCallable, source: str) -> SecretStr | KeyCallable:
-    """Check a key at once; a callable is asked, and its answer checked, at each request."""
+    """Validate a key at once; a callable is called, and its result validated, for each request."""
     if isinstance(key, SecretStr):
         return validate_key(key, source)
     if callable(key):
@@ -61,10 +61,10 @@ def reject_awaitable(key: Other) -> Other:
 
 
 def validate_key(key: object, source: str) -> SecretStr:
-    """Refuse a key that cannot be one, naming what is wrong with it and never the key itself.
+    """Reject a key that cannot be one; the message says what is wrong, never the key itself.
 
     Args:
-        key: A SecretStr; anything else is refused.
+        key: A SecretStr; anything else is rejected.
         source: Where the key came from, for the message.
     """
     if not isinstance(key, SecretStr):
@@ -123,7 +123,7 @@ def problem_with_id(value: object) -> str | None:
 
 
 def validate_header(value: object, source: str) -> str:
-    """Refuse an organization or a project that no header can carry."""
+    """Reject an organization or a project that no header can carry."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{source} must be a string, not {type(value).__name__}.")
     problem = (
@@ -197,10 +197,10 @@ def is_loopback(host: str) -> bool:
 
 
 def validate_clock(clock: object) -> None:
-    """Refuse a clock at once whose first use, perhaps much later, would fail.
+    """Reject a clock at once whose first use, perhaps much later, would fail.
 
     Raises:
-        ConfigurationError: It is not callable, or what it tells has no time zone.
+        ConfigurationError: It is not callable, or what it returns has no time zone.
     """
     now: object = clock() if callable(clock) else None
     if not isinstance(now, datetime) or now.utcoffset() is None:
@@ -211,10 +211,10 @@ def validate_clock(clock: object) -> None:
 
 
 def validate_store(store: object, *, asynchronous: bool) -> None:
-    """Refuse what cannot be a store, or is one for the other client.
+    """Reject what cannot be a store, or is a store for the other client.
 
     Raises:
-        ConfigurationError: It lacks a method, or has it in the wrong colour.
+        ConfigurationError: It lacks a method, or has it sync where async is expected.
     """
     client, other = "ChatKitClient", "AsyncChatKitClient"
     if asynchronous:

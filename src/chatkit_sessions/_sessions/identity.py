@@ -1,4 +1,4 @@
-"""Which session is the same, and where it lies in a store: names that tell nothing of the user."""
+"""Which session is the same, and where it lies in a store: names that reveal no user."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class Scope:
         organization: None: the key's own.
         project: None: the key's own.
         namespace: What the store keeps apart; empty where only this process sees it.
-        key: What tells API keys apart, where no namespace does.
+        key: What keeps API keys apart, where no namespace does.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Scope:
 
 
 def name_of_secret(secret: SecretStr) -> str:
-    """The name under which a user's group knows a secret that is shared; tells nothing of it."""
+    """The name under which a user's group lists a shared secret; reveals nothing of it."""
     return f"shared:{_name(secret.get_secret_value())}"
 
 

@@ -15,8 +15,8 @@ WINDOW: Final = 60.0
 def count_request(entry: Entry | None, *, limit: int) -> Entry | float:
     """Count one more request, if the last minute has room for it.
 
-    The entry tells how long before the newest request the others were, and by the life that it has
-    left how long ago the newest one was: no two machines need to agree on the time.
+    The entry holds how long before the newest request the others were, and its remaining time to
+    live shows how long ago the newest one was: no two machines need to agree on the time.
 
     Args:
         entry: What the store has.
