@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import cast
@@ -8,6 +9,25 @@ from chatkit_sessions.testing import FakeChatKit, FakeServer
 from redis_server import RedisServer, execute, running_redis
 from support import Connect, Kind, Time, Way, connecting
 from workers import STORE_KINDS, Backend, StoreKind
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if a test is skipped for another reason than `CHATKIT_MAY_SKIP`, where it is set.
+
+    What is skipped without anyone noticing is broken without anyone noticing.
+    """
+    may_skip = os.environ.get("CHATKIT_MAY_SKIP")
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if may_skip is None or not isinstance(reporter, pytest.TerminalReporter):
+        return
+    reports = cast("list[pytest.TestReport]", reporter.stats.get("skipped", []))
+    reasons = {str(cast("tuple[str, int, str]", each.longrepr)[2]) for each in reports}
+    unexpected = [each for each in sorted(reasons) if each.removeprefix("Skipped: ") != may_skip]
+    if unexpected:
+        reporter.write_line("")
+        for reason in unexpected:
+            reporter.write_line(f"ERROR: skipped without leave: {reason}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)
