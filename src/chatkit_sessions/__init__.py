@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 if not TYPE_CHECKING:  # pragma: no branch
     import importlib
 
-    _MODULES = {"errors", "integrations", "models", "options", "stores", "testing"}
+    _MODULES = {"errors", "integrations", "models", "options", "service", "stores", "testing"}
     _NAMES = {
         "_client.async_client": "AsyncChatKitClient",
         "_client.sync_client": "ChatKitClient",

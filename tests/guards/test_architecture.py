@@ -40,6 +40,9 @@ ROOMS = [
     {"integrations", "__main__"},
 ]
 EVERY_ROOM = set[str]().union(*ROOMS)
+# The other side of the wire, which shares with the client only what neither of them is about.
+SERVER_ROOMS = {"service", "testing"}
+SERVICE_MAY_IMPORT = {"service", "errors", "_redaction", "_concurrency", "stores"}
 # Each extra, and the module that alone may import it.
 EXTRAS = {
     "stores.redis": {"redis"},
@@ -47,10 +50,13 @@ EXTRAS = {
     "integrations.fastapi": {"fastapi"},
     "integrations.flask": {"flask"},
     "integrations.django": {"django"},
+    "service.starlette": {"starlette"},
+    "service.flask": {"flask"},
+    "service.django": {"django"},
 }
 # What some modules need that no extra installs.
 OTHERS = {"testing.pytest_plugin": {"pytest"}, "testing.httpx2_transport": {"httpx2"}}
-MAY_IMPORT_HTTPX = {"_http", "testing"}
+MAY_IMPORT_HTTPX = {"_http", "service", "testing"}
 
 ASYNC_NAMES = {
     "close": "aclose",
@@ -103,7 +109,7 @@ def room_of(name: str) -> str:
 
 
 def test_every_module_has_its_room() -> None:
-    assert {room_of(name) for name in modules()} == EVERY_ROOM | {"__init__", "testing"}
+    assert {room_of(name) for name in modules()} == EVERY_ROOM | SERVER_ROOMS | {"__init__"}
 
 
 @pytest.mark.parametrize("name", sorted(n for n in modules() if room_of(n) in EVERY_ROOM))
@@ -147,10 +153,23 @@ def test_the_local_api_shares_no_code_with_the_client() -> None:
     """A fake that shares code with the client shares its mistakes."""
     for name, tree in modules().items():
         if room_of(name) == "testing":
-            assert not {room_of(each) for each in own_imports_of(name, tree)} & EVERY_ROOM, name
-            running = ast.Module([n for n in tree.body if isinstance(n, ast.ImportFrom)], [])
-            of_the_library = "" in own_imports_of(name, running)
-            assert of_the_library == (name == "testing.clients"), name
+            rooms = {room_of(each) for each in own_imports_of(name, tree)}
+            assert rooms <= {"", "service", "testing"}, name
+            assert imports_the_library_itself(tree) == (name == "testing.clients"), name
+
+
+def test_the_service_shares_no_code_with_the_client() -> None:
+    for name, tree in modules().items():
+        if room_of(name) == "service":
+            imported = own_imports_of(name, tree) - {"", "_sessions.rate_limit"}
+            assert {room_of(each) for each in imported} <= SERVICE_MAY_IMPORT, name
+            assert imports_the_library_itself(tree) == (name == "service._clients"), name
+
+
+def imports_the_library_itself(tree: ast.Module) -> bool:
+    """Whether a module needs the clients when it is imported."""
+    running = ast.Module([node for node in tree.body if isinstance(node, ast.ImportFrom)], [])
+    return "" in own_imports_of("", running)
 
 
 def test_nothing_but_httpx_and_pydantic_is_required() -> None:
@@ -165,7 +184,8 @@ def test_nothing_but_httpx_and_pydantic_is_required() -> None:
 def test_no_extra_is_imported_by_the_rest() -> None:
     for name, tree in modules().items():
         # FastAPI is built on Starlette, and so is its router here.
-        rest = set(EXTRAS) - {"integrations.starlette" if name == "integrations.fastapi" else ""}
+        room, _, module = name.rpartition(".")
+        rest = set(EXTRAS) - {f"{room}.starlette" if module == "fastapi" else ""}
         assert not imports_of(name, tree) & rest, name
 
 
@@ -198,7 +218,8 @@ def test_names_and_submodules_are_there_without_further_imports() -> None:
     script = (
         "import chatkit_sessions as c; import sys; "
         "names = dir(c); "
-        "modules = {'errors', 'integrations', 'models', 'options', 'stores', 'testing'}; "
+        "modules = {'errors', 'integrations', 'models', 'options', 'service', 'stores', "
+        "'testing'}; "
         "assert {*c.__all__, *modules} <= set(names); "
         "assert c.errors.ChatKitError is c.ChatKitError; "
         "from chatkit_sessions import *; assert RetryPolicy is c.RetryPolicy"

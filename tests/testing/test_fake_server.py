@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from chatkit_sessions.service._refusals import Refusal
 from chatkit_sessions.testing import FakeChatKit, FakeServer, server as server_module
-from chatkit_sessions.testing.refusals import Refusal
 from chatkit_sessions.testing.server import read_body
 
 if TYPE_CHECKING:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Final, Self
 
+from chatkit_sessions.service._refusals import Refusal, default_error
+
 from .clock import FakeClock
 from .fake_api import OPERATIONS, FakeApi, Operation, find_call
 from .faults import FAULTS, LOSES_THE_REQUEST
-from .refusals import Refusal, usual_words
 from .server import FakeServer, serve
 from .wire import Headers, RecordedRequest, Request, Response, encode_json
 
@@ -284,8 +285,8 @@ class FakeChatKit:
         if times is not None and times < 1:
             raise ValueError(f"times must be 1 or more, not {times}")
         if fault is not None:
-            about_the_answer = (status_code, message, type, code, param, headers, body)
-            if any(argument is not None for argument in about_the_answer):
+            about_the_response = (status_code, message, type, code, param, headers, body)
+            if any(argument is not None for argument in about_the_response):
                 raise ValueError("fault goes with times and operation alone")
             if fault not in FAULTS:
                 raise ValueError(f"fault must be one of {', '.join(sorted(FAULTS))}, not {fault}")
@@ -297,11 +298,11 @@ class FakeChatKit:
         if not 200 <= status_code <= 599:  # noqa: PLR2004 - HTTP's final statuses
             raise ValueError(f"status_code must be 200 to 599, not {status_code}")
         if body is None:
-            usual_message, usual_type = usual_words(status_code)
+            default_message, default_type = default_error(status_code)
             refusal = Refusal(
                 status_code,
-                usual_message if message is None else message,
-                error_type=usual_type if type is None else type,
+                default_message if message is None else message,
+                error_type=default_type if type is None else type,
                 code=code,
                 param=param,
             )
@@ -337,10 +338,10 @@ class FakeChatKit:
             failure = self._take_failure(recorded)
             fault = failure.fault if failure else None
             if failure is None or (fault is not None and fault not in LOSES_THE_REQUEST):
-                response = self._api.answer(request, self._served())
+                whole = self._api.handle(request, self._served())
             else:
-                response = self._api.respond(failure.status_code, failure.body, failure.headers)
-            response = replace(response, fault=fault)
+                whole = self._api.respond(failure.status_code, failure.body, failure.headers)
+        response = Response(whole.status_code, whole.headers, whole.body, fault)
         return response.without_body() if request.method == "HEAD" else response
 
     def client(

@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
+from chatkit_sessions.service._refusals import Refusal
+
 from .faults import length_claimed, pieces_sent
-from .refusals import Refusal
 from .wire import Headers, Request, Response, encode_json
 
 if TYPE_CHECKING:

@@ -1,63 +1,31 @@
-"""What goes over the wire, as plain values: requests, responses and JSON."""
+"""Requests that are kept for tests, and responses that may not arrive as they should."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chatkit_sessions.service._wire import (
+    Headers,
+    JsonValue,
+    Request,
+    Response as WholeResponse,
+    decode_json,
+    encode_json,
+)
 
 if TYPE_CHECKING:
     from .faults import Fault
 
-JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
-
-
-class Headers(Mapping[str, str]):
-    """Header fields with lower-case names, found under a name in any case.
-
-    Fields that were sent more than once are joined by commas, as HTTP reads them. The repr
-    shows the names only: a value may be an API key.
-
-    Args:
-        fields: Pairs of name and value.
-    """
-
-    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
-        self._fields: dict[str, str] = {}
-        for name, value in fields:
-            known = self._fields.get(name.lower())
-            self._fields[name.lower()] = value if known is None else f"{known}, {value}"
-
-    def __getitem__(self, name: str) -> str:
-        return self._fields[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-    def __repr__(self) -> str:
-        return f"Headers({', '.join(self._fields)})"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request as it arrived.
-
-    Attributes:
-        method: The verb, in upper case.
-        path: The request target: the path still percent-encoded, with the query if it has one.
-        headers: Its header fields.
-        body: Its body, decoded from its transfer coding.
-    """
-
-    method: str
-    path: str
-    headers: Headers = field(default_factory=Headers, repr=False)
-    body: bytes = field(default=b"", repr=False)
+__all__ = [
+    "Headers",
+    "JsonValue",
+    "RecordedRequest",
+    "Request",
+    "Response",
+    "decode_json",
+    "encode_json",
+]
 
 
 class RecordedRequest(Request):
@@ -65,9 +33,13 @@ class RecordedRequest(Request):
 
     __slots__ = ()
 
+    def __post_init__(self) -> None:
+        # As bytes that a failed assertion shows.
+        object.__setattr__(self, "body", bytes(self.body))
+
     @property
     def json(self) -> JsonValue:
-        """The body read as JSON, or None where it is none."""
+        """The body as JSON, or None where it is not JSON."""
         try:
             return decode_json(self.body)
         except ValueError:
@@ -75,52 +47,11 @@ class RecordedRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """An answer, ready to be sent.
+class Response(WholeResponse):
+    """A response, ready to be sent.
 
     Attributes:
-        status_code: The HTTP status.
-        headers: All header fields that the answer carries, except those of the connection.
-        body: The whole body.
         fault: What goes wrong with it on its way; None: nothing.
     """
 
-    status_code: int
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
     fault: Fault | None = field(default=None, repr=False)
-
-    def without_body(self) -> Response:
-        """Return the answer that HEAD gets: the same header fields, nothing below them."""
-        return replace(self, body=b"")
-
-
-def decode_json(body: bytes) -> JsonValue:
-    """Read `body` as JSON in UTF-8, strictly: no `NaN`, no number that overflows.
-
-    Raises:
-        ValueError: It is not JSON, or nested too deeply to be read.
-    """
-    try:
-        value: JsonValue = json.loads(
-            body.decode(), parse_float=_finite_float, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value
-
-
-def encode_json(value: JsonValue) -> bytes:
-    """Write `value` as JSON."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"out of range: {text}")
-    return number
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"not JSON: {name}")

@@ -1,13 +1,15 @@
-"""Reading request bodies by the published contract: known fields, types and bounds."""
+"""Parsing request bodies by the published contract: known fields, types and bounds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from . import refusals
-from .sessions import SessionSettings, StateValue
-from .wire import JsonValue, decode_json
+from pydantic import SecretStr
+
+from . import _refusals as refusals
+from ._settings import SessionSettings, StateValue
+from ._wire import JsonValue, decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,19 +25,19 @@ _MAX_STATE_NAME: Final = 64
 _MAX_STATE_TEXT: Final = 10_485_760
 
 
-def read_create_body(body: bytes) -> SessionSettings:
-    """Read the body of a create request.
+def parse_create_body(body: bytes) -> SessionSettings:
+    """Parse the body of a create request.
 
     Args:
         body: The bytes that were sent.
 
     Returns:
-        What it asks for, with the contract's defaults for whatever it leaves out.
+        What it asks for, with the contract's defaults for whatever it omits.
 
     Raises:
         Refusal: It is not JSON, or it breaks the contract.
     """
-    fields = _read_object(
+    fields = _parse_object(
         body, {"user", "workflow", "expires_after", "rate_limits", "chatkit_configuration"}
     )
     user = fields.required_string("user")
@@ -72,8 +74,8 @@ def read_create_body(body: bytes) -> SessionSettings:
     )
 
 
-def read_refresh_body(body: bytes) -> str:
-    """Read the body of a refresh request.
+def parse_refresh_body(body: bytes) -> SecretStr:
+    """Parse the body of a refresh request.
 
     Args:
         body: The bytes that were sent.
@@ -84,7 +86,7 @@ def read_refresh_body(body: bytes) -> str:
     Raises:
         Refusal: It is not JSON, or it is not an object with that one field.
     """
-    return _read_object(body, {"client_secret"}).required_string("client_secret")
+    return SecretStr(_parse_object(body, {"client_secret"}).required_string("client_secret"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class _Object:
     """A JSON object whose fields are read one by one; each error names the field's path."""
 
     path: str
-    fields: Mapping[str, JsonValue]
+    fields: Mapping[str, JsonValue] = field(repr=False)
 
     def require(self, *names: str) -> None:
         for name in names:
@@ -136,7 +138,7 @@ class _Object:
         return f"{self.path}.{name}" if self.path else name
 
 
-def _read_object(body: bytes, known: Collection[str]) -> _Object:
+def _parse_object(body: bytes, known: Collection[str]) -> _Object:
     try:
         value = decode_json(body)
     except ValueError:

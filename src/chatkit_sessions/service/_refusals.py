@@ -1,4 +1,4 @@
-"""Every way in which the API says no, with its status, wording, code and parameter."""
+"""Every error of the API, with its status, message, code and parameter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .wire import JsonValue
+    from ._wire import JsonValue
 
 _SERVER_FAULT = (
     "The server had an error while processing your request. Sorry about that!",
@@ -27,16 +27,16 @@ _JSON_TYPES = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the program
-    """A request that the API does not carry out.
+class Refusal(Exception):  # noqa: N818 - the API's response, not a fault of the program
+    """A request that the API rejects.
 
     Args:
-        status_code: The HTTP status of the answer.
-        message: What the API says.
+        status_code: The HTTP status of the response.
+        message: The error's message.
         error_type: The class of error, in the API's words.
         code: The error's short name, or None where the API gives none.
-        param: The field to blame, as a dotted path, or None.
-        headers: Fields of the answer beside the usual ones.
+        param: The field that is wrong, as a dotted path, or None.
+        headers: Further header fields of the response.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the p
         self.param = param
 
     def envelope(self) -> JsonValue:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         return {
             "error": {
                 "message": self.message,
@@ -69,8 +69,8 @@ class Refusal(Exception):  # noqa: N818 - the API's answer, not a fault of the p
         }
 
 
-def usual_words(status_code: int) -> tuple[str, str]:
-    """Return the message and the type that usually come with a status."""
+def default_error(status_code: int) -> tuple[str, str]:
+    """Return the message and the type that come with a status by default."""
     if status_code >= 500:  # noqa: PLR2004 - where HTTP's server errors begin
         return _SERVER_FAULT
     if status_code == 429:  # noqa: PLR2004 - HTTP's Too Many Requests
@@ -91,12 +91,12 @@ def invalid_method(method: str, path: str, *, allowed: Iterable[str]) -> Refusal
 
 
 def missing_api_key() -> Refusal:
-    """The request names no key."""
+    """The request has no key."""
     return Refusal(401, "Missing bearer or basic authentication in header")
 
 
 def incorrect_api_key(api_key: str) -> Refusal:
-    """The key is another one than the API's; the message shows its ends only."""
+    """The key is unknown; the message shows only its ends."""
     return Refusal(
         401,
         f"Incorrect API key provided: {_masked(api_key)}. "
@@ -121,7 +121,7 @@ def malformed_json() -> Refusal:
 
 
 def missing_parameter(param: str) -> Refusal:
-    """A required field was left out."""
+    """A required field is missing."""
     return _invalid(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
 
 
@@ -171,7 +171,7 @@ def string_above_maximum_length(param: str, maximum: int, length: int) -> Refusa
 
 
 def empty_string(param: str) -> Refusal:
-    """A text without a single character."""
+    """An empty text."""
     return _invalid(
         f"Invalid '{param}': empty string. Expected a string with minimum length 1, "
         "but got an empty string instead.",
@@ -191,7 +191,7 @@ def object_above_maximum_properties(param: str, maximum: int, count: int) -> Ref
 
 
 def unsupported_value(param: str, value: str, supported: str) -> Refusal:
-    """A text other than the only one that the contract allows."""
+    """A text that is not the one allowed."""
     return _invalid(
         f"Invalid value: '{value}'. Supported values are: '{supported}'.", "invalid_value", param
     )
@@ -207,7 +207,7 @@ def ended_client_secret() -> Refusal:
 
 
 def malformed_session_id(session_id: str) -> Refusal:
-    """Text that no session is named by."""
+    """A text that cannot be the id of a session."""
     return _invalid(
         f"Invalid 'session_id': '{session_id}'. Expected an ID that begins with 'cksess'.",
         "invalid_value",
@@ -216,13 +216,24 @@ def malformed_session_id(session_id: str) -> Refusal:
 
 
 def session_not_found(session_id: str) -> Refusal:
-    """A session that the API never opened."""
+    """A session that does not exist for this key's project."""
     return Refusal(404, f"Chatkit Session with id '{session_id}' not found.")
 
 
 def workflow_not_found(workflow_id: str) -> Refusal:
-    """A workflow that is not there for this key."""
+    """A workflow that does not exist for this key's project."""
     return Refusal(404, f"Workflow with id '{workflow_id}' not found.")
+
+
+def request_too_large(maximum: int) -> Refusal:
+    """The body is longer than the server accepts."""
+    return Refusal(413, f"The request body is longer than {maximum} bytes.")
+
+
+def store_unavailable() -> Refusal:
+    """The session store is unavailable: nothing is known of any session."""
+    message = "The session store is unavailable. Please try again later."
+    return Refusal(503, message, error_type="server_error", headers={"retry-after": "1"})
 
 
 def _invalid(message: str, code: str, param: str | None) -> Refusal:

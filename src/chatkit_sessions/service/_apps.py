@@ -1,0 +1,115 @@
+"""The routes as ASGI and WSGI applications, to be served or mounted; no framework is needed."""
+
+from __future__ import annotations
+
+from http.client import responses
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote
+
+from chatkit_sessions._redaction import MaskedBytes
+
+from ._rules import MAX_BODY
+from ._wire import Headers, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from ._services import AsyncSessionsService, SessionsService
+
+    _Message: TypeAlias = MutableMapping[str, Any]
+
+_CGI_HEADERS: Final = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
+
+
+class SessionsApp:
+    """The service's routes as an ASGI application.
+
+    Mounted under a path, `…/v1` below that path is the base URL of clients.
+
+    Args:
+        service: Handles the requests.
+    """
+
+    def __init__(self, service: AsyncSessionsService) -> None:
+        self._service = service
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[_Message]],
+        send: Callable[[_Message], Awaitable[None]],
+    ) -> None:
+        """Handle one HTTP request; anything else is left to the server."""
+        if scope["type"] != "http":
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        headers = Headers(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        )
+        body = await _read_body(receive)
+        response = await self._service.handle(Request(scope["method"], quote(path), headers, body))
+        fields = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers.items()
+        ]
+        start = {"type": "http.response.start", "status": response.status_code, "headers": fields}
+        await send(start)
+        await send({"type": "http.response.body", "body": _body(response, scope["method"])})
+
+
+class SessionsWSGIApp:
+    """The service's routes as a WSGI application.
+
+    Args:
+        service: Handles the requests.
+    """
+
+    def __init__(self, service: SessionsService) -> None:
+        self._service = service
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle one HTTP request."""
+        method = environ["REQUEST_METHOD"]
+        path = quote(environ.get("PATH_INFO", "").encode("latin-1"))
+        body = MaskedBytes(environ["wsgi.input"].read(_length_to_read(environ)))
+        request = Request(method, path, Headers(_headers(environ).items()), body)
+        response = self._service.handle(request)
+        reason = responses.get(response.status_code, "")
+        start_response(f"{response.status_code} {reason}", list(response.headers.items()))
+        return [_body(response, method)]
+
+
+async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes:
+    body = MaskedBytes()
+    more = True
+    while more and len(body) <= MAX_BODY:
+        message = await receive()
+        body = MaskedBytes(body + message.get("body", b""))
+        more = message.get("more_body", False)
+        del message  # local variables are part of tracebacks
+    return body
+
+
+def _length_to_read(environ: Mapping[str, Any]) -> int:
+    """Bytes that are read of a body: at most one more than is allowed."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length.isdecimal():
+        return min(int(length), MAX_BODY + 1)
+    # Without a length there is a body only if the server marks where it ends.
+    return MAX_BODY + 1 if environ.get("wsgi.input_terminated") else 0
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    named = {
+        name.removeprefix("HTTP_").replace("_", "-"): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    return named | {
+        header: environ[name] for name, header in _CGI_HEADERS.items() if environ.get(name)
+    }
+
+
+def _body(response: Response, method: str) -> bytes:
+    return b"" if method == "HEAD" else bytes(response.body)

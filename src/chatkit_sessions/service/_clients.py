@@ -1,0 +1,107 @@
+"""Clients of the library whose requests a service handles in process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+
+from ._flow import ServiceFlow, run_blocking
+from ._wire import Headers, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
+    from chatkit_sessions.stores.memory import MemorySessionStore
+
+BASE_URL: Final = "https://chatkit-sessions.invalid/v1"
+"""Never connected to: the transport responds."""
+API_KEY: Final = "sk-in-process"
+"""Opens nothing: what comes through a transport has its project already."""
+
+
+def in_process_client(
+    flow: ServiceFlow,
+    *,
+    workflow_id: str | None,
+    project: str,
+    store: SessionStore,
+    timeout: float | None,
+    clock: Callable[[], datetime] | None,
+) -> ChatKitClient:
+    """See `SessionsService.client`."""
+    return ChatKitClient(
+        api_key=API_KEY,
+        workflow_id=workflow_id,
+        base_url=BASE_URL,
+        project=project,
+        timeout=timeout,
+        max_retries=0,
+        http_client=httpx.Client(transport=InProcessTransport(flow, project)),
+        store=store,
+        clock=clock,
+    )
+
+
+def in_process_async_client(
+    flow: ServiceFlow,
+    *,
+    workflow_id: str | None,
+    project: str,
+    store: AsyncSessionStore | MemorySessionStore,
+    timeout: float | None,
+    clock: Callable[[], datetime] | None,
+) -> AsyncChatKitClient:
+    """See `AsyncSessionsService.client`."""
+    return AsyncChatKitClient(
+        api_key=API_KEY,
+        workflow_id=workflow_id,
+        base_url=BASE_URL,
+        project=project,
+        timeout=timeout,
+        max_retries=0,
+        http_client=httpx.AsyncClient(transport=AsyncInProcessTransport(flow, project)),
+        store=store,
+        clock=clock,
+    )
+
+
+class InProcessTransport(httpx.BaseTransport):
+    """Hands the requests of an `httpx.Client` to a service with a sync store."""
+
+    def __init__(self, flow: ServiceFlow, project: str) -> None:
+        self._flow = flow
+        self._project = project
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Handle a request; a store outage raises SessionStoreError."""
+        plain = _plain(request, request.read())
+        return _response(run_blocking(self._flow.respond, plain, project=self._project))
+
+
+class AsyncInProcessTransport(httpx.AsyncBaseTransport):
+    """Hands the requests of an `httpx.AsyncClient` to a service."""
+
+    def __init__(self, flow: ServiceFlow, project: str) -> None:
+        self._flow = flow
+        self._project = project
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Handle a request; a store outage raises SessionStoreError."""
+        plain = _plain(request, await request.aread())
+        return _response(await self._flow.respond(plain, project=self._project))
+
+
+def _plain(request: httpx.Request, body: bytes) -> Request:
+    headers = Headers(request.headers.multi_items())
+    return Request(request.method, request.url.raw_path.decode("ascii"), headers, body)
+
+
+def _response(response: Response) -> httpx.Response:
+    return httpx.Response(
+        response.status_code, headers=dict(response.headers), content=response.body
+    )

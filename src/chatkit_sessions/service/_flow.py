@@ -1,0 +1,158 @@
+"""The service's steps, written once as coroutines.
+
+The async service awaits them. With the store of the sync service nothing in them suspends, and it
+runs them without an event loop.
+"""
+
+import inspect
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Final, Protocol, TypeVar, cast
+
+from pydantic import SecretStr
+
+from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._sessions.rate_limit import REQUESTS
+from chatkit_sessions.errors import SessionStoreError
+
+from . import _refusals as refusals
+from ._records import SESSION, Entry, SessionContext
+from ._refusals import Refusal
+from ._routes import OPERATIONS, Operation
+from ._rules import Create, Read, Refresh, SessionRules, Task, Transaction
+from ._wire import Request, Response
+from .errors import InvalidClientSecretError
+
+__all__ = ["RecordStore", "ServiceFlow", "run_blocking"]
+
+T = TypeVar("T")
+
+_MAX_ATTEMPTS: Final = 1_000
+"""Of a change that others keep coming before: each time, one of those has made its own."""
+
+
+class RecordStore(Protocol):
+    """What the service uses of a `SessionStore` or an `AsyncSessionStore`."""
+
+    def get(
+        self, group: str, names: Sequence[str]
+    ) -> list[Entry | None] | Awaitable[list[Entry | None]]:
+        """See `SessionStore.get`."""
+        ...
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool | Awaitable[bool]:
+        """See `SessionStore.commit`."""
+        ...
+
+
+class ServiceFlow:
+    """What both services do.
+
+    Args:
+        store: Where sessions are.
+        rules: What is decided.
+    """
+
+    def __init__(self, store: RecordStore, rules: SessionRules) -> None:
+        self._store = store
+        self._rules = rules
+
+    async def handle(
+        self, request: Request, served: Collection[Operation] = OPERATIONS
+    ) -> Response:
+        """Respond to a request to one of the routes; 503 during a store outage."""
+        try:
+            return await self.respond(request, served)
+        except SessionStoreError:
+            return self._rules.refuse(refusals.store_unavailable())
+
+    async def respond(
+        self,
+        request: Request,
+        served: Collection[Operation] = OPERATIONS,
+        *,
+        project: str | None = None,
+    ) -> Response:
+        """Respond to a request to one of the routes.
+
+        Args:
+            request: The request.
+            served: The operations that are offered.
+            project: Whose request it is; None: that of its API key.
+
+        Raises:
+            SessionStoreError: The store is unavailable.
+        """
+        try:
+            return await self._carry_out(self._rules.parse(request, served, project=project))
+        except Refusal as refusal:
+            return self._rules.refuse(refusal)
+
+    async def verify(self, client_secret: SecretStr | None, *, count: bool) -> SessionContext:
+        """Return the session behind a client secret; see `SessionsService.verify`."""
+        if client_secret is None or not client_secret.get_secret_value():
+            raise InvalidClientSecretError("missing")
+        group = self._rules.group_of_secret(client_secret)
+        if group is None:
+            raise InvalidClientSecretError("unknown")
+        names = [SESSION, REQUESTS] if count else [SESSION]
+        for _ in range(_MAX_ATTEMPTS):
+            entry, *requests = await self._get(group, names)
+            session = self._rules.authenticate(entry, client_secret)
+            if not count or await self._commit(self._rules.count(session, requests[0])):
+                return SessionContext.of(session.record)
+        raise _too_many_changes()
+
+    async def _carry_out(self, task: Task) -> Response:
+        match task:
+            case Create(settings, project):
+                issued = self._rules.issue(settings, project)
+                await self._commit(self._rules.open(issued.record))
+                return self._rules.succeed(*issued)
+            case Refresh():
+                return await self._refresh(task)
+            case Read():
+                return await self._read(task)
+
+    async def _refresh(self, task: Refresh) -> Response:
+        group = self._rules.group_of_secret(task.client_secret)
+        if group is None:
+            raise refusals.ended_client_secret()
+        for _ in range(_MAX_ATTEMPTS):
+            entry, requests = await self._get(group, [SESSION, REQUESTS])
+            old = self._rules.require_refreshable(entry, task)
+            if await self._commit(self._rules.cancel_for_refresh(old, requests)):
+                record = old.record
+                issued = self._rules.issue(
+                    record.settings, record.project, refreshed_from=record.id
+                )
+                await self._commit(self._rules.open(issued.record, requests))
+                return self._rules.succeed(*issued)
+        raise _too_many_changes()
+
+    async def _read(self, task: Read) -> Response:
+        group = self._rules.group_of_session(task.session_id)
+        for _ in range(_MAX_ATTEMPTS):
+            (entry,) = await self._get(group, [SESSION])
+            session = self._rules.require_visible(entry, task)
+            if not task.cancel or not self._rules.is_active(session.record):
+                return self._rules.succeed(session.record)
+            await self._commit(self._rules.cancel(session))  # read again, whoever made the change
+        raise _too_many_changes()
+
+    async def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        return await _maybe_await(self._store.get(group, names))
+
+    async def _commit(self, transaction: Transaction) -> bool:
+        group, changes, when = transaction
+        return await _maybe_await(self._store.commit(group, changes, when=when))
+
+
+async def _maybe_await(value: T | Awaitable[T]) -> T:
+    """A value that an async store has to be awaited for."""
+    return cast("T", await value if inspect.isawaitable(value) else value)
+
+
+def _too_many_changes() -> SessionStoreError:
+    return SessionStoreError("The session changes too fast for the store.")

@@ -1,0 +1,215 @@
+"""A session as the store keeps it, as the API writes it, and as the chat server sees it.
+
+A session has a group of its own in the store, with two entries:
+
+    session     the record: the digest of its secret, its times, its settings
+    requests    when its requests of the last minute were
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, Self, TypeAlias
+
+from pydantic import SecretStr
+
+from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions.stores.base import Entry
+
+from ._settings import SessionSettings, StateValue
+from ._wire import JsonValue
+
+__all__ = [
+    "RETENTION",
+    "SESSION",
+    "Entry",
+    "IssuedSession",
+    "SessionContext",
+    "SessionRecord",
+    "SessionStatus",
+    "StoredSession",
+    "digest",
+    "group_of",
+    "session_object",
+]
+
+SCHEMA: Final = 1
+"""Of what is stored; another one is another place, so that releases do not read each other's."""
+SESSION: Final = "session"
+RETENTION: Final = 3600.0
+"""Seconds for which a session can be read after its expiry."""
+
+SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
+
+_DIGITS: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """A session as the store keeps it: without its secret.
+
+    Attributes:
+        id: `cksess_` and 48 hexadecimal digits.
+        secret_digest: SHA-256 of the client secret, in hexadecimal.
+        created_at: When it was created, in Unix seconds.
+        expires_at: When it expires, in Unix seconds.
+        cancelled: Whether it was cancelled.
+        project: The project of the key that it was created with.
+        settings: What was asked for, with the defaults filled in.
+        refreshed_from: The id of the session that it replaced; None for one created anew.
+    """
+
+    id: str
+    secret_digest: str = field(repr=False)
+    created_at: int
+    expires_at: int
+    cancelled: bool
+    project: str
+    settings: SessionSettings
+    refreshed_from: str | None
+
+    def status(self, now: datetime) -> SessionStatus:
+        """Return the session's status at that moment."""
+        if self.cancelled:
+            return "cancelled"
+        return "expired" if now.timestamp() >= self.expires_at else "active"
+
+    def has_secret(self, client_secret: SecretStr) -> bool:
+        """Whether that is the session's secret, compared in constant time."""
+        return hmac.compare_digest(self.secret_digest, digest(client_secret))
+
+    def encode(self) -> MaskedBytes:
+        """Return the record as the bytes that are stored."""
+        return MaskedBytes(json.dumps(asdict(self), separators=(",", ":")).encode())
+
+    @classmethod
+    def parse(cls, value: bytes) -> Self | None:
+        """Parse stored bytes; None if they are not a record."""
+        try:
+            fields = json.loads(value)
+            fields["settings"] = SessionSettings(**fields["settings"])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+class StoredSession(NamedTuple):
+    """A record, and the entry that it was parsed from."""
+
+    record: SessionRecord
+    entry: Entry
+
+    @classmethod
+    def parse(cls, entry: Entry | None) -> Self | None:
+        """Parse an entry; None if it is not a session."""
+        record = None if entry is None else SessionRecord.parse(entry.value)
+        return None if entry is None or record is None else cls(record, entry)
+
+
+class IssuedSession(NamedTuple):
+    """A new session, with the secret that is shown once."""
+
+    record: SessionRecord
+    client_secret: SecretStr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionContext:
+    """The session behind a request to the chat server; nothing in it comes from the browser.
+
+    Attributes:
+        session_id: The session's id.
+        user: The end user, as the backend that created the session named it.
+        workflow_id: The workflow that the session was created for.
+        workflow_version: Its version, or None for the latest.
+        state_variables: What the backend passed for the workflow; empty where nothing was given.
+        expires_at: When the session expires, in UTC.
+        project: The project of the key that it was created with.
+        settings: Everything that the session was created with. `file_upload`, `history` and
+            `automatic_thread_titling` are for your server to respect.
+    """
+
+    session_id: str
+    user: str
+    workflow_id: str
+    workflow_version: str | None
+    state_variables: Mapping[str, StateValue] = field(repr=False)
+    expires_at: datetime
+    project: str
+    settings: SessionSettings = field(repr=False)
+
+    @classmethod
+    def of(cls, record: SessionRecord) -> Self:
+        """The context of a record."""
+        settings = record.settings
+        return cls(
+            session_id=record.id,
+            user=settings.user,
+            workflow_id=settings.workflow_id,
+            workflow_version=settings.workflow_version,
+            state_variables=MappingProxyType(dict(settings.state_variables or {})),
+            expires_at=datetime.fromtimestamp(record.expires_at, UTC),
+            project=record.project,
+            settings=settings,
+        )
+
+
+def digest(secret: SecretStr) -> str:
+    """SHA-256 of a client secret or an API key, in hexadecimal."""
+    text = secret.get_secret_value().encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()
+
+
+def group_of(namespace: str, id_digits: str) -> str:
+    """The group of a session in the store.
+
+    Args:
+        namespace: The store's.
+        id_digits: The first 24 digits of the session's id, which its secret has, too.
+    """
+    place = json.dumps(["issued", SCHEMA, namespace, id_digits])
+    return hashlib.sha256(place.encode()).hexdigest()[:_DIGITS]
+
+
+def session_object(record: SessionRecord, now: datetime, *, client_secret: str = "") -> JsonValue:
+    """Return the session as the API writes it, every field of the published contract set.
+
+    Args:
+        record: The session.
+        now: The moment for which its status counts.
+        client_secret: Its secret; empty in responses that do not reveal it.
+    """
+    settings = record.settings
+    variables = settings.state_variables
+    return {
+        "id": record.id,
+        "object": "chatkit.session",
+        "client_secret": client_secret,
+        "expires_at": record.expires_at,
+        "workflow": {
+            "id": settings.workflow_id,
+            "version": settings.workflow_version,
+            "state_variables": None if variables is None else dict(variables),
+            "tracing": {"enabled": settings.tracing},
+        },
+        "user": settings.user,
+        "rate_limits": {"max_requests_per_1_minute": settings.max_requests_per_1_minute},
+        "max_requests_per_1_minute": settings.max_requests_per_1_minute,
+        "status": record.status(now),
+        "chatkit_configuration": {
+            "automatic_thread_titling": {"enabled": settings.automatic_thread_titling},
+            "file_upload": {
+                "enabled": settings.file_upload,
+                "max_file_size": settings.max_file_size,
+                "max_files": settings.max_files,
+            },
+            "history": {
+                "enabled": settings.history,
+                "recent_threads": settings.recent_threads,
+            },
+        },
+    }

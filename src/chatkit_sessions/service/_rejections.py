@@ -1,0 +1,68 @@
+"""How a chat server rejects a request, and which requests it counts; for all frameworks."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from chatkit_sessions.errors import SessionStoreError
+
+from .errors import ClientSecretRateLimitError, InvalidClientSecretError
+
+VerificationError: TypeAlias = (
+    InvalidClientSecretError | ClientSecretRateLimitError | SessionStoreError
+)
+VERIFICATION_ERRORS: Final = (
+    InvalidClientSecretError,
+    ClientSecretRateLimitError,
+    SessionStoreError,
+)
+
+# The requests that ChatKitServer of openai-chatkit answers by reading alone.
+_READS: Final = frozenset({"threads.list", "threads.get_by_id", "items.list"})
+
+
+class Rejection(NamedTuple):
+    """The response to a request that is rejected."""
+
+    status_code: int
+    code: str
+    message: str
+    headers: Mapping[str, str]
+
+    def error(self) -> dict[str, str]:
+        """What the body says."""
+        return {"code": self.code, "message": self.message}
+
+    def body(self) -> bytes:
+        """The body, in the form of the endpoint's errors."""
+        return json.dumps({"error": self.error()}).encode()
+
+    def all_headers(self) -> dict[str, str]:
+        """The header fields, with those that every rejection has."""
+        common = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return {**common, **self.headers}
+
+
+def rejection_of(error: VerificationError) -> Rejection:
+    """The rejection for what `verify` raised."""
+    if isinstance(error, InvalidClientSecretError):
+        code, challenge = f"client_secret_{error.reason}", {"WWW-Authenticate": "Bearer"}
+        return Rejection(401, code, error.message, challenge)
+    if isinstance(error, ClientSecretRateLimitError):
+        headers = {"Retry-After": str(math.ceil(error.retry_after))}
+        return Rejection(429, "rate_limit_exceeded", "Too many requests: try later.", headers)
+    message = "Chat sessions cannot be verified right now: try again."
+    return Rejection(503, "store_unavailable", message, {"Retry-After": "1"})
+
+
+def counts(body: bytes) -> bool:
+    """Whether a request with this body counts towards the session's rate limit."""
+    try:
+        request: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return True  # what cannot be parsed is the chat server's to reject
+    if not isinstance(request, dict):
+        return True
+    kind = cast("dict[str, object]", request).get("type")
+    return not isinstance(kind, str) or kind not in _READS

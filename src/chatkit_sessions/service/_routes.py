@@ -1,0 +1,67 @@
+"""The routes: method and path → operation."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+from urllib.parse import unquote
+
+from . import _refusals as refusals
+from ._wire import Request
+
+Operation: TypeAlias = Literal["create", "refresh", "get", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    operation: Operation
+    method: str
+    path: re.Pattern[str]
+
+
+_ROUTES: Final = (
+    _Route("create", "POST", re.compile(r"/v1/chatkit/sessions")),
+    _Route("refresh", "POST", re.compile(r"/v1/chatkit/sessions/refresh")),
+    _Route("get", "GET", re.compile(r"/v1/chatkit/sessions/(?!refresh\Z)([^/]+)")),
+    _Route("cancel", "POST", re.compile(r"/v1/chatkit/sessions/([^/]+)/cancel")),
+)
+OPERATIONS: Final[frozenset[Operation]] = frozenset(route.operation for route in _ROUTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request asks for.
+
+    Attributes:
+        operation: The operation of its method and path.
+        session_id: The session in the path, percent-decoded; empty where the path has none.
+    """
+
+    operation: Operation
+    session_id: str
+
+
+def find_call(request: Request, served: Collection[Operation]) -> Call:
+    """Find the operation that a request asks for.
+
+    Args:
+        request: The request; its query plays no part.
+        served: The operations that are offered.
+
+    Raises:
+        Refusal: 404 if no operation that is offered has this path, 405 if one has, under another
+            method.
+    """
+    path = request.path.partition("?")[0]
+    matches = [
+        (route, match)
+        for route in _ROUTES
+        if route.operation in served and (match := route.path.fullmatch(path))
+    ]
+    if not matches:
+        raise refusals.invalid_url(request.method, path)
+    for route, match in matches:
+        if route.method == request.method:
+            return Call(route.operation, unquote("".join(match.groups())))
+    allowed = sorted({route.method for route, _ in matches})
+    raise refusals.invalid_method(request.method, path, allowed=allowed)

@@ -1,0 +1,305 @@
+"""What the service decides, on plain values: no store, no socket, no waiting."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Final, NamedTuple, TypeAlias
+
+from pydantic import SecretStr
+
+from chatkit_sessions._sessions.rate_limit import REQUESTS, count_request
+
+from . import _refusals as refusals
+from ._bodies import parse_create_body, parse_refresh_body
+from ._records import (
+    RETENTION,
+    SESSION,
+    Entry,
+    IssuedSession,
+    SessionRecord,
+    StoredSession,
+    digest,
+    group_of,
+    session_object,
+)
+from ._refusals import Refusal
+from ._routes import Operation, find_call
+from ._settings import SessionSettings
+from ._wire import Headers, JsonValue, Request, Response, encode_json
+from .errors import ClientSecretRateLimitError, InvalidClientSecretError
+
+MAX_BODY: Final = 65_536
+"""Bytes that a request's body can have."""
+
+_BETA: Final = "chatkit_beta=v1"
+_STATUSES_WITHOUT_BODY: Final = (204, 304)
+_ID_DIGITS: Final = 24
+# Half of the id is in the secret, so that one look-up finds the session; the rest proves it.
+_SECRET: Final = re.compile(rf"ek_([0-9a-f]{{{_ID_DIGITS}}})[0-9a-f]{{40}}")
+
+
+class Create(NamedTuple):
+    """Open a session."""
+
+    settings: SessionSettings
+    project: str
+
+
+class Refresh(NamedTuple):
+    """Replace the session of a secret."""
+
+    client_secret: SecretStr
+    project: str
+
+
+class Read(NamedTuple):
+    """Return a session, cancelled before if `cancel` says so."""
+
+    session_id: str
+    project: str
+    cancel: bool
+
+
+Task: TypeAlias = Create | Refresh | Read
+
+
+class Transaction(NamedTuple):
+    """What to commit to the store; see `SessionStore.commit`."""
+
+    group: str
+    changes: Mapping[str, Entry | None]
+    when: Mapping[str, bytes | None]
+
+
+class SessionRules:
+    """The rules of one service.
+
+    Args:
+        namespace: The store's.
+        find_project: API key → its project; None: the key is unknown.
+        has_workflow: Whether a workflow exists for a project.
+        now: The time, in UTC.
+        token_hex: Random text of twice as many hexadecimal digits as its argument.
+        max_body: Bytes that a request's body can have; None: no bound.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        find_project: Callable[[SecretStr], str | None],
+        has_workflow: Callable[[str, str], bool],
+        now: Callable[[], datetime],
+        token_hex: Callable[[int], str],
+        max_body: int | None = MAX_BODY,
+    ) -> None:
+        self._namespace = namespace
+        self._find_project = find_project
+        self._has_workflow = has_workflow
+        self._now = now
+        self._token_hex = token_hex
+        self._max_body = max_body
+
+    def parse(
+        self, request: Request, served: Collection[Operation], *, project: str | None = None
+    ) -> Task:
+        """Parse a request into what is to be done.
+
+        Args:
+            request: The request.
+            served: The operations that are offered.
+            project: Whose request it is; None: that of its API key.
+
+        Raises:
+            Refusal: The request is rejected, whatever the store has.
+        """
+        call = find_call(request, served)
+        if project is None:
+            project = self._project_of(request)
+        _require_beta_header(request)
+        if self._max_body is not None and len(request.body) > self._max_body:
+            raise refusals.request_too_large(self._max_body)
+        if call.operation == "create":
+            settings = parse_create_body(request.body)
+            if not self._has_workflow(settings.workflow_id, project):
+                raise refusals.workflow_not_found(settings.workflow_id)
+            return Create(settings, project)
+        if call.operation == "refresh":
+            return Refresh(parse_refresh_body(request.body), project)
+        if not call.session_id.startswith("cksess"):
+            raise refusals.malformed_session_id(call.session_id)
+        return Read(call.session_id, project, cancel=call.operation == "cancel")
+
+    def _project_of(self, request: Request) -> str:
+        api_key = bearer_token(request.headers.get("authorization"))
+        if api_key is None:
+            raise refusals.missing_api_key()
+        project = self._find_project(api_key)
+        if project is None:
+            raise refusals.incorrect_api_key(api_key.get_secret_value())
+        return project
+
+    # What is in the store.
+
+    def group_of_session(self, session_id: str) -> str:
+        """The group of a session's id."""
+        return group_of(self._namespace, session_id.removeprefix("cksess_")[:_ID_DIGITS])
+
+    def group_of_secret(self, client_secret: SecretStr) -> str | None:
+        """The group of a secret's session; None: no secret of this service has that shape."""
+        match = _SECRET.fullmatch(client_secret.get_secret_value())
+        return None if match is None else group_of(self._namespace, match[1])
+
+    def issue(
+        self, settings: SessionSettings, project: str, *, refreshed_from: str | None = None
+    ) -> IssuedSession:
+        """Make a session with a secret of its own."""
+        digits = self._token_hex(24)
+        client_secret = SecretStr(f"ek_{digits[:_ID_DIGITS]}{self._token_hex(20)}")
+        created_at = int(self._now().timestamp())  # the API writes whole seconds
+        record = SessionRecord(
+            id=f"cksess_{digits}",
+            secret_digest=digest(client_secret),
+            created_at=created_at,
+            expires_at=created_at + settings.expires_after,
+            cancelled=False,
+            project=project,
+            settings=settings,
+            refreshed_from=refreshed_from,
+        )
+        return IssuedSession(record, client_secret)
+
+    def open(self, record: SessionRecord, requests: Entry | None = None) -> Transaction:
+        """Store a new session, with the requests of the one that it replaces."""
+        entry = Entry(record.encode(), record.settings.expires_after + RETENTION)
+        changes = {SESSION: entry, REQUESTS: requests}
+        return Transaction(self.group_of_session(record.id), changes, {})
+
+    def cancel(self, session: StoredSession) -> Transaction:
+        """Cancel a session, if it has not changed."""
+        return self.rewrite(session, replace(session.record, cancelled=True))
+
+    def cancel_for_refresh(self, session: StoredSession, requests: Entry | None) -> Transaction:
+        """Cancel a session, if neither it nor the count of its requests has changed."""
+        group, changes, when = self.cancel(session)
+        return Transaction(group, changes, {**when, REQUESTS: _value(requests)})
+
+    def rewrite(self, session: StoredSession, record: SessionRecord) -> Transaction:
+        """Replace the record of a session that has ended, if the session has not changed."""
+        entry = Entry(record.encode(), session.entry.seconds)
+        changes = {SESSION: entry, REQUESTS: None}
+        return Transaction(
+            self.group_of_session(record.id), changes, {SESSION: session.entry.value}
+        )
+
+    def count(self, session: StoredSession, requests: Entry | None) -> Transaction:
+        """Count a request, if neither the session nor the count of its requests has changed.
+
+        Raises:
+            ClientSecretRateLimitError: The requests of the last minute are used up.
+        """
+        record, entry = session
+        limit = record.settings.max_requests_per_1_minute
+        counted = count_request(requests, limit=limit)
+        if not isinstance(counted, Entry):
+            raise ClientSecretRateLimitError(counted)
+        when = {SESSION: entry.value, REQUESTS: _value(requests)}
+        return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
+
+    def authenticate(self, entry: Entry | None, client_secret: SecretStr) -> StoredSession:
+        """Check a secret against what the store has in its place.
+
+        Raises:
+            InvalidClientSecretError: The secret authenticates nobody.
+        """
+        session = StoredSession.parse(entry)
+        if session is None or not session.record.has_secret(client_secret):
+            raise InvalidClientSecretError("unknown")
+        status = session.record.status(self._now())
+        if status != "active":
+            raise InvalidClientSecretError(status)
+        return session
+
+    def require_refreshable(self, entry: Entry | None, task: Refresh) -> StoredSession:
+        """Return the session that is to be refreshed.
+
+        Raises:
+            Refusal: It is unknown, another project's or not active.
+        """
+        try:
+            session = self.authenticate(entry, task.client_secret)
+        except InvalidClientSecretError:
+            raise refusals.ended_client_secret() from None
+        if session.record.project != task.project:
+            raise refusals.ended_client_secret()
+        return session
+
+    def require_visible(self, entry: Entry | None, task: Read) -> StoredSession:
+        """Return the session that is to be read or cancelled.
+
+        Raises:
+            Refusal: It is unknown, or another project's.
+        """
+        session = StoredSession.parse(entry)
+        wanted = (task.session_id, task.project)
+        if session is None or (session.record.id, session.record.project) != wanted:
+            raise refusals.session_not_found(task.session_id)
+        return session
+
+    def is_active(self, record: SessionRecord) -> bool:
+        """Whether the session is neither cancelled nor expired."""
+        return record.status(self._now()) == "active"
+
+    # Responses.
+
+    def succeed(self, record: SessionRecord, client_secret: SecretStr | None = None) -> Response:
+        """Return the response with a session; its secret is shown once, when it is new."""
+        shown = "" if client_secret is None else client_secret.get_secret_value()
+        return self._respond_json(200, session_object(record, self._now(), client_secret=shown))
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """Return the response that rejects a request."""
+        headers = Headers(refusal.headers.items())
+        return self._respond_json(refusal.status_code, refusal.envelope(), headers)
+
+    def _respond_json(
+        self, status_code: int, content: JsonValue, headers: Headers | None = None
+    ) -> Response:
+        return self.respond(status_code, encode_json(content), headers)
+
+    def respond(self, status_code: int, body: bytes, headers: Headers | None = None) -> Response:
+        """Return a response with the header fields that all responses have.
+
+        Args:
+            status_code: The HTTP status; 204 and 304 have no body.
+            body: The body.
+            headers: Further fields, or values for the usual ones.
+        """
+        usual = {
+            "content-type": "application/json",
+            "date": format_datetime(self._now(), usegmt=True),
+            "x-request-id": f"req_{self._token_hex(16)}",
+        }
+        if status_code in _STATUSES_WITHOUT_BODY:
+            body = b""
+        else:
+            usual["content-length"] = str(len(body))
+        return Response(status_code, Headers({**usual, **(headers or {})}.items()), body)
+
+
+def bearer_token(authorization: str | None) -> SecretStr | None:
+    """Parse the value of an `Authorization` header; None if it has no bearer token."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return SecretStr(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _value(entry: Entry | None) -> bytes | None:
+    return None if entry is None else entry.value
+
+
+def _require_beta_header(request: Request) -> None:
+    features = request.headers.get("openai-beta", "").split(",")
+    if _BETA not in (feature.strip() for feature in features):
+        raise refusals.missing_beta_header()

@@ -1,0 +1,210 @@
+"""The two services."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from chatkit_sessions.stores.memory import MemorySessionStore
+
+from ._configuration import DEFAULT_PROJECT, ApiKeys, validate_service_store, validate_workflows
+from ._flow import ServiceFlow, run_blocking
+from ._rules import SessionRules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+    from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
+
+    from ._records import SessionContext
+    from ._wire import Request, Response
+
+
+class SessionsService:
+    """Issues ChatKit sessions and verifies their client secrets. Safe to use from several threads.
+
+    Args:
+        store: Where sessions are kept, such as a `RedisSessionStore` that is shared by all
+            processes that issue or verify; never closed.
+        workflows: The workflow ids that exist: names of your own, such as `{"support"}`. Default:
+            any id.
+        api_keys: The keys that `SessionsWSGIApp` accepts, or a mapping of each to its project.
+            Keys of one project see the same sessions. Default: none, so that only the clients
+            from `client` create sessions.
+        clock: Returns the present, with a time zone; for tests.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        workflows: Collection[str] | None = None,
+        api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        keys = ApiKeys(api_keys)
+        del api_keys  # local variables are part of tracebacks
+        validate_service_store(store, asynchronous=False)
+        self._store = store
+        self._clock = clock
+        self._flow = ServiceFlow(store, _rules(store.namespace, keys, workflows, clock))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._store!r})"
+
+    def verify(
+        self, client_secret: str | SecretStr | None, *, count: bool = True
+    ) -> SessionContext:
+        """Return the session that a request to your chat server belongs to.
+
+        Args:
+            client_secret: What came as `Authorization: Bearer …`; None: nothing did.
+            count: Whether the request counts towards the session's `max_requests_per_1_minute`.
+                Pass False for requests that only read.
+
+        Raises:
+            InvalidClientSecretError: The secret authenticates nobody; see `reason`.
+            ClientSecretRateLimitError: The session has made too many requests.
+            SessionStoreError: The store is unavailable.
+        """
+        secret = _as_secret(client_secret)
+        del client_secret
+        return run_blocking(self._flow.verify, secret, count=count)
+
+    def client(
+        self,
+        *,
+        workflow_id: str | None = None,
+        project: str = DEFAULT_PROJECT,
+        store: SessionStore | None = None,
+        timeout: float | None = 30.0,
+    ) -> ChatKitClient:
+        """Make a client whose sessions this service issues, without a network or an API key.
+
+        During a store outage its calls raise SessionStoreError.
+
+        Args:
+            workflow_id: As for `ChatKitClient`.
+            project: Whose sessions it creates and sees.
+            store: Where the client records sessions. Default: the service's store, so that
+                `delete_sessions` ends a user's sessions whichever process created them.
+            timeout: As for `ChatKitClient`.
+        """
+        from ._clients import in_process_client  # noqa: PLC0415 -- only this needs httpx
+
+        return in_process_client(
+            self._flow,
+            workflow_id=workflow_id,
+            project=project,
+            store=self._store if store is None else store,
+            timeout=timeout,
+            clock=self._clock,
+        )
+
+    def handle(self, request: Request) -> Response:
+        """Respond to a request to one of the routes."""
+        return run_blocking(self._flow.handle, request)
+
+
+class AsyncSessionsService:
+    """`SessionsService` for async code. Safe to use from several tasks.
+
+    Args:
+        store: As for `SessionsService`: such as an `AsyncRedisSessionStore`; or a
+            `MemorySessionStore`.
+        workflows: As for `SessionsService`.
+        api_keys: As for `SessionsService`; `SessionsApp` accepts them.
+        clock: As for `SessionsService`.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: AsyncSessionStore | MemorySessionStore,
+        *,
+        workflows: Collection[str] | None = None,
+        api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        keys = ApiKeys(api_keys)
+        del api_keys  # local variables are part of tracebacks
+        validate_service_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+        self._store = store
+        self._clock = clock
+        self._flow = ServiceFlow(store, _rules(store.namespace, keys, workflows, clock))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._store!r})"
+
+    async def verify(
+        self, client_secret: str | SecretStr | None, *, count: bool = True
+    ) -> SessionContext:
+        """As `SessionsService.verify`."""
+        secret = _as_secret(client_secret)
+        del client_secret
+        return await self._flow.verify(secret, count=count)
+
+    def client(
+        self,
+        *,
+        workflow_id: str | None = None,
+        project: str = DEFAULT_PROJECT,
+        store: AsyncSessionStore | MemorySessionStore | None = None,
+        timeout: float | None = 30.0,
+    ) -> AsyncChatKitClient:
+        """As `SessionsService.client`, for an `AsyncChatKitClient`."""
+        from ._clients import in_process_async_client  # noqa: PLC0415 -- as above
+
+        return in_process_async_client(
+            self._flow,
+            workflow_id=workflow_id,
+            project=project,
+            store=self._store if store is None else store,
+            timeout=timeout,
+            clock=self._clock,
+        )
+
+    async def handle(self, request: Request) -> Response:
+        """As `SessionsService.handle`."""
+        return await self._flow.handle(request)
+
+
+def _rules(
+    namespace: str,
+    keys: ApiKeys,
+    workflows: Collection[str] | None,
+    clock: Callable[[], datetime] | None,
+) -> SessionRules:
+    known = validate_workflows(workflows)
+    return SessionRules(
+        namespace=namespace,
+        find_project=keys.find_project,
+        has_workflow=lambda workflow_id, _: known is None or workflow_id in known,
+        now=_utc(clock) if clock else _utc_now,
+        token_hex=secrets.token_hex,
+    )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _utc(clock: Callable[[], datetime]) -> Callable[[], datetime]:
+    # The `Date` header is written in UTC.
+    return lambda: clock().astimezone(UTC)
+
+
+def _as_secret(client_secret: object) -> SecretStr | None:
+    if client_secret is None or isinstance(client_secret, SecretStr):
+        return client_secret
+    # What is not a string has the shape of no secret.
+    return SecretStr(client_secret if isinstance(client_secret, str) else "?")

@@ -1,0 +1,93 @@
+"""The session behind a request, for Django.
+
+It needs Django: `pip install "chatkit-sessions[django]"`.
+"""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeAlias, cast
+
+from ._records import SessionContext
+from ._rejections import VERIFICATION_ERRORS, VerificationError, counts, rejection_of
+from ._rules import bearer_token
+from ._services import AsyncSessionsService, SessionsService
+
+try:
+    from django.http import HttpRequest, HttpResponse, HttpResponseBase
+    from django.views.decorators.csrf import csrf_exempt
+except ModuleNotFoundError as _error:
+    raise ImportError(
+        'Verifying sessions under Django needs it: pip install "chatkit-sessions[django]"'
+    ) from _error
+
+__all__ = ["chatkit_session"]
+
+P = ParamSpec("P")
+_Response: TypeAlias = HttpResponseBase | Coroutine[object, object, HttpResponseBase]
+_View: TypeAlias = Callable[Concatenate[HttpRequest, SessionContext, P], _Response]
+_PlainView: TypeAlias = Callable[Concatenate[HttpRequest, P], _Response]
+
+
+def chatkit_session(
+    service: SessionsService | AsyncSessionsService, *, count: bool | None = None
+) -> Callable[[_View[P]], _PlainView[P]]:
+    """Decorate a view, which gets the session behind the request as its second argument.
+
+    Requests without a valid client secret are rejected with 401, those beyond the session's rate
+    limit with 429, and all of them with 503 during a store outage. The view is exempt from
+    Django's protection against cross-site request forgery: cookies play no part in it.
+
+    Args:
+        service: Verifies the client secret; with an `AsyncSessionsService` the view is
+            asynchronous.
+        count: Whether requests count towards the session's rate limit. Default: all but those with
+            which the widget reads threads and their items.
+    """
+
+    def decorate(view: _View[P]) -> _PlainView[P]:
+        decorated: _PlainView[P]
+        if isinstance(service, AsyncSessionsService):
+            decorated = _async_view(service, view, count=count)
+        else:
+            decorated = _sync_view(service, view, count=count)
+        return csrf_exempt(wraps(view)(decorated))
+
+    return decorate
+
+
+def _sync_view(service: SessionsService, view: _View[P], *, count: bool | None) -> _PlainView[P]:
+    def decorated(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> _Response:
+        secret = bearer_token(request.headers.get("Authorization"))
+        counted = counts(request.body) if count is None else count
+        try:
+            session = service.verify(secret, count=counted)
+        except VERIFICATION_ERRORS as error:
+            return _rejected(error)
+        return view(request, session, *args, **kwargs)
+
+    return decorated
+
+
+def _async_view(
+    service: AsyncSessionsService, view: _View[P], *, count: bool | None
+) -> _PlainView[P]:
+    async def decorated(
+        request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs
+    ) -> HttpResponseBase:
+        secret = bearer_token(request.headers.get("Authorization"))
+        counted = counts(request.body) if count is None else count
+        try:
+            session = await service.verify(secret, count=counted)
+        except VERIFICATION_ERRORS as error:
+            return _rejected(error)
+        response = view(request, session, *args, **kwargs)
+        return await cast("Coroutine[object, object, HttpResponseBase]", response)
+
+    return decorated
+
+
+def _rejected(error: VerificationError) -> HttpResponse:
+    rejection = rejection_of(error)
+    return HttpResponse(
+        rejection.body(), status=rejection.status_code, headers=rejection.all_headers()
+    )

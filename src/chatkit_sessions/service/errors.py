@@ -1,0 +1,51 @@
+"""Why a client secret does not authenticate a request."""
+
+from typing import Final, Literal, TypeAlias
+
+from chatkit_sessions.errors import ChatKitError
+
+InvalidReason: TypeAlias = Literal["missing", "unknown", "expired", "cancelled"]
+"""`expired` and `cancelled` are only reported to a caller with the right secret."""
+
+_MESSAGES: Final[dict[InvalidReason, str]] = {
+    "missing": "The request has no client secret.",
+    "unknown": "The client secret is not one of this service's sessions.",
+    "expired": "The client secret's session has expired.",
+    "cancelled": "The client secret's session is cancelled.",
+}
+
+
+_HINTS: Final[dict[InvalidReason, str]] = {
+    "missing": "Send it as `Authorization: Bearer ek_…`.",
+    "unknown": (
+        "Check that what creates sessions and what verifies them share one store and namespace; a "
+        "MemorySessionStore is seen by one process only."
+    ),
+}
+
+
+class InvalidClientSecretError(ChatKitError):
+    """The client secret authenticates nobody: reject the request with 401.
+
+    Attributes:
+        reason: `missing`, `unknown`, `expired` or `cancelled`.
+    """
+
+    def __init__(self, reason: InvalidReason) -> None:
+        super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
+        self.reason: InvalidReason = reason
+
+
+class ClientSecretRateLimitError(ChatKitError):
+    """The session's requests of the last minute are used up: reject the request with 429.
+
+    Attributes:
+        retry_after: Seconds until the next request is allowed, more than 0.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(
+            f"The session's rate limit is reached; the next request is allowed in "
+            f"{retry_after:.1f} seconds."
+        )
+        self.retry_after = retry_after

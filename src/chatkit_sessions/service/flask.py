@@ -1,0 +1,50 @@
+"""The session behind a request, for Flask.
+
+It needs Flask: `pip install "chatkit-sessions[flask]"`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ._records import SessionContext
+from ._rejections import VERIFICATION_ERRORS, counts, rejection_of
+from ._rules import bearer_token
+
+try:
+    from flask import Response, abort, request
+except ModuleNotFoundError as _error:
+    raise ImportError(
+        'Verifying sessions under Flask needs it: pip install "chatkit-sessions[flask]"'
+    ) from _error
+
+if TYPE_CHECKING:
+    from ._services import SessionsService
+
+__all__ = ["chatkit_session"]
+
+
+def chatkit_session(
+    service: "SessionsService", *, count: bool | None = None
+) -> Callable[[], SessionContext]:
+    """Make a function that returns the session behind the current request.
+
+    Requests without a valid client secret are rejected with 401, those beyond the session's rate
+    limit with 429, and all of them with 503 during a store outage.
+
+    Args:
+        service: Verifies the client secret.
+        count: Whether requests count towards the session's rate limit. Default: all but those with
+            which the widget reads threads and their items.
+    """
+
+    def verified_session() -> SessionContext:
+        secret = bearer_token(request.headers.get("Authorization"))
+        counted = counts(request.get_data()) if count is None else count
+        try:
+            session = service.verify(secret, count=counted)
+        except VERIFICATION_ERRORS as error:
+            rejection = rejection_of(error)
+            abort(Response(rejection.body(), rejection.status_code, rejection.all_headers()))
+        return session
+
+    return verified_session

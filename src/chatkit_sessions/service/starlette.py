@@ -1,0 +1,72 @@
+"""The session behind a request, for Starlette.
+
+It needs Starlette: `pip install "chatkit-sessions[starlette]"`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ._records import SessionContext
+from ._rejections import VERIFICATION_ERRORS, Rejection, counts, rejection_of
+from ._rules import bearer_token
+
+try:
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+except ModuleNotFoundError as _error:
+    raise ImportError(
+        'Verifying sessions under Starlette needs it: pip install "chatkit-sessions[starlette]"'
+    ) from _error
+
+if TYPE_CHECKING:
+    from ._services import AsyncSessionsService
+
+__all__ = ["chatkit_session"]
+
+
+def chatkit_session(
+    service: "AsyncSessionsService", *, count: bool | None = None
+) -> Callable[[Request], Awaitable[SessionContext]]:
+    """Make a function that returns the session behind a request: await it with the request.
+
+    Under FastAPI it is a dependency: `Depends(chatkit_session(service))`. Requests without a valid
+    client secret are rejected with 401, those beyond the session's rate limit with 429, and all of
+    them with 503 during a store outage.
+
+    Args:
+        service: Verifies the client secret.
+        count: Whether requests count towards the session's rate limit. Default: all but those with
+            which the widget reads threads and their items.
+    """
+
+    async def verified_session(request: Request) -> SessionContext:
+        secret = bearer_token(request.headers.get("authorization"))
+        counted = counts(await request.body()) if count is None else count
+        try:
+            return await service.verify(secret, count=counted)
+        except VERIFICATION_ERRORS as error:
+            rejection = rejection_of(error)
+        raise _RejectedError(request, rejection)
+
+    return verified_session
+
+
+class _RejectedError(HTTPException):
+    """Ends a request with a rejection.
+
+    The default handler of HTTPException writes another body, so each application that this is
+    raised in gets a handler for it. Where there is no such application, the status and the header
+    fields are right all the same.
+    """
+
+    def __init__(self, request: Request, rejection: Rejection) -> None:
+        super().__init__(rejection.status_code, rejection.message, rejection.all_headers())
+        self.body = rejection.body()
+        handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
+        handlers.setdefault(_RejectedError, _respond)
+
+
+async def _respond(_: Request, error: Exception) -> Response:
+    assert isinstance(error, _RejectedError)  # noqa: S101
+    return Response(error.body, error.status_code, error.headers)
