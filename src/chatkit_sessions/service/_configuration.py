@@ -2,42 +2,65 @@
 
 import hmac
 import inspect
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final, cast
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._redaction import safe_repr, with_article
+from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions.errors import ConfigurationError
 
 from ._records import digest
 
 DEFAULT_PROJECT: Final = "default"
+_KEY: Final = re.compile(r"[!-~]+")
+
+
+ConcealedKeys: TypeAlias = Sequence[tuple[SecretStr | None, object]] | None
+
+
+def conceal_keys(api_keys: object) -> ConcealedKeys:
+    """Wrap the keys, before anything can be wrong with them.
+
+    To be done first of all: local variables are part of tracebacks, and many error reports print
+    them.
+
+    Returns:
+        Each key with its project, None in place of what cannot be a key; None if it is no
+        collection.
+    """
+    if isinstance(api_keys, str | bytes | SecretStr) or not isinstance(api_keys, Iterable):
+        return None
+    if isinstance(api_keys, Mapping):
+        projects = cast("Mapping[object, object]", api_keys)
+        return [(_conceal(key), project) for key, project in projects.items()]
+    return [(_conceal(key), DEFAULT_PROJECT) for key in cast("Iterable[object]", api_keys)]
+
+
+def _conceal(key: object) -> SecretStr | None:
+    if isinstance(key, str):
+        return SecretStr(key)
+    return key if isinstance(key, SecretStr) else None
 
 
 class ApiKeys:
     """The keys that open the routes, as digests.
 
     Args:
-        api_keys: The keys, or a mapping of each to its project.
+        keys: What `conceal_keys` returned.
 
     Raises:
         ConfigurationError: They cannot be used.
     """
 
-    def __init__(self, api_keys: Mapping[str, str] | Iterable[str | SecretStr]) -> None:
-        if isinstance(api_keys, str | bytes | SecretStr):
+    def __init__(self, keys: ConcealedKeys) -> None:
+        if keys is None:
             raise ConfigurationError(
-                "`api_keys` must be a collection of keys or a mapping of keys to projects, got "
-                f"{with_article(type(api_keys).__name__)}."
+                "`api_keys` must be a collection of keys, or a mapping of keys to projects."
             )
-        projects = cast(
-            "Mapping[object, object]",
-            api_keys if isinstance(api_keys, Mapping) else dict.fromkeys(api_keys, DEFAULT_PROJECT),
-        )
         self._projects: Final = [
-            (digest(_validate_key(key)), _validate_project(project))
-            for key, project in projects.items()
+            (digest(_validate_key(key)), _validate_project(project)) for key, project in keys
         ]
 
     def find_project(self, api_key: SecretStr) -> str | None:
@@ -49,15 +72,13 @@ class ApiKeys:
         return found
 
 
-def _validate_key(key: object) -> SecretStr:
-    secret = key if isinstance(key, SecretStr) else SecretStr(key if isinstance(key, str) else "")
-    text = secret.get_secret_value()
-    if not text.isascii() or not text.isprintable() or not text.strip() or " " in text:
-        del key, text  # local variables are part of tracebacks
+def _validate_key(key: SecretStr | None) -> SecretStr:
+    # What can be sent in a header, and is one word there.
+    if key is None or not _KEY.fullmatch(key.get_secret_value()):
         raise ConfigurationError(
             "Each of `api_keys` must be a string of printable ASCII characters without spaces."
         )
-    return secret
+    return key
 
 
 def _validate_project(project: object) -> str:

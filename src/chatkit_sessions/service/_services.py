@@ -10,7 +10,13 @@ from pydantic import SecretStr
 
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from ._configuration import DEFAULT_PROJECT, ApiKeys, validate_service_store, validate_workflows
+from ._configuration import (
+    DEFAULT_PROJECT,
+    ApiKeys,
+    conceal_keys,
+    validate_service_store,
+    validate_workflows,
+)
 from ._flow import ServiceFlow, run_blocking
 from ._rules import SessionRules
 
@@ -49,12 +55,12 @@ class SessionsService:
         api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        keys = ApiKeys(api_keys)
+        keys = conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
-        validate_service_store(store, asynchronous=False)
         self._store = store
         self._clock = clock
-        self._flow = ServiceFlow(store, _rules(store.namespace, keys, workflows, clock))
+        validate_service_store(store, asynchronous=False)
+        self._flow = ServiceFlow(store, _rules(store.namespace, ApiKeys(keys), workflows, clock))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -135,12 +141,12 @@ class AsyncSessionsService:
         api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        keys = ApiKeys(api_keys)
+        keys = conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
-        validate_service_store(store, asynchronous=not isinstance(store, MemorySessionStore))
         self._store = store
         self._clock = clock
-        self._flow = ServiceFlow(store, _rules(store.namespace, keys, workflows, clock))
+        validate_service_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+        self._flow = ServiceFlow(store, _rules(store.namespace, ApiKeys(keys), workflows, clock))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"

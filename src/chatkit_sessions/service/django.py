@@ -5,7 +5,7 @@ It needs Django: `pip install "chatkit-sessions[django]"`.
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeAlias, cast
+from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from ._records import SessionContext
 from ._rejections import VERIFICATION_ERRORS, VerificationError, counts, rejection_of
@@ -23,14 +23,15 @@ except ModuleNotFoundError as _error:
 __all__ = ["chatkit_session"]
 
 P = ParamSpec("P")
-_Response: TypeAlias = HttpResponseBase | Coroutine[object, object, HttpResponseBase]
-_View: TypeAlias = Callable[Concatenate[HttpRequest, SessionContext, P], _Response]
-_PlainView: TypeAlias = Callable[Concatenate[HttpRequest, P], _Response]
+R = TypeVar("R")
 
 
 def chatkit_session(
     service: SessionsService | AsyncSessionsService, *, count: bool | None = None
-) -> Callable[[_View[P]], _PlainView[P]]:
+) -> Callable[
+    [Callable[Concatenate[HttpRequest, SessionContext, P], R]],
+    Callable[Concatenate[HttpRequest, P], R],
+]:
     """Decorate a view, which gets the session behind the request as its second argument.
 
     Requests without a valid client secret are rejected with 401, those beyond the session's rate
@@ -44,19 +45,27 @@ def chatkit_session(
             which the widget reads threads and their items.
     """
 
-    def decorate(view: _View[P]) -> _PlainView[P]:
-        decorated: _PlainView[P]
+    def decorate(
+        view: Callable[Concatenate[HttpRequest, SessionContext, P], R],
+    ) -> Callable[Concatenate[HttpRequest, P], R]:
+        decorated: Callable[..., object]
         if isinstance(service, AsyncSessionsService):
-            decorated = _async_view(service, view, count=count)
+            decorated = _async_view(service, cast("_AsyncView", view), count=count)
         else:
             decorated = _sync_view(service, view, count=count)
-        return csrf_exempt(wraps(view)(decorated))
+        exempt = csrf_exempt(wraps(view)(decorated))
+        return cast("Callable[Concatenate[HttpRequest, P], R]", exempt)
 
     return decorate
 
 
-def _sync_view(service: SessionsService, view: _View[P], *, count: bool | None) -> _PlainView[P]:
-    def decorated(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> _Response:
+_AsyncView: TypeAlias = Callable[..., Coroutine[object, object, HttpResponseBase]]
+
+
+def _sync_view(
+    service: SessionsService, view: Callable[..., object], *, count: bool | None
+) -> Callable[..., object]:
+    def decorated(request: HttpRequest, *args: object, **kwargs: object) -> object:
         secret = bearer_token(request.headers.get("Authorization"))
         counted = counts(request.body) if count is None else count
         try:
@@ -69,19 +78,16 @@ def _sync_view(service: SessionsService, view: _View[P], *, count: bool | None) 
 
 
 def _async_view(
-    service: AsyncSessionsService, view: _View[P], *, count: bool | None
-) -> _PlainView[P]:
-    async def decorated(
-        request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs
-    ) -> HttpResponseBase:
+    service: AsyncSessionsService, view: _AsyncView, *, count: bool | None
+) -> _AsyncView:
+    async def decorated(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         secret = bearer_token(request.headers.get("Authorization"))
         counted = counts(request.body) if count is None else count
         try:
             session = await service.verify(secret, count=counted)
         except VERIFICATION_ERRORS as error:
             return _rejected(error)
-        response = view(request, session, *args, **kwargs)
-        return await cast("Coroutine[object, object, HttpResponseBase]", response)
+        return await view(request, session, *args, **kwargs)
 
     return decorated
 

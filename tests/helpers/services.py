@@ -1,0 +1,207 @@
+"""Services of either kind over either store, with one blocking face and a time that tests move."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import cast
+
+from pydantic import SecretStr
+
+from chatkit_sessions import ChatKitClient, SessionStoreError
+from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
+from chatkit_sessions.service._wire import Headers, Request, Response
+from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
+from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
+from redis_server import RedisServer
+from support import JSON, Blocking, Kind, Time
+from workers import StoreKind
+
+API_KEY = "sk-service-0123456789abcdefKEY"
+OTHER_KEY = "sk-service-of-another-project-KEY"
+SESSIONS = "/v1/chatkit/sessions"
+
+
+class CountedStore:
+    """A store that counts what it is asked, and that can be unavailable."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self.calls: list[str] = []
+        self.is_down = False
+        self.before_commit: Callable[[], object] = lambda: None
+
+    @property
+    def namespace(self) -> str:
+        return self._store.namespace
+
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        self._called("get")
+        return self._store.get(group, names)
+
+    def names(self, group: str) -> list[str]:
+        self._called("names")
+        return self._store.names(group)
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        self._called("commit")
+        before, self.before_commit = self.before_commit, lambda: None
+        before()
+        return self._store.commit(group, changes, when=when)
+
+    def _called(self, method: str) -> None:
+        self.calls.append(method)
+        if self.is_down:
+            raise SessionStoreError("The store is down.")
+
+
+class AwaitedStore:
+    """The same for async services, over a store of either kind."""
+
+    def __init__(self, counted: CountedStore, store: AsyncSessionStore | None) -> None:
+        self.counted = counted
+        self._store = store
+
+    @property
+    def namespace(self) -> str:
+        return self.counted.namespace
+
+    async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        if self._store is None:
+            return self.counted.get(group, names)
+        self.counted._called("get")
+        return await self._store.get(group, names)
+
+    async def names(self, group: str) -> list[str]:
+        return self.counted.names(group)
+
+    async def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        if self._store is None:
+            return self.counted.commit(group, changes, when=when)
+        self.counted._called("commit")
+        before, self.counted.before_commit = self.counted.before_commit, lambda: None
+        before()
+        return await self._store.commit(group, changes, when=when)
+
+
+class BlockingService:
+    """A service of either kind, asked in the same way."""
+
+    def __init__(
+        self, service: SessionsService | AsyncSessionsService, runner: asyncio.Runner | None
+    ) -> None:
+        self.wrapped = service
+        self._runner = runner
+
+    def verify(
+        self, client_secret: str | SecretStr | None, *, count: bool = True
+    ) -> SessionContext:
+        if isinstance(self.wrapped, SessionsService):
+            return self.wrapped.verify(client_secret, count=count)
+        assert self._runner is not None
+        return self._runner.run(self.wrapped.verify(client_secret, count=count))
+
+    def handle(self, request: Request) -> Response:
+        if isinstance(self.wrapped, SessionsService):
+            return self.wrapped.handle(request)
+        assert self._runner is not None
+        return self._runner.run(self.wrapped.handle(request))
+
+    def client(self, *, workflow_id: str = "support", project: str = "default") -> ChatKitClient:
+        client = self.wrapped.client(workflow_id=workflow_id, project=project)
+        if isinstance(client, ChatKitClient):
+            return client
+        assert self._runner is not None
+        return cast("ChatKitClient", Blocking(client, self._runner))
+
+    def ask(
+        self,
+        path: str = SESSIONS,
+        content: object = None,
+        *,
+        key: str = API_KEY,
+        method: str = "POST",
+    ) -> tuple[int, JSON]:
+        """Send a request to one of the routes; its status and its JSON."""
+        body = b"" if content is None else json.dumps(content).encode()
+        response = self.handle(Request(method, path, Headers(headers_for(key).items()), body))
+        return response.status_code, cast("JSON", json.loads(response.body))
+
+    def create(self, user: str = "ada", *, key: str = API_KEY, **changes: object) -> JSON:
+        """A new session, through the route."""
+        content = {"user": user, "workflow": {"id": "support"}, **changes}
+        status, session = self.ask(content=content, key=key)
+        assert status == 200, session
+        return session
+
+    def create_secret(self, user: str = "ada", *, limit: int = 10) -> str:
+        """The secret of a new session."""
+        session = self.create(user, rate_limits={"max_requests_per_1_minute": limit})
+        return str(session["client_secret"])
+
+
+class Services:
+    """Makes services that share one store, as processes of a backend do."""
+
+    def __init__(
+        self, kind: Kind, store_kind: StoreKind, server: RedisServer | None, stack: ExitStack
+    ) -> None:
+        self.kind = kind
+        self.store_kind = store_kind
+        self.server = server
+        self.time = Time()
+        self._stack = stack
+        self._runner = stack.enter_context(asyncio.Runner()) if kind == "async" else None
+        plain: SessionStore
+        if server is None:
+            plain = MemorySessionStore(namespace="shop", clock=lambda: self.time.monotonic)
+        else:
+            plain = stack.enter_context(RedisSessionStore.from_url(server.url, namespace="shop"))
+        self.store = CountedStore(plain)
+
+    def __call__(self, **options: object) -> BlockingService:
+        settings = {
+            "workflows": {"support"},
+            "api_keys": {API_KEY: "shop", OTHER_KEY: "other"},
+            "clock": lambda: self.time.now,
+            **options,
+        }
+        if self._runner is None:
+            make = cast("Callable[..., SessionsService]", SessionsService)
+            return BlockingService(make(self.store, **settings), None)
+        make_async = cast("Callable[..., AsyncSessionsService]", AsyncSessionsService)
+        return BlockingService(make_async(self._awaited_store(), **settings), self._runner)
+
+    def _awaited_store(self) -> AwaitedStore:
+        if self.server is None:
+            return AwaitedStore(self.store, None)
+        assert self._runner is not None
+        redis = AsyncRedisSessionStore.from_url(self.server.url, namespace="shop")
+        runner = self._runner
+        self._stack.callback(lambda: runner.run(redis.aclose()))
+        return AwaitedStore(self.store, redis)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, for the services and for the store."""
+        self.time.advance(seconds)
+        if self.server is not None:
+            self.server.advance(seconds)
+
+    def stored(self) -> str:
+        """Everything that the store holds."""
+        if self.server is not None:
+            return repr(self.server.strings())
+        memory = cast("MemorySessionStore", self.store._store)
+        return repr({key: bytes(value) for key, (value, _) in memory._entries.items()})
+
+
+def headers_for(key: str) -> dict[str, str]:
+    return {
+        "authorization": f"Bearer {key}",
+        "openai-beta": "chatkit_beta=v1",
+        "content-type": "application/json",
+    }

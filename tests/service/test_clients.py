@@ -1,0 +1,122 @@
+"""The clients that a service issues sessions for, in process."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from chatkit_sessions import SessionStoreError, WorkflowNotFoundError
+from chatkit_sessions.integrations import AsyncChatKitEndpoint, ChatKitEndpoint, EndpointRequest
+from chatkit_sessions.service import AsyncSessionsService, InvalidClientSecretError, SessionsService
+from chatkit_sessions.stores import MemorySessionStore
+from services import BlockingService, Services
+
+
+def test_a_session_that_a_client_creates_is_verified(
+    services: Services, service: BlockingService
+) -> None:
+    session = service.client().create_session("ada", state_variables={"plan": "pro"})
+
+    context = services().verify(session.client_secret)
+
+    assert (context.user, context.session_id, context.project) == ("ada", session.id, "default")
+    assert context.state_variables == {"plan": "pro"}
+    assert context.expires_at == session.expires_at
+
+
+def test_the_four_calls(service: BlockingService) -> None:
+    chatkit = service.client()
+    session = chatkit.create_session("ada")
+
+    renewed = chatkit.refresh_session(session.client_secret, user="ada")
+    info = chatkit.get_session(renewed.id)
+    chatkit.delete_session(renewed.id)
+
+    assert (info.status, info.user) == ("active", "ada")
+    with pytest.raises(InvalidClientSecretError):
+        service.verify(renewed.client_secret)
+
+
+def test_clients_of_two_processes_share_sessions_and_sign_out(services: Services) -> None:
+    one, other = services(), services()
+    session = one.client().get_or_create_session("ada")
+
+    assert other.client().get_or_create_session("ada").id == session.id
+    other.client().delete_sessions("ada")
+
+    with pytest.raises(InvalidClientSecretError) as raised:
+        one.verify(session.client_secret, count=False)
+    assert raised.value.reason == "cancelled"
+
+
+def test_projects_see_neither_each_others_sessions_nor_share_them(
+    service: BlockingService,
+) -> None:
+    shop, forum = service.client(project="shop"), service.client(project="forum")
+    session = shop.get_or_create_session("ada")
+
+    assert forum.get_or_create_session("ada").id != session.id
+    assert service.verify(session.client_secret).project == "shop"
+
+
+def test_a_workflow_that_does_not_exist_is_the_clients_error(service: BlockingService) -> None:
+    with pytest.raises(WorkflowNotFoundError):
+        service.client(workflow_id="sales").create_session("ada")
+
+
+def test_a_store_outage_is_a_store_error(services: Services, service: BlockingService) -> None:
+    chatkit = service.client()
+    session = chatkit.create_session("ada")
+    services.store.is_down = True
+
+    with pytest.raises(SessionStoreError):
+        chatkit.create_session("ada")
+    with pytest.raises(SessionStoreError):
+        chatkit.get_or_create_session("ada")
+    with pytest.raises(SessionStoreError):
+        chatkit.refresh_session(session.client_secret, user="ada")
+
+    services.store.is_down = False
+    assert chatkit.get_or_create_session("ada").user == "ada"
+
+
+def test_a_client_may_record_elsewhere() -> None:
+    store = MemorySessionStore(namespace="shop")
+    service = SessionsService(store)
+
+    client = service.client(workflow_id="support", store=MemorySessionStore())
+    client.create_session("ada")
+
+    assert "1 entries" in repr(store), "the session; nothing of the client's"
+    with pytest.raises(WorkflowNotFoundError):
+        SessionsService(store, workflows=()).client(workflow_id="support").create_session("ada")
+    asynchronous = AsyncSessionsService(store)
+    awaited = asynchronous.client(workflow_id="support", store=MemorySessionStore())
+    assert asyncio.run(awaited.create_session("ada")).user == "ada"
+
+
+def sign_out_request() -> EndpointRequest:
+    return EndpointRequest(
+        method="DELETE", path="/session", url="http://testserver/session", headers={}
+    )
+
+
+def test_signing_out_at_the_endpoint_ends_verification_in_every_process(
+    services: Services,
+) -> None:
+    one, other = services(), services()
+    secret = one.client().create_session("ada").client_secret
+    assert other.verify(secret).user == "ada"
+
+    client: Any = getattr(one.client(), "wrapped", one.client())
+    if services.kind == "sync":
+        response = ChatKitEndpoint(client).handle(sign_out_request(), user="ada")
+    else:
+        assert one._runner is not None
+        response = one._runner.run(
+            AsyncChatKitEndpoint(client).handle(sign_out_request(), user="ada")
+        )
+
+    assert response.status_code == 204
+    with pytest.raises(InvalidClientSecretError):
+        other.verify(secret)

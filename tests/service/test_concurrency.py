@@ -1,0 +1,159 @@
+"""Many at once: threads, tasks and processes, over both stores."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Barrier
+from typing import TypeVar, cast
+
+import pytest
+
+from chatkit_sessions import ChatKitError
+from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions.service import InvalidClientSecretError, SessionsService
+from chatkit_sessions.service._wire import Headers, Request
+from redis_server import RedisServer
+from services import API_KEY, SESSIONS, BlockingService, Services, headers_for
+from workers import as_flow
+
+T = TypeVar("T")
+AT_ONCE = 24
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+
+async def maybe_await(value: T | Awaitable[T]) -> T:
+    if isinstance(value, Awaitable):
+        return await cast("Awaitable[T]", value)
+    return value
+
+
+def all_at_once(service: BlockingService, *calls: Callable[[], object]) -> list[object]:
+    """What calls of the service that run at the same time return or raise."""
+    if isinstance(service.wrapped, SessionsService):
+        barrier = Barrier(len(calls))
+
+        def run(call: Callable[[], object]) -> object:
+            barrier.wait()
+            try:
+                return call()
+            except ChatKitError as error:
+                return error
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(run, calls))
+    assert service._runner is not None
+
+    async def gather() -> list[object]:
+        awaited = (maybe_await(call()) for call in calls)
+        return list(await asyncio.gather(*awaited, return_exceptions=True))
+
+    return service._runner.run(gather())
+
+
+def verification(service: BlockingService, secret: str) -> Callable[[], object]:
+    return lambda: service.wrapped.verify(secret)
+
+
+def request(service: BlockingService, path: str, body: bytes = b"") -> Callable[[], object]:
+    headers = Headers(headers_for(API_KEY).items())
+    return lambda: service.wrapped.handle(Request("POST", f"{SESSIONS}/{path}", headers, body))
+
+
+def count_of(outcomes: list[object], status: int) -> int:
+    return sum(getattr(each, "status_code", None) == status for each in outcomes)
+
+
+def test_a_limit_admits_exactly_as_many(service: BlockingService) -> None:
+    secret = service.create_secret(limit=10)
+
+    outcomes = all_at_once(service, *[verification(service, secret)] * AT_ONCE)
+
+    rejected = [each for each in outcomes if isinstance(each, Exception)]
+    assert len(rejected) == AT_ONCE - 10
+    assert {type(each).__name__ for each in rejected} == {"ClientSecretRateLimitError"}
+
+
+def test_of_many_refreshes_one_succeeds(service: BlockingService) -> None:
+    body = f'{{"client_secret": "{service.create_secret()}"}}'.encode()
+
+    outcomes = all_at_once(service, *[request(service, "refresh", body)] * AT_ONCE)
+
+    assert (count_of(outcomes, 200), count_of(outcomes, 400)) == (1, AT_ONCE - 1)
+
+
+def test_a_cancelled_session_is_never_admitted_again(service: BlockingService) -> None:
+    session = service.create(rate_limits={"max_requests_per_1_minute": 1_000})
+    secret = str(session["client_secret"])
+    cancelling = request(service, f"{session['id']}/cancel")
+
+    outcomes = all_at_once(
+        service,
+        *[verification(service, secret)] * 10,
+        cancelling,
+        *[verification(service, secret)] * 10,
+    )
+
+    assert count_of(outcomes, 200) == 1
+    for count in (True, False):
+        with pytest.raises(InvalidClientSecretError):
+            service.verify(secret, count=count)
+
+
+def test_a_refresh_loses_no_request_that_is_counted_meanwhile(service: BlockingService) -> None:
+    secret = service.create_secret(limit=100)
+    body = f'{{"client_secret": "{secret}"}}'.encode()
+
+    outcomes = all_at_once(
+        service, *[verification(service, secret)] * 10, request(service, "refresh", body)
+    )
+
+    admitted = sum(not isinstance(each, Exception) for each in outcomes) - 1
+    rules = service.wrapped._flow._rules
+    (renewed,) = [each for each in outcomes if getattr(each, "status_code", 0) == 200]
+    new = json.loads(renewed.body)["id"]  # type: ignore[attr-defined]
+    counted = requests_of(service, rules.group_of_session(new))
+    assert counted == admitted
+
+
+def requests_of(service: BlockingService, group: str) -> int:
+    """How many requests the store has counted."""
+    looking = service.wrapped._flow._get(group, ["requests"])
+    if service._runner is None:
+        (entry,) = run_blocking(as_flow, looking)
+    else:
+        (entry,) = service._runner.run(looking)
+    return 0 if entry is None else len(entry.value.split())
+
+
+@pytest.mark.parametrize(("what", "expected"), [("verify", 20), ("refresh", 1)])
+def test_processes_agree(redis_server: RedisServer, what: str, expected: int) -> None:
+    with ExitStack() as stack:
+        issuing = Services("sync", "redis", redis_server, stack)(clock=None)
+        secret = issuing.create_secret(limit=20)
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(  # noqa: S603 -- our own
+                    [sys.executable, HELPERS / "service_worker.py", redis_server.url, what, "8"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(4)
+        ]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write(f"{secret}\n")
+            worker.stdin.flush()
+
+        counts = [int(worker.communicate(timeout=60)[0]) for worker in workers]
+
+    assert sum(counts) == expected

@@ -1,0 +1,300 @@
+"""`chatkit_session` in every framework: who gets in, what is counted, how requests are rejected."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
+
+import httpx
+import pytest
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path as url_pattern
+from fastapi import Depends, FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.testclient import TestClient
+from flask import Flask, request as flask_request
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
+from chatkit_sessions.service.django import chatkit_session as django_session
+from chatkit_sessions.service.fastapi import chatkit_session as fastapi_session
+from chatkit_sessions.service.flask import chatkit_session as flask_session
+from chatkit_sessions.service.starlette import chatkit_session as starlette_session
+from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore
+from endpoint_apps import Answer, Send, through_django
+from services import CountedStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Framework: TypeAlias = Literal["starlette", "fastapi", "flask", "django", "django async"]
+READS = ["threads.list", "threads.get_by_id", "items.list"]
+WRITES = ["threads.create", "threads.add_user_message", "items.feedback", 1, None]
+
+
+class Awaited:
+    """The counted store, for async services."""
+
+    namespace = "shop"
+
+    def __init__(self, store: CountedStore) -> None:
+        self._store = store
+
+    async def get(self, *args: Any) -> Any:  # noqa: ANN401 -- passed on
+        return self._store.get(*args)
+
+    async def names(self, *args: Any) -> Any:  # noqa: ANN401 -- passed on
+        return self._store.names(*args)
+
+    async def commit(self, *args: Any, when: Any) -> Any:  # noqa: ANN401 -- passed on
+        return self._store.commit(*args, when=when)
+
+
+class ChatServer:
+    """A chat server of one framework that says whose request it was, and returns the body."""
+
+    def __init__(self, framework: Framework, count: bool | None) -> None:
+        self.store = CountedStore(MemorySessionStore(namespace="shop"))
+        self.issuing = SessionsService(self.store, workflows={"support"})
+        asynchronous = AsyncSessionsService(
+            cast("AsyncSessionStore", Awaited(self.store)), workflows={"support"}
+        )
+        makers: dict[Framework, Callable[[], Send]] = {
+            "starlette": lambda: _starlette(asynchronous, count),
+            "fastapi": lambda: _fastapi(asynchronous, count),
+            "flask": lambda: _flask(self.issuing, count),
+            "django": lambda: _django(self.issuing, count),
+            "django async": lambda: _django_async(asynchronous, count),
+        }
+        self._send = makers[framework]()
+
+    def secret(self, *, limit: int = 10) -> str:
+        client = self.issuing.client(workflow_id="support")
+        session = client.create_session("ada", max_requests_per_1_minute=limit)
+        return session.client_secret.get_secret_value()
+
+    def post(self, authorization: str | None, content: object = None) -> Answer:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        headers = {"Content-Type": "application/json"}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        return self._send("POST", "/chatkit", headers=headers, content=body)
+
+
+def through_starlette(app: Starlette) -> Send:
+    client = TestClient(app)
+
+    def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
+        answer = client.request(method, path, headers=headers, content=content)
+        return Answer(answer.status_code, httpx.Headers(dict(answer.headers)), answer.content)
+
+    return send
+
+
+def through_flask(app: Flask) -> Send:
+    client = app.test_client()
+
+    def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
+        answer = client.open(path, method=method, headers=headers, data=content)
+        return Answer(answer.status_code, httpx.Headers(list(answer.headers)), answer.data)
+
+    return send
+
+
+def said(session: SessionContext, body: bytes) -> dict[str, str]:
+    return {"user": session.user, "body": body.decode("latin-1")}
+
+
+def _starlette(service: AsyncSessionsService, count: bool | None) -> Send:
+    session_of = starlette_session(service, count=count)
+
+    async def chat(request: Request) -> Response:
+        session = await session_of(request)
+        return JSONResponse(said(session, await request.body()))
+
+    return through_starlette(Starlette(routes=[Route("/chatkit", chat, methods=["POST"])]))
+
+
+def _fastapi(service: AsyncSessionsService, count: bool | None) -> Send:
+    app = FastAPI()
+
+    @app.post("/chatkit")
+    async def chat(
+        request: Request,
+        session: Annotated[SessionContext, Depends(fastapi_session(service, count=count))],
+    ) -> dict[str, str]:
+        return said(session, await request.body())
+
+    return through_starlette(app)
+
+
+def _flask(service: SessionsService, count: bool | None) -> Send:
+    app = Flask(__name__)
+    current_session = flask_session(service, count=count)
+
+    @app.post("/chatkit")
+    def chat() -> dict[str, str]:
+        return said(current_session(), flask_request.get_data())
+
+    return through_flask(app)
+
+
+def _django(service: SessionsService, count: bool | None) -> Send:
+    @django_session(service, count=count)
+    def chat(request: HttpRequest, session: SessionContext) -> HttpResponse:
+        return JsonResponse(said(session, request.body))
+
+    urls = (url_pattern("chatkit", chat),)
+    return through_django(urls, is_async=False, enforce_csrf_checks=True)
+
+
+def _django_async(service: AsyncSessionsService, count: bool | None) -> Send:
+    @django_session(service, count=count)
+    async def chat(request: HttpRequest, session: SessionContext) -> HttpResponse:
+        return JsonResponse(said(session, request.body))
+
+    urls = (url_pattern("chatkit", chat),)
+    return through_django(urls, is_async=True, enforce_csrf_checks=True)
+
+
+@pytest.fixture(params=get_args(Framework))
+def framework(request: pytest.FixtureRequest) -> Framework:
+    return cast("Framework", request.param)
+
+
+@pytest.fixture
+def server(framework: Framework) -> ChatServer:
+    return ChatServer(framework, None)
+
+
+def test_a_valid_secret_gets_in_and_the_view_reads_the_body(server: ChatServer) -> None:
+    answer = server.post(f"Bearer {server.secret()}", {"type": "threads.create"})
+
+    assert answer.status_code == 200
+    assert answer.json == {"user": "ada", "body": '{"type": "threads.create"}'}
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (None, "client_secret_missing"),
+        ("", "client_secret_missing"),
+        ("Basic YWRhOmFkYQ==", "client_secret_missing"),
+        ("Bearer", "client_secret_missing"),
+        ("Bearer  ", "client_secret_missing"),
+        ("Bearer ek_1", "client_secret_unknown"),
+        ("bearer ek_" + "0" * 64, "client_secret_unknown"),
+    ],
+)
+def test_other_requests_are_rejected_with_401(
+    server: ChatServer, authorization: str | None, code: str
+) -> None:
+    answer = server.post(authorization)
+
+    assert (answer.status_code, answer.error_code) == (401, code)
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert set(cast("dict[str, object]", answer.json["error"])) == {"code", "message"}
+
+
+def test_a_session_that_has_ended_is_named(server: ChatServer) -> None:
+    session = server.issuing.client(workflow_id="support").create_session("ada")
+    server.issuing.client(workflow_id="support").delete_session(session.id)
+
+    answer = server.post(f"Bearer {session.client_secret.get_secret_value()}")
+
+    assert (answer.status_code, answer.error_code) == (401, "client_secret_cancelled")
+
+
+def test_too_many_requests_are_rejected_with_429(server: ChatServer) -> None:
+    authorization = f"Bearer {server.secret(limit=1)}"
+    assert server.post(authorization).status_code == 200
+
+    answer = server.post(authorization)
+
+    assert (answer.status_code, answer.error_code) == (429, "rate_limit_exceeded")
+    assert 59 <= int(answer.headers["retry-after"]) <= 60
+
+
+def test_a_store_outage_is_503(server: ChatServer) -> None:
+    authorization = f"Bearer {server.secret()}"
+    server.store.is_down = True
+
+    answer = server.post(authorization)
+
+    assert (answer.status_code, answer.error_code) == (503, "store_unavailable")
+    assert answer.headers["retry-after"] == "1"
+    server.store.is_down = False
+    assert server.post(authorization).status_code == 200
+
+
+def test_what_only_reads_is_not_counted(server: ChatServer) -> None:
+    authorization = f"Bearer {server.secret(limit=1)}"
+
+    answers = [server.post(authorization, {"type": kind}).status_code for kind in READS]
+    answers += [server.post(authorization, {"type": "threads.create"}).status_code]
+    answers += [server.post(authorization, {"type": kind}).status_code for kind in READS]
+
+    assert answers == [200] * 7
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*[{"type": kind} for kind in WRITES], [], "threads.list", b"", b"\xff", b"[" * 9_999],
+)
+def test_everything_else_is_counted(server: ChatServer, content: object) -> None:
+    authorization = f"Bearer {server.secret(limit=1)}"
+
+    assert server.post(authorization, content).status_code == 200
+    assert server.post(authorization, content).status_code == 429
+
+
+@pytest.mark.parametrize(("count", "status"), [(True, 429), (False, 200)])
+def test_what_is_counted_can_be_said(framework: Framework, count: bool, status: int) -> None:
+    server = ChatServer(framework, count)
+    authorization = f"Bearer {server.secret(limit=1)}"
+
+    kinds = ("threads.create", "threads.list")
+    statuses = [server.post(authorization, {"type": kind}).status_code for kind in kinds]
+
+    assert statuses == [200, status]
+
+
+def rejecting_app() -> FastAPI:
+    app = FastAPI()
+    session = Depends(fastapi_session(AsyncSessionsService(MemorySessionStore())))
+
+    @app.get("/", dependencies=[session])
+    def chat() -> None: ...
+
+    return app
+
+
+def test_the_applications_own_handler_of_401_comes_first() -> None:
+    app = rejecting_app()
+
+    @app.exception_handler(401)
+    async def sign_in(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return PlainTextResponse(f"Sign in: {error.detail}", 401)
+
+    assert TestClient(app).get("/").text == "Sign in: The request has no client secret."
+
+
+def test_outside_of_an_application_the_rejection_is_an_http_exception() -> None:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request"}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    session_of = starlette_session(AsyncSessionsService(MemorySessionStore()))
+
+    with pytest.raises(HTTPException) as raised:
+        asyncio.run(cast("Any", session_of(request)))
+
+    assert raised.value.status_code == 401
+    assert raised.value.headers is not None
+    assert raised.value.headers["WWW-Authenticate"] == "Bearer"

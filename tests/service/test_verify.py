@@ -1,0 +1,304 @@
+"""Whose request is it: what `verify` returns and raises, for both services over both stores."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from chatkit_sessions import ChatKitError, SessionStoreError
+from chatkit_sessions._sessions.rate_limit import count_request
+from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
+from chatkit_sessions.stores import Entry
+from services import API_KEY, SESSIONS, BlockingService, Services
+from support import NOON
+
+
+def reason_of(service: BlockingService, secret: str | SecretStr | None) -> str:
+    with pytest.raises(InvalidClientSecretError) as raised:
+        service.verify(secret)
+    return raised.value.reason
+
+
+def refresh(service: BlockingService, secret: str) -> tuple[int, str]:
+    status, session = service.ask(f"{SESSIONS}/refresh", {"client_secret": secret})
+    return status, str(session.get("client_secret"))
+
+
+def test_the_session_behind_a_secret_is_returned(service: BlockingService) -> None:
+    session = service.create(
+        workflow={"id": "support", "version": "2", "state_variables": {"plan": "pro", "seats": 3}},
+        expires_after={"anchor": "created_at", "seconds": 300},
+        chatkit_configuration={"file_upload": {"enabled": True, "max_files": 2}},
+    )
+
+    context = service.verify(str(session["client_secret"]))
+
+    assert (context.session_id, context.user, context.project) == (session["id"], "ada", "shop")
+    assert (context.workflow_id, context.workflow_version) == ("support", "2")
+    assert context.state_variables == {"plan": "pro", "seats": 3}
+    assert context.expires_at == NOON + timedelta(seconds=300)
+    assert (context.settings.file_upload, context.settings.max_files) == (True, 2)
+
+
+def test_a_session_without_variables_has_none_of_them(service: BlockingService) -> None:
+    assert service.verify(service.create_secret()).state_variables == {}
+
+
+def test_what_is_returned_cannot_be_changed(service: BlockingService) -> None:
+    context = service.verify(service.create_secret())
+
+    with pytest.raises(AttributeError):
+        context.user = "eve"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        context.state_variables["plan"] = "pro"  # type: ignore[index]
+
+
+def test_a_secret_may_be_wrapped(service: BlockingService) -> None:
+    assert service.verify(SecretStr(service.create_secret())).user == "ada"
+
+
+@pytest.mark.parametrize("secret", [None, "", SecretStr("")])
+def test_no_secret_is_missing(
+    services: Services, service: BlockingService, secret: str | SecretStr | None
+) -> None:
+    assert reason_of(service, secret) == "missing"
+    assert services.store.calls == []
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["ek_", "ek_1", "x", "sk-test", "é" * 67, "ek_" + "A" * 64, "٣" * 64, "ek_" + "0" * 1_000_000],
+    ids=lambda secret: str(secret)[:8],
+)
+def test_what_is_not_shaped_like_a_secret_costs_no_call_of_the_store(
+    services: Services, service: BlockingService, secret: str
+) -> None:
+    assert reason_of(service, secret) == "unknown"
+    assert services.store.calls == []
+
+
+def test_what_is_not_a_string_is_unknown(service: BlockingService) -> None:
+    assert reason_of(service, b"ek_1") == "unknown"  # type: ignore[arg-type]
+
+
+def test_a_wrong_a_foreign_and_a_cut_secret_are_unknown(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret()
+    other = service.create_secret("eve")
+    wrong_digit = secret[:-1] + ("0" if secret[-1] != "0" else "1")
+
+    assert reason_of(service, wrong_digit) == "unknown"
+    assert reason_of(service, secret[:27] + other[27:]) == "unknown"
+    assert reason_of(service, other[:27] + secret[27:]) == "unknown"
+    assert reason_of(service, secret[:-1]) == "unknown"
+    assert reason_of(service, f"{secret}\n") == "unknown"
+    assert services.store.calls.count("get") == 3
+
+
+def test_an_expired_session_is_reported_to_who_has_its_secret(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret()
+    wrong = secret[:-4] + "0000"
+    services.advance(599)
+    assert service.verify(secret).user == "ada"
+
+    services.advance(1)
+
+    assert reason_of(service, secret) == "expired"
+    assert reason_of(service, wrong) == "unknown"
+
+
+def test_an_expired_session_is_forgotten_after_an_hour(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret()
+
+    services.advance(600 + 3_601)
+
+    assert reason_of(service, secret) == "unknown"
+
+
+def test_a_cancelled_session_is_reported_to_who_has_its_secret(service: BlockingService) -> None:
+    session = service.create()
+    secret = str(session["client_secret"])
+
+    service.ask(f"{SESSIONS}/{session['id']}/cancel")
+
+    assert reason_of(service, secret) == "cancelled"
+    assert reason_of(service, secret[:-4] + "0000") == "unknown"
+
+
+def test_another_process_verifies_what_this_one_issued(services: Services) -> None:
+    secret = services().create_secret()
+
+    assert services(api_keys=()).verify(secret).user == "ada"
+
+
+def test_the_rate_limit_counts_over_a_sliding_minute(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret(limit=2)
+    service.verify(secret)
+    services.advance(20)
+    service.verify(secret)
+    services.advance(10)
+
+    with pytest.raises(ClientSecretRateLimitError) as raised:
+        service.verify(secret)
+
+    assert 29 < raised.value.retry_after <= 30.1
+    services.advance(31)
+    assert service.verify(secret).user == "ada"
+
+
+def test_a_rejected_request_is_not_counted(services: Services, service: BlockingService) -> None:
+    secret = service.create_secret(limit=1)
+    service.verify(secret)
+    for _ in range(3):
+        with pytest.raises(ClientSecretRateLimitError):
+            service.verify(secret)
+
+    services.advance(61)
+
+    assert service.verify(secret).user == "ada"
+
+
+def test_requests_that_only_read_are_neither_counted_nor_limited(service: BlockingService) -> None:
+    secret = service.create_secret(limit=1)
+
+    for _ in range(3):
+        service.verify(secret, count=False)
+    service.verify(secret)
+
+    assert service.verify(secret, count=False).user == "ada"
+
+
+def test_a_refresh_carries_the_count_over(service: BlockingService) -> None:
+    secret = service.create_secret(limit=2)
+    service.verify(secret)
+
+    status, renewed = refresh(service, secret)
+
+    assert status == 200
+    service.verify(renewed)
+    with pytest.raises(ClientSecretRateLimitError):
+        service.verify(renewed)
+    assert reason_of(service, secret) == "cancelled"
+
+
+def test_a_request_that_is_counted_while_the_session_is_cancelled_is_rejected(
+    services: Services, service: BlockingService
+) -> None:
+    session = service.create()
+    canceller = Services.__call__(services)
+
+    def cancel() -> None:
+        # In its own way: the service of this test may be in the middle of its event loop.
+        group = canceller.wrapped._flow._rules.group_of_session(str(session["id"]))
+        (entry,) = services.store._store.get(group, ["session"])
+        assert entry is not None
+        changed = json.loads(entry.value) | {"cancelled": True}
+        cancelled = type(entry)(type(entry.value)(json.dumps(changed).encode()), entry.seconds)
+        services.store._store.commit(group, {"session": cancelled}, when={})
+
+    services.store.before_commit = cancel
+
+    assert reason_of(service, str(session["client_secret"])) == "cancelled"
+
+
+def test_a_request_counted_meanwhile_is_counted_as_well(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret(limit=2)
+    group = service.wrapped._flow._rules.group_of_secret(SecretStr(secret))
+    assert group is not None
+    entry = Services.__call__(services)  # another process
+
+    def count() -> None:
+        counted = count_request(None, limit=2)
+        assert isinstance(counted, Entry)
+        services.store._store.commit(group, {"requests": counted}, when={})
+
+    services.store.before_commit = count
+    service.verify(secret)
+
+    with pytest.raises(ClientSecretRateLimitError):
+        entry.verify(secret)
+
+
+def test_a_change_that_never_succeeds_ends_as_an_outage(
+    service: BlockingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = service.create()
+    secret = str(session["client_secret"])
+    monkeypatch.setattr("chatkit_sessions.service._flow._MAX_ATTEMPTS", 0)
+
+    with pytest.raises(SessionStoreError, match="too fast"):
+        service.verify(secret)
+    assert refresh(service, secret)[0] == 503
+    assert service.ask(f"{SESSIONS}/{session['id']}/cancel")[0] == 503
+
+
+def test_a_store_outage_is_an_error_and_over_without_a_restart(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret()
+    services.store.is_down = True
+
+    with pytest.raises(SessionStoreError):
+        service.verify(secret)
+    status, body = service.ask(content={"user": "ada", "workflow": {"id": "support"}})
+
+    assert (status, body["error"]) == (
+        503,
+        {
+            "message": "The session store is unavailable. Please try again later.",
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        },
+    )
+    services.store.is_down = False
+    assert service.verify(secret).user == "ada"
+
+
+@pytest.mark.parametrize("value", [b"?", b"[]", b"{}", b'{"settings": {}}', b'{"settings": 1}'])
+def test_what_another_release_stored_is_no_session(
+    services: Services, service: BlockingService, value: bytes
+) -> None:
+    session = service.create()
+    group = service.wrapped._flow._rules.group_of_session(str(session["id"]))
+    (entry,) = services.store._store.get(group, ["session"])
+    assert entry is not None
+    other = type(entry)(type(entry.value)(value), entry.seconds)
+    services.store._store.commit(group, {"session": other}, when={})
+
+    assert reason_of(service, str(session["client_secret"])) == "unknown"
+    assert service.ask(f"{SESSIONS}/{session['id']}", method="GET")[0] == 404
+
+
+def test_verifying_takes_one_call_of_the_store_and_counting_two(
+    services: Services, service: BlockingService
+) -> None:
+    secret = service.create_secret()
+    assert services.store.calls == ["commit"], "creating is one commit"
+    services.store.calls.clear()
+
+    service.verify(secret, count=False)
+    assert services.store.calls == ["get"]
+    services.store.calls.clear()
+
+    service.verify(secret)
+    assert services.store.calls == ["get", "commit"]
+
+
+def test_errors_say_what_happened_and_what_to_check(service: BlockingService) -> None:
+    with pytest.raises(ChatKitError) as raised:
+        service.verify("ek_1")
+
+    assert str(raised.value).startswith("The client secret is not one of this service's sessions.")
+    assert "MemorySessionStore" in raised.value.hint
+    assert API_KEY not in str(raised.value)
