@@ -168,7 +168,7 @@ def react_page() -> str:
     )
     bundled = subprocess.run(  # noqa: S603 -- our own
         [esbuild, "--bundle", "--loader=jsx", "--jsx=automatic", "--charset=utf8"],
-        input=f"{snippet('jsx', 'useChatKit')}\n{rendered}",
+        input=f"{snippet('jsx', 'getClientSecret')}\n{rendered}",
         cwd=EXAMPLE,
         check=True,
         capture_output=True,

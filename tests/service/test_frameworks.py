@@ -1,7 +1,9 @@
 """`chatkit_session` in every framework: who gets in, what is counted, how requests are rejected."""
 
 import asyncio
+import importlib
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
 
 import httpx
@@ -56,18 +58,18 @@ class Awaited:
 class ChatServer:
     """A chat server of one framework that says whose request it was, and returns the body."""
 
-    def __init__(self, framework: Framework, count: bool | None) -> None:
+    def __init__(self, framework: Framework, *, count: bool | None = None) -> None:
         self.store = CountedStore(MemorySessionStore(namespace="shop"))
         self.issuing = SessionsService(self.store, workflows={"support"})
         asynchronous = AsyncSessionsService(
             cast("AsyncSessionStore", Awaited(self.store)), workflows={"support"}
         )
         makers: dict[Framework, Callable[[], Send]] = {
-            "starlette": lambda: _starlette(asynchronous, count),
-            "fastapi": lambda: _fastapi(asynchronous, count),
-            "flask": lambda: _flask(self.issuing, count),
-            "django": lambda: _django(self.issuing, count),
-            "django async": lambda: _django_async(asynchronous, count),
+            "starlette": lambda: _starlette(asynchronous, count=count),
+            "fastapi": lambda: _fastapi(asynchronous, count=count),
+            "flask": lambda: _flask(self.issuing, count=count),
+            "django": lambda: _django(self.issuing, count=count),
+            "django async": lambda: _django_async(asynchronous, count=count),
         }
         self._send = makers[framework]()
 
@@ -108,7 +110,7 @@ def said(session: SessionContext, body: bytes) -> dict[str, str]:
     return {"user": session.user, "body": body.decode("latin-1")}
 
 
-def _starlette(service: AsyncSessionsService, count: bool | None) -> Send:
+def _starlette(service: AsyncSessionsService, *, count: bool | None) -> Send:
     session_of = starlette_session(service, count=count)
 
     async def chat(request: Request) -> Response:
@@ -118,7 +120,7 @@ def _starlette(service: AsyncSessionsService, count: bool | None) -> Send:
     return through_starlette(Starlette(routes=[Route("/chatkit", chat, methods=["POST"])]))
 
 
-def _fastapi(service: AsyncSessionsService, count: bool | None) -> Send:
+def _fastapi(service: AsyncSessionsService, *, count: bool | None) -> Send:
     app = FastAPI()
 
     @app.post("/chatkit")
@@ -131,7 +133,7 @@ def _fastapi(service: AsyncSessionsService, count: bool | None) -> Send:
     return through_starlette(app)
 
 
-def _flask(service: SessionsService, count: bool | None) -> Send:
+def _flask(service: SessionsService, *, count: bool | None) -> Send:
     app = Flask(__name__)
     current_session = flask_session(service, count=count)
 
@@ -142,7 +144,7 @@ def _flask(service: SessionsService, count: bool | None) -> Send:
     return through_flask(app)
 
 
-def _django(service: SessionsService, count: bool | None) -> Send:
+def _django(service: SessionsService, *, count: bool | None) -> Send:
     @django_session(service, count=count)
     def chat(request: HttpRequest, session: SessionContext) -> HttpResponse:
         return JsonResponse(said(session, request.body))
@@ -151,13 +153,30 @@ def _django(service: SessionsService, count: bool | None) -> Send:
     return through_django(urls, is_async=False, enforce_csrf_checks=True)
 
 
-def _django_async(service: AsyncSessionsService, count: bool | None) -> Send:
+def _django_async(service: AsyncSessionsService, *, count: bool | None) -> Send:
     @django_session(service, count=count)
     async def chat(request: HttpRequest, session: SessionContext) -> HttpResponse:
         return JsonResponse(said(session, request.body))
 
     urls = (url_pattern("chatkit", chat),)
     return through_django(urls, is_async=True, enforce_csrf_checks=True)
+
+
+EXTRAS = ["starlette", "flask", "django"]
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_a_missing_extra_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    name = f"chatkit_sessions.service.{extra}"
+    monkeypatch.setitem(sys.modules, extra, None)
+    for module in [each for each in sys.modules if each.startswith(f"{extra}.")]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, name)
+
+    with pytest.raises(ImportError, match=rf"chatkit-sessions\[{extra}\]"):
+        importlib.import_module(name)
 
 
 @pytest.fixture(params=get_args(Framework))
@@ -167,7 +186,7 @@ def framework(request: pytest.FixtureRequest) -> Framework:
 
 @pytest.fixture
 def server(framework: Framework) -> ChatServer:
-    return ChatServer(framework, None)
+    return ChatServer(framework)
 
 
 def test_a_valid_secret_gets_in_and_the_view_reads_the_body(server: ChatServer) -> None:
@@ -254,8 +273,8 @@ def test_everything_else_is_counted(server: ChatServer, content: object) -> None
 
 
 @pytest.mark.parametrize(("count", "status"), [(True, 429), (False, 200)])
-def test_what_is_counted_can_be_said(framework: Framework, count: bool, status: int) -> None:
-    server = ChatServer(framework, count)
+def test_what_is_counted_can_be_said(framework: Framework, *, count: bool, status: int) -> None:
+    server = ChatServer(framework, count=count)
     authorization = f"Bearer {server.secret(limit=1)}"
 
     kinds = ("threads.create", "threads.list")

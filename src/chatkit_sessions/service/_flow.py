@@ -112,7 +112,7 @@ class ServiceFlow:
                 return self._rules.succeed(*issued)
             case Refresh():
                 return await self._refresh(task)
-            case Read():
+            case _:
                 return await self._read(task)
 
     async def _refresh(self, task: Refresh) -> Response:
