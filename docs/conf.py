@@ -32,6 +32,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(httpx|httpx2|pytest|redis|starlette|fastapi|flask|django)\..*"),
     ("py:.*", r"chatkit_sessions\.(.*\.)?_.*"),
+    ("py:class", r"(chatkit_sessions\.service\.django\.)?[PR]"),  # of a decorator's view
 ]
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", "inventories/python.txt"),

@@ -17,6 +17,11 @@ import chatkit_sessions.integrations.django
 import chatkit_sessions.integrations.fastapi
 import chatkit_sessions.integrations.flask
 import chatkit_sessions.integrations.starlette
+import chatkit_sessions.service
+import chatkit_sessions.service.django
+import chatkit_sessions.service.fastapi
+import chatkit_sessions.service.flask
+import chatkit_sessions.service.starlette
 import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
 from chatkit_sessions.errors import TROUBLESHOOTING
@@ -66,7 +71,9 @@ def test_the_rules_for_a_redis_user_are_those_that_are_tried() -> None:
 
 
 @pytest.mark.usefixtures("_environment")
-@pytest.mark.parametrize("module", [chatkit_sessions, chatkit_sessions.testing])
+@pytest.mark.parametrize(
+    "module", [chatkit_sessions, chatkit_sessions.service, chatkit_sessions.testing]
+)
 def test_every_example_in_a_packages_docstring_runs(module: ModuleType) -> None:
     failed, tried = doctest.testmod(module)
 
@@ -169,6 +176,11 @@ def test_every_error_has_its_section_in_troubleshooting() -> None:
         chatkit_sessions.integrations.fastapi,
         chatkit_sessions.integrations.flask,
         chatkit_sessions.integrations.starlette,
+        chatkit_sessions.service,
+        chatkit_sessions.service.django,
+        chatkit_sessions.service.fastapi,
+        chatkit_sessions.service.flask,
+        chatkit_sessions.service.starlette,
     ],
 )
 def test_the_reference_has_every_public_name(module: ModuleType) -> None:

@@ -1,13 +1,13 @@
 """The two services."""
 
-from __future__ import annotations
-
 import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from ._configuration import (
@@ -18,16 +18,12 @@ from ._configuration import (
     validate_workflows,
 )
 from ._flow import ServiceFlow, run_blocking
+from ._records import SessionContext
 from ._rules import SessionRules
+from ._wire import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
-    from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
-
-    from ._records import SessionContext
-    from ._wire import Request, Response
 
 
 class SessionsService:
@@ -91,7 +87,7 @@ class SessionsService:
         project: str = DEFAULT_PROJECT,
         store: SessionStore | None = None,
         timeout: float | None = 30.0,
-    ) -> ChatKitClient:
+    ) -> "ChatKitClient":
         """Make a client whose sessions this service issues, without a network or an API key.
 
         During a store outage its calls raise SessionStoreError.
@@ -166,7 +162,7 @@ class AsyncSessionsService:
         project: str = DEFAULT_PROJECT,
         store: AsyncSessionStore | MemorySessionStore | None = None,
         timeout: float | None = 30.0,
-    ) -> AsyncChatKitClient:
+    ) -> "AsyncChatKitClient":
         """As `SessionsService.client`, for an `AsyncChatKitClient`."""
         from ._clients import in_process_async_client  # noqa: PLC0415 -- as above
 
