@@ -27,13 +27,13 @@ __all__ = [
     "RETENTION",
     "SESSION",
     "Entry",
+    "Groups",
     "IssuedSession",
     "SessionContext",
     "SessionRecord",
     "SessionStatus",
     "StoredSession",
     "digest",
-    "group_of",
     "session_object",
 ]
 
@@ -90,7 +90,7 @@ class SessionRecord:
     def parse(cls, value: bytes) -> Self | None:
         """Parse stored bytes; None if they are not a record."""
         try:
-            fields = json.loads(value)
+            fields = json.loads(value.decode())
             fields["settings"] = SessionSettings(**fields["settings"])
             return cls(**fields)
         except (ValueError, TypeError, KeyError):
@@ -164,15 +164,25 @@ def digest(secret: SecretStr) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def group_of(namespace: str, id_digits: str) -> str:
-    """The group of a session in the store.
+class Groups:
+    """Where sessions are in a store.
 
     Args:
         namespace: The store's.
-        id_digits: The first 24 digits of the session's id, which its secret has, too.
     """
-    place = json.dumps(["issued", SCHEMA, namespace, id_digits])
-    return hashlib.sha256(place.encode()).hexdigest()[:_DIGITS]
+
+    def __init__(self, namespace: str) -> None:
+        self._place = hashlib.sha256(json.dumps(["issued", SCHEMA, namespace]).encode())
+
+    def find(self, id_digits: str) -> str:
+        """The group of a session.
+
+        Args:
+            id_digits: The first 24 digits of the session's id, which its secret has, too.
+        """
+        place = self._place.copy()
+        place.update(id_digits.encode("utf-8", "surrogatepass"))
+        return place.hexdigest()[:_DIGITS]
 
 
 def session_object(record: SessionRecord, now: datetime, *, client_secret: str = "") -> JsonValue:

@@ -17,11 +17,11 @@ from ._records import (
     RETENTION,
     SESSION,
     Entry,
+    Groups,
     IssuedSession,
     SessionRecord,
     StoredSession,
     digest,
-    group_of,
     session_object,
 )
 from ._refusals import Refusal
@@ -95,7 +95,7 @@ class SessionRules:
         token_hex: Callable[[int], str],
         max_body: int | None = MAX_BODY,
     ) -> None:
-        self._namespace = namespace
+        self._groups = Groups(namespace)
         self._find_project = find_project
         self._has_workflow = has_workflow
         self._now = now
@@ -145,12 +145,12 @@ class SessionRules:
 
     def group_of_session(self, session_id: str) -> str:
         """The group of a session's id."""
-        return group_of(self._namespace, session_id.removeprefix("cksess_")[:_ID_DIGITS])
+        return self._groups.find(session_id.removeprefix("cksess_")[:_ID_DIGITS])
 
     def group_of_secret(self, client_secret: SecretStr) -> str | None:
         """The group of a secret's session; None: no secret of this service has that shape."""
         match = _SECRET.fullmatch(client_secret.get_secret_value())
-        return None if match is None else group_of(self._namespace, match[1])
+        return None if match is None else self._groups.find(match[1])
 
     def issue(
         self, settings: SessionSettings, project: str, *, refreshed_from: str | None = None
