@@ -18,7 +18,8 @@ from . import _refusals as refusals
 from ._records import SESSION, Entry, SessionContext
 from ._refusals import Refusal
 from ._routes import OPERATIONS, Operation
-from ._rules import Create, Read, Refresh, SessionRules, Task, Transaction
+from ._rules import SessionRules
+from ._tasks import Create, Read, Refresh, Task, Transaction
 from ._wire import Request, Response
 from .errors import InvalidClientSecretError
 

@@ -1,11 +1,11 @@
 """What the service decides, on plain values: no store, no socket, no waiting."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -27,6 +27,7 @@ from ._records import (
 from ._refusals import Refusal
 from ._routes import Operation, find_call
 from ._settings import SessionSettings
+from ._tasks import Create, Read, Refresh, Task, Transaction
 from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
@@ -38,39 +39,6 @@ _STATUSES_WITHOUT_BODY: Final = (204, 304)
 _ID_DIGITS: Final = 24
 # Half of the id is in the secret, so that one look-up finds the session; the rest proves it.
 _SECRET: Final = re.compile(rf"ek_([0-9a-f]{{{_ID_DIGITS}}})[0-9a-f]{{40}}")
-
-
-class Create(NamedTuple):
-    """Open a session."""
-
-    settings: SessionSettings
-    project: str
-
-
-class Refresh(NamedTuple):
-    """Replace the session of a secret."""
-
-    client_secret: SecretStr
-    project: str
-
-
-class Read(NamedTuple):
-    """Return a session, cancelled before if `cancel` says so."""
-
-    session_id: str
-    project: str
-    cancel: bool
-
-
-Task: TypeAlias = Create | Refresh | Read
-
-
-class Transaction(NamedTuple):
-    """What to commit to the store; see `SessionStore.commit`."""
-
-    group: str
-    changes: Mapping[str, Entry | None]
-    when: Mapping[str, bytes | None]
 
 
 class SessionRules:

@@ -8,9 +8,9 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from ._records import SessionContext
-from ._rejections import VERIFICATION_ERRORS, VerificationError, counts, rejection_of
 from ._rules import bearer_token
 from ._services import AsyncSessionsService, SessionsService
+from ._verification import VERIFICATION_ERRORS, VerificationError, counts, rejection_of
 
 try:
     from django.http import HttpRequest, HttpResponse, HttpResponseBase

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._records import SessionContext
-from ._rejections import VERIFICATION_ERRORS, counts, rejection_of
 from ._rules import bearer_token
+from ._verification import VERIFICATION_ERRORS, counts, rejection_of
 
 try:
     from flask import Response, abort, request

@@ -1,6 +1,6 @@
 """ChatKit's sessions API on your own machine, for tests and for development.
 
-It answers as OpenAI's API does, refusals included, without a key and without a network:
+It responds as OpenAI's API does, errors included, without a key and without a network:
 
     >>> from chatkit_sessions.testing import FakeChatKit
     >>> fake = FakeChatKit()

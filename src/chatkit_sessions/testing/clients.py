@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .fake import FakeChatKit
 
 BASE_URL: Final = "https://chatkit.test/v1"
-"""Nothing goes there: the transport answers."""
+"""Nothing goes there: the transport responds."""
 
 
 class InProcessClient(ChatKitClient):

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Final, Self
 
-from chatkit_sessions.service._refusals import Refusal, default_error
-
 from .clock import FakeClock
-from .fake_api import OPERATIONS, FakeApi, Operation, find_call
-from .faults import FAULTS, LOSES_THE_REQUEST
+from .failures import Failure, make_failure, take_failure
+from .fake_api import OPERATIONS, FakeApi, Operation
+from .faults import LOSES_THE_REQUEST
 from .server import FakeServer, serve
-from .wire import Headers, RecordedRequest, Request, Response, encode_json
+from .wire import RecordedRequest, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,20 +31,6 @@ if TYPE_CHECKING:
 PROJECT: Final = "proj_test"
 """The project of the first key and workflow."""
 _MAX_REQUESTS: Final = 10_000
-
-
-@dataclass(slots=True)
-class _Failure:
-    """What takes the place of the API's own answer, or a fault that befalls it."""
-
-    operation: Operation | None
-    when: Callable[[RecordedRequest], bool] | None
-    left: int | None
-    """How many requests it is still for; None: all of them."""
-    status_code: int = 503
-    body: bytes = b""
-    headers: Headers = field(default_factory=Headers)
-    fault: Fault | None = None
 
 
 class FakeChatKit:
@@ -93,7 +77,7 @@ class FakeChatKit:
         self._api.add_workflow(workflow_id, PROJECT)
         self._clients: list[InProcessClient | InProcessAsyncClient] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
-        self._failures: list[_Failure] = []
+        self._failures: list[Failure] = []
         self._lock = RLock()  # a rule of `fail_next` may look at the API
 
     def __enter__(self) -> Self:
@@ -125,7 +109,7 @@ class FakeChatKit:
 
     @property
     def requests(self) -> tuple[RecordedRequest, ...]:
-        """Every request so far, oldest first, refused ones included."""
+        """Every request so far, oldest first, rejected ones included."""
         with self._lock:
             return tuple(self._requests)
 
@@ -149,7 +133,7 @@ class FakeChatKit:
             self._api.add_api_key(api_key, project)
 
     def remove_api_key(self, api_key: str) -> None:
-        """Revoke a key: from now on it is refused with 401.
+        """Revoke a key: from now on it is rejected with 401.
 
         Raises:
             ValueError: There is no such key.
@@ -163,7 +147,7 @@ class FakeChatKit:
             self._api.add_workflow(workflow_id, project)
 
     def remove_workflow(self, workflow_id: str, *, project: str = PROJECT) -> None:
-        """Take a workflow away: creating a session for it is refused with 404 from now on.
+        """Remove a workflow: creating a session for it is rejected with 404 from now on.
 
         Raises:
             ValueError: The project has no such workflow.
@@ -181,7 +165,7 @@ class FakeChatKit:
             self._api.expire(session_id)
 
     def forget(self, session_id: str) -> None:
-        """Know nothing of a session any more: it is refused as not found.
+        """Forget a session: requests for it are rejected as not found.
 
         Raises:
             KeyError: There is no such session.
@@ -249,17 +233,17 @@ class FakeChatKit:
     ) -> None:
         """Let one of the next requests fail; it is recorded all the same.
 
-        With `status_code`, it is answered with something else: `body`, or the API's error envelope,
+        With `status_code`, the response is another one: `body`, or the API's error envelope,
         made of `message`, `type`, `code` and `param`. With `fault`, the connection fails. Failures
         are used up in the order in which they were set.
 
         The faults, and what they are in process, where nothing waits:
 
         - `reset`: the connection is reset; `httpx.ReadError`.
-        - `hang`: no answer until the client goes; `httpx.ReadTimeout`.
+        - `hang`: no response until the client goes; `httpx.ReadTimeout`.
         - `drip`: a byte each tenth of a second; `httpx.ReadTimeout` after a byte.
         - `truncate`: half of the body, then the end; `httpx.RemoteProtocolError`.
-        - `oversize`: the answer and 64 MiB of white space; the same.
+        - `oversize`: the response and 64 MiB of white space; the same.
 
         `reset` and `hang` lose the request; with the others, the API has done what was asked.
 
@@ -274,49 +258,23 @@ class FakeChatKit:
             headers: Fields that are added, or take the place of the usual ones.
             body: A body to send as it is, such as a proxy's HTML page. Its `content-type` is
                 `text/html` unless `headers` has another.
-            times: How many requests are answered so, 1 or more; None: all, until `recover`.
-            operation: Which requests are answered so. Left out: any.
-            when: Tells of a request whether it is answered so. Left out: any is.
+            times: How many requests fail so, 1 or more; None: all, until `recover`.
+            operation: Which requests fail so. Default: any.
+            when: Returns whether a request fails so. Default: any does.
 
         Raises:
             ValueError: `status_code`, `fault` or `times` is out of bounds, or the arguments do not
                 go together.
         """
-        if times is not None and times < 1:
-            raise ValueError(f"times must be 1 or more, not {times}")
-        if fault is not None:
-            about_the_response = (status_code, message, type, code, param, headers, body)
-            if any(argument is not None for argument in about_the_response):
-                raise ValueError("fault goes with times and operation alone")
-            if fault not in FAULTS:
-                raise ValueError(f"fault must be one of {', '.join(sorted(FAULTS))}, not {fault}")
-            with self._lock:
-                self._failures.append(_Failure(operation, when, times, fault=fault))
-            return
-        if status_code is None:
-            raise ValueError("either status_code or fault is needed")
-        if not 200 <= status_code <= 599:  # noqa: PLR2004 - HTTP's final statuses
-            raise ValueError(f"status_code must be 200 to 599, not {status_code}")
-        if body is None:
-            default_message, default_type = default_error(status_code)
-            refusal = Refusal(
-                status_code,
-                default_message if message is None else message,
-                error_type=default_type if type is None else type,
-                code=code,
-                param=param,
-            )
-            content, content_type = encode_json(refusal.envelope()), "application/json"
-        else:
-            content, content_type = body.encode() if isinstance(body, str) else body, "text/html"
-        given = Headers((headers or {}).items())
-        failure = _Failure(
-            operation,
-            when,
-            times,
+        failure = make_failure(
             status_code,
-            content,
-            Headers({"content-type": content_type, **given}.items()),
+            fault=fault,
+            error={"message": message, "type": type, "code": code, "param": param},
+            headers=headers,
+            body=body,
+            times=times,
+            operation=operation,
+            when=when,
         )
         with self._lock:
             self._failures.append(failure)
@@ -327,7 +285,7 @@ class FakeChatKit:
             self._failures.clear()
 
     def handle(self, request: Request) -> Response:
-        """Record a request and answer it.
+        """Record a request and respond to it.
 
         Args:
             request: The request, as a server or an HTTP transport received it.
@@ -335,7 +293,7 @@ class FakeChatKit:
         with self._lock:
             recorded = RecordedRequest(request.method, request.path, request.headers, request.body)
             self._requests.append(recorded)
-            failure = self._take_failure(recorded)
+            failure = take_failure(self._failures, recorded)
             fault = failure.fault if failure else None
             if failure is None or (fault is not None and fault not in LOSES_THE_REQUEST):
                 whole = self._api.handle(request, self._served())
@@ -349,8 +307,8 @@ class FakeChatKit:
     ) -> ChatKitClient:
         """Make a client of the library that asks this API, in process.
 
-        It tells the time by `clock`. Where it waits before another attempt, it does not: the clock
-        is moved on instead.
+        It takes the time from `clock`. Before another attempt it does not wait: it moves the clock
+        instead.
 
         Args:
             api_key: Another key than `api_key` of this.
@@ -374,9 +332,9 @@ class FakeChatKit:
         return client
 
     def transport(self) -> FakeTransport:
-        """Return an httpx transport, for sync and async clients, that answers in process.
+        """Return an httpx transport, for sync and async clients, that responds in process.
 
-        It answers for every host; paths begin with `/v1`.
+        It responds for every host; paths begin with `/v1`.
         """
         from .transport import FakeTransport  # noqa: PLC0415 - only this needs httpx
 
@@ -412,23 +370,6 @@ class FakeChatKit:
         if not self.read_route:
             switched_off.add("get")
         return OPERATIONS - switched_off
-
-    def _take_failure(self, request: RecordedRequest) -> _Failure | None:
-        try:
-            operation = find_call(request, OPERATIONS).operation
-        except Refusal:
-            operation = None
-        for index, failure in enumerate(self._failures):
-            if failure.operation not in (None, operation):
-                continue
-            if failure.when is not None and not failure.when(request):
-                continue
-            if failure.left is not None:
-                failure.left -= 1
-                if failure.left == 0:
-                    del self._failures[index]
-            return failure
-        return None
 
 
 def _assert_count(

@@ -1,8 +1,8 @@
-"""What can go wrong with an answer on its way, as plain values.
+"""What can go wrong with a response on its way, as plain values.
 
 `reset` and `hang` lose the request: nothing is carried out. With `drip`, `truncate` and `oversize`
-the request is carried out and its answer does not arrive as it should, so that a session may exist
-whose secret nobody holds.
+the request is carried out and its response does not arrive as it should: a session may exist whose
+secret nobody holds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PIECES: Final = 64
 
 
 def length_claimed(body: bytes, fault: Fault | None) -> int:
-    """The `content-length` of an answer that arrives with this fault."""
+    """The `content-length` of a response that arrives with this fault."""
     return len(body) + len(_PIECE) * _PIECES if fault == "oversize" else len(body)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WORDS: Final[dict[Fault, str]] = {
     "reset": "the local API resets the connection",
-    "hang": "the local API does not answer",
+    "hang": "the local API does not respond",
     "drip": "the local API drips",
     "truncate": "the local API closed the connection within the body",
 }
@@ -41,11 +41,11 @@ class ClientRequest(Protocol):
     def headers(self) -> _HeaderFields: ...  # noqa: D102 - as in both
 
 
-def answer_to(
+def respond_to(
     handle: Callable[[Request], Response], request: ClientRequest, body: bytes
 ) -> Response:
-    """Hand a request to the local API; the answer claims the length that its fault makes it."""
-    answer = handle(
+    """Pass a request to the local API; a fault may change the length that the response claims."""
+    response = handle(
         Request(
             request.method,
             request.url.raw_path.decode("ascii"),
@@ -53,16 +53,16 @@ def answer_to(
             body,
         )
     )
-    if answer.fault is None:
-        return answer
-    length = str(length_claimed(answer.body, answer.fault))
-    headers = Headers({**answer.headers, "content-length": length}.items())
-    return Response(answer.status_code, headers, answer.body, answer.fault)
+    if response.fault is None:
+        return response
+    length = str(length_claimed(response.body, response.fault))
+    headers = Headers({**response.headers, "content-length": length}.items())
+    return Response(response.status_code, headers, response.body, response.fault)
 
 
-def pieces_received(answer: Response) -> Iterator[bytes]:
+def pieces_received(response: Response) -> Iterator[bytes]:
     """What arrives of a body, without any waiting: of one that drips, a single byte."""
-    for piece in pieces_sent(answer.body, answer.fault):
+    for piece in pieces_sent(response.body, response.fault):
         yield piece
-        if answer.fault == "drip":
+        if response.fault == "drip":
             return

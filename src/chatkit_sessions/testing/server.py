@@ -74,11 +74,7 @@ class FakeServer:
 def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
     """Serve `fake` until the `with` block ends; then every thread and socket is gone.
 
-    Args:
-        fake: The API.
-        host: The address to listen on; 0.0.0.0 is every one of this machine's, and the URL
-            then names 127.0.0.1.
-        port: The port to listen on; 0 picks a free one.
+    The arguments are those of `FakeChatKit.serve`.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -105,10 +101,10 @@ def read_body(headers: Message, stream: BufferedIOBase) -> bytes:
     """Read the body that belongs to a request's header fields.
 
     A body that is too long is read to its end all the same: a client that is still writing
-    when its connection is closed may never see the answer.
+    when its connection is closed may never see the response.
 
     Args:
-        headers: The header fields; without any that tell a length, there is no body.
+        headers: The header fields; without any that give a length, there is no body.
         stream: Where the body comes from.
 
     Raises:
@@ -174,9 +170,9 @@ class _Listener(socketserver.TCPServer):
     allow_reuse_address = os.name != "nt"
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], answer: Callable[[Request], Response]) -> None:
+    def __init__(self, address: tuple[str, int], respond: Callable[[Request], Response]) -> None:
         self._connections: dict[Thread, socket.socket] = {}
-        super().__init__(address, partial(_Connection, answer))
+        super().__init__(address, partial(_Connection, respond))
 
     def process_request(
         self,
@@ -218,12 +214,12 @@ class _Connection(BaseHTTPRequestHandler):
 
     def __init__(
         self,
-        answer: Callable[[Request], Response],
+        respond: Callable[[Request], Response],
         connection: socket.socket,
         client_address: object,
         server: socketserver.BaseServer,
     ) -> None:
-        self._answer = answer
+        self._respond = respond
         super().__init__(connection, client_address, server)
 
     def handle(self) -> None:
@@ -236,7 +232,7 @@ class _Connection(BaseHTTPRequestHandler):
         message: str | None = None,
         explain: str | None = None,  # noqa: ARG002 - the standard library hands it over
     ) -> None:
-        """Refuse what is no HTTP that this server can read; called by the standard library."""
+        """Reject what is not HTTP; called by the standard library."""
         self._refuse(Refusal(code, message or responses.get(code, "")))
 
     def log_message(
@@ -246,19 +242,19 @@ class _Connection(BaseHTTPRequestHandler):
     ) -> None:
         """Keep quiet: the requests are there to be asked for."""
 
-    def _answer_request(self) -> None:
+    def _handle_request(self) -> None:
         try:
             body = read_body(self.headers, self.rfile)
         except Refusal as refusal:
             self._refuse(refusal)
         else:
             headers = Headers(self.headers.items())
-            self._send(self._answer(Request(self.command, self.path, headers, body)))
+            self._send(self._respond(Request(self.command, self.path, headers, body)))
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        # The standard library looks for a method of the verb's name: every verb has an answer.
+        # The standard library looks for a method of the verb's name: every verb has a response.
         if name.startswith("do_"):
-            return self._answer_request
+            return self._handle_request
         raise AttributeError(name)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -295,7 +291,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        # Not shut down in order, which would tell the client of an end: closed at once.
+        # Not shut down in order, which the client would take for an end: closed at once.
         os.close(self.connection.detach())
 
     def _client_went_within(self, seconds: float) -> bool:

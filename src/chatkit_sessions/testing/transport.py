@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from .faults import LOSES_THE_REQUEST
-from .in_process import WORDS, answer_to, pieces_received
+from .in_process import WORDS, pieces_received, respond_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,45 +24,45 @@ _ERRORS: Final[dict[Fault, type[httpx.TransportError]]] = {
 
 
 class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Answers the requests of an `httpx.Client` or an `httpx.AsyncClient` without a socket.
+    """Responds to the requests of an `httpx.Client` or an `httpx.AsyncClient` without a socket.
 
     Args:
-        handle: From a request to its answer.
+        handle: Request → response.
     """
 
     def __init__(self, handle: Callable[[Request], Response]) -> None:
         self._handle = handle
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request of a sync client."""
-        return self._answer(request, request.read())
+        """Respond to a request of a sync client."""
+        return self._respond(request, request.read())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request of an async client."""
-        return self._answer(request, await request.aread())
+        """Respond to a request of an async client."""
+        return self._respond(request, await request.aread())
 
-    def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
-        answer = answer_to(self._handle, request, body)
-        if answer.fault is None:
+    def _respond(self, request: httpx.Request, body: bytes) -> httpx.Response:
+        response = respond_to(self._handle, request, body)
+        if response.fault is None:
             return httpx.Response(
-                answer.status_code, headers=dict(answer.headers), content=answer.body
+                response.status_code, headers=dict(response.headers), content=response.body
             )
-        if answer.fault in LOSES_THE_REQUEST:
-            raise _ERRORS[answer.fault](WORDS[answer.fault], request=request)
-        stream = _FaultyStream(answer, answer.fault, request)
-        return httpx.Response(answer.status_code, headers=dict(answer.headers), stream=stream)
+        if response.fault in LOSES_THE_REQUEST:
+            raise _ERRORS[response.fault](WORDS[response.fault], request=request)
+        stream = _FaultyStream(response, response.fault, request)
+        return httpx.Response(response.status_code, headers=dict(response.headers), stream=stream)
 
 
 class _FaultyStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that does not arrive as it should, without any waiting."""
 
-    def __init__(self, answer: Response, fault: Fault, request: httpx.Request) -> None:
-        self._answer = answer
+    def __init__(self, response: Response, fault: Fault, request: httpx.Request) -> None:
+        self._response = response
         self._fault: Fault = fault
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from pieces_received(self._answer)
+        yield from pieces_received(self._response)
         if self._fault in _ERRORS:
             raise _ERRORS[self._fault](WORDS[self._fault], request=self._request)
 

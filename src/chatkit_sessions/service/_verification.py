@@ -18,7 +18,7 @@ VERIFICATION_ERRORS: Final = (
     SessionStoreError,
 )
 
-# The requests that ChatKitServer of openai-chatkit answers by reading alone.
+# The requests for which ChatKitServer of openai-chatkit only reads.
 _READS: Final = frozenset({"threads.list", "threads.get_by_id", "items.list"})
 
 

@@ -1,0 +1,119 @@
+"""Failures that are set for the next requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chatkit_sessions.service._refusals import Refusal, default_error
+
+from .fake_api import OPERATIONS, Operation, find_call
+from .faults import FAULTS
+from .wire import Headers, RecordedRequest, encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .faults import Fault
+
+
+@dataclass(slots=True)
+class Failure:
+    """A response in place of the API's own, or a fault of the connection.
+
+    Attributes:
+        operation: Which requests fail; None: any.
+        when: Which of these; None: any.
+        left: How many requests still fail; None: all of them.
+        status_code: The response's status.
+        body: Its body.
+        headers: Its header fields, beside the usual ones.
+        fault: What goes wrong with the connection; None: nothing, the response is another one.
+    """
+
+    operation: Operation | None
+    when: Callable[[RecordedRequest], bool] | None
+    left: int | None
+    status_code: int = 503
+    body: bytes = b""
+    headers: Headers = field(default_factory=Headers)
+    fault: Fault | None = None
+
+
+def make_failure(
+    status_code: int | None,
+    *,
+    fault: Fault | None,
+    error: Mapping[str, str | None],
+    headers: Mapping[str, str] | None,
+    body: bytes | str | None,
+    times: int | None,
+    operation: Operation | None,
+    when: Callable[[RecordedRequest], bool] | None,
+) -> Failure:
+    """Make a failure of the arguments of `FakeChatKit.fail_next`.
+
+    Args:
+        status_code: As there.
+        fault: As there.
+        error: `message`, `type`, `code` and `param`.
+        headers: As there.
+        body: As there.
+        times: As there.
+        operation: As there.
+        when: As there.
+
+    Raises:
+        ValueError: An argument is out of bounds, or the arguments do not go together.
+    """
+    if times is not None and times < 1:
+        raise ValueError(f"times must be 1 or more, not {times}")
+    if fault is not None:
+        of_the_response = (status_code, headers, body, *error.values())
+        if any(argument is not None for argument in of_the_response):
+            raise ValueError("fault goes with times and operation alone")
+        if fault not in FAULTS:
+            raise ValueError(f"fault must be one of {', '.join(sorted(FAULTS))}, not {fault}")
+        return Failure(operation, when, times, fault=fault)
+    if status_code is None:
+        raise ValueError("either status_code or fault is needed")
+    if not 200 <= status_code <= 599:  # noqa: PLR2004 - HTTP's final statuses
+        raise ValueError(f"status_code must be 200 to 599, not {status_code}")
+    if body is None:
+        content, content_type = _envelope(status_code, error), "application/json"
+    else:
+        content, content_type = body.encode() if isinstance(body, str) else body, "text/html"
+    fields = {"content-type": content_type, **Headers((headers or {}).items())}
+    return Failure(operation, when, times, status_code, content, Headers(fields.items()))
+
+
+def _envelope(status_code: int, error: Mapping[str, str | None]) -> bytes:
+    message, error_type = error["message"], error["type"]
+    default_message, default_type = default_error(status_code)
+    refusal = Refusal(
+        status_code,
+        default_message if message is None else message,
+        error_type=default_type if error_type is None else error_type,
+        code=error["code"],
+        param=error["param"],
+    )
+    return encode_json(refusal.envelope())
+
+
+def take_failure(failures: list[Failure], request: RecordedRequest) -> Failure | None:
+    """Return the first failure that is for this request, and use it up; None: there is none."""
+    try:
+        operation = find_call(request, OPERATIONS).operation
+    except Refusal:
+        operation = None
+    for index, failure in enumerate(failures):
+        if failure.operation not in (None, operation):
+            continue
+        if failure.when is not None and not failure.when(request):
+            continue
+        if failure.left is not None:
+            failure.left -= 1
+            if failure.left == 0:
+                del failures[index]
+        return failure
+    return None
