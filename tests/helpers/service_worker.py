@@ -1,6 +1,8 @@
 """A process of a chat server: threads that use one client secret as soon as they are told to go.
 
-Arguments: Redis' URL, `verify` or `refresh`, how many threads. The secret comes on standard input.
+Arguments: Redis' URL, what to do, how many threads. The secret comes on standard input; how many
+threads have succeeded goes to standard output. `outlive` verifies until that fails, says so, and
+succeeds if it works again afterwards.
 """
 
 import sys
@@ -30,6 +32,13 @@ def main() -> None:
                 headers = Headers(headers_for(API_KEY).items())
                 request = Request("POST", f"{SESSIONS}/refresh", headers, body)
                 return service.handle(request).status_code == 200
+            if what == "outlive":
+                while admits(secret):
+                    pass
+                return any(admits(secret) for _ in range(20))
+            return admits(secret)
+
+        def admits(secret: str) -> bool:
             try:
                 service.verify(secret)
             except ChatKitError:

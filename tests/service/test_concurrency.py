@@ -130,11 +130,16 @@ def requests_of(service: BlockingService, group: str) -> int:
     return 0 if entry is None else len(entry.value.split())
 
 
-@pytest.mark.parametrize(("what", "expected"), [("verify", 20), ("refresh", 1)])
-def test_processes_agree(redis_server: RedisServer, what: str, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("what", "limit", "expected"),
+    [("verify", 20, 20), ("refresh", 20, 1), ("outlive", 1_000_000, 0)],
+)
+def test_processes_agree(redis_server: RedisServer, what: str, limit: int, expected: int) -> None:
     with ExitStack() as stack:
         issuing = Services("sync", "redis", redis_server, stack)(clock=None)
-        secret = issuing.create_secret(limit=20)
+        chatkit = issuing.client(project="shop")
+        session = chatkit.create_session("ada", max_requests_per_1_minute=limit)
+        secret = session.client_secret.get_secret_value()
         workers = [
             stack.enter_context(
                 subprocess.Popen(  # noqa: S603 -- our own
@@ -154,6 +159,8 @@ def test_processes_agree(redis_server: RedisServer, what: str, expected: int) ->
             worker.stdin.write(f"{secret}\n")
             worker.stdin.flush()
 
+        if what == "outlive":
+            chatkit.delete_sessions("ada")
         counts = [int(worker.communicate(timeout=60)[0]) for worker in workers]
 
     assert sum(counts) == expected

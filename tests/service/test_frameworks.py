@@ -206,7 +206,9 @@ def test_a_valid_secret_gets_in_and_the_view_reads_the_body(server: ChatServer) 
         ("Bearer  ", "client_secret_missing"),
         ("Bearer ek_1", "client_secret_unknown"),
         ("bearer ek_" + "0" * 64, "client_secret_unknown"),
+        ("Bearer ek_" + "0" * 1_000_000, "client_secret_unknown"),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_other_requests_are_rejected_with_401(
     server: ChatServer, authorization: str | None, code: str

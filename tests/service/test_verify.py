@@ -1,6 +1,7 @@
 """Whose request is it: what `verify` returns and raises, for both services over both stores."""
 
 import json
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -10,8 +11,9 @@ from chatkit_sessions import ChatKitError, SessionStoreError
 from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
 from chatkit_sessions.stores import Entry
+from redis_server import running_redis
 from services import API_KEY, SESSIONS, BlockingService, Services
-from support import NOON
+from support import NOON, Kind
 
 
 def reason_of(service: BlockingService, secret: str | SecretStr | None) -> str:
@@ -302,3 +304,18 @@ def test_errors_say_what_happened_and_what_to_check(service: BlockingService) ->
     assert str(raised.value).startswith("The client secret is not one of this service's sessions.")
     assert "MemorySessionStore" in raised.value.hint
     assert API_KEY not in str(raised.value)
+
+
+def test_a_redis_that_was_down_serves_again(kind: Kind) -> None:
+    with running_redis() as redis, ExitStack() as stack:
+        service = Services(kind, "redis", redis, stack)(clock=None)
+        secret = service.create_secret()
+        redis.stop()
+
+        with pytest.raises(SessionStoreError):
+            service.verify(secret)
+        assert service.ask(content={"user": "ada", "workflow": {"id": "support"}})[0] == 503
+
+        redis.start()  # empty
+        assert reason_of(service, secret) == "unknown"
+        assert service.verify(service.create_secret()).user == "ada"
