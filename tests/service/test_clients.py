@@ -1,6 +1,8 @@
 """The clients that a service issues sessions for, in process."""
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -120,3 +122,18 @@ def test_signing_out_at_the_endpoint_ends_verification_in_every_process(
     assert response.status_code == 204
     with pytest.raises(InvalidClientSecretError):
         other.verify(secret)
+
+
+def test_a_service_needs_httpx_only_for_its_clients() -> None:
+    program = (
+        "import sys; from chatkit_sessions.service import SessionsService; "
+        "from chatkit_sessions.stores import MemorySessionStore; "
+        "service = SessionsService(MemorySessionStore()); before = set(sys.modules); "
+        "service.client(); print('httpx' in before, 'asyncio' in before, 'httpx' in sys.modules)"
+    )
+
+    run = subprocess.run(  # noqa: S603 -- our own
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert run.stdout.split() == ["False", "False", "True"]
