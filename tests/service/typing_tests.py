@@ -31,7 +31,8 @@ def services(sync_redis: RedisSessionStore, redis: AsyncRedisSessionStore) -> No
     assert_type(AsyncSessionsService(redis).client(), AsyncChatKitClient)
     SessionsService(redis)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncSessionsService(sync_redis)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    SessionsService(MemorySessionStore()), AsyncSessionsService(MemorySessionStore())
+    SessionsService(MemorySessionStore())
+    AsyncSessionsService(MemorySessionStore())
 
 
 def context(session: SessionContext) -> None:
