@@ -29,10 +29,10 @@ def run_blocking(
     try:
         coroutine = flow(*args, **kwargs)
         coroutine.send(None)
+        raise RuntimeError("A step of a synchronous call waits for an event loop.")
     except StopIteration as stop:
         result: T = stop.value
         return result
     finally:
         if coroutine is not None:
             coroutine.close()
-    raise RuntimeError("A step of a synchronous call waits for an event loop.")
