@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import httpcore
 import httpx
@@ -34,14 +35,20 @@ from chatkit_sessions import (
     InternalServerError,
 )
 from chatkit_sessions._config.deadline import Deadline, TimeLeft
-from chatkit_sessions._http.sync_network import DeadlineBackend, DeadlineStream
+from chatkit_sessions._http import sync_connection, sync_network
+from chatkit_sessions._http.sync_network import DeadlineBackend, time_left
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions
-from support import KEY, NEW_SECRET, WORKFLOW, Connect, Script, Ticking, Time, session_json
+from support import KEY, NEW_SECRET, WORKFLOW, Connect, Kind, Script, Ticking, Time, session_json
 
 MIB = 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 BODY = json.dumps(session_json()).encode()
+
+
+@pytest.fixture(params=["sync", "async", "uvloop"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return cast("Kind", request.param)
 
 
 def once(fault: Callable[[Connection], None]) -> Callable[[Connection], None]:
@@ -505,25 +512,31 @@ def test_a_wait_gets_only_what_the_deadline_leaves() -> None:
         stream.close()
 
 
+@pytest.mark.parametrize("proxied", [False, True], ids=["directly", "through a proxy"])
 def test_the_deadline_reaches_the_connections_through_httpx(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, *, proxied: bool
 ) -> None:
-    """Holds the two private names through which they are handed in, on every version of httpx."""
+    """Holds the two private names through which they are passed, on every version of httpx."""
     seen: list[object] = []
-    read = DeadlineStream.read
 
-    def spy(self: DeadlineStream, max_bytes: int, timeout: float | None = None) -> bytes:
+    def spy(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
         seen.append(timeout)
-        return read(self, max_bytes, timeout)
+        return time_left(timeout, error)
 
-    monkeypatch.setattr(DeadlineStream, "read", spy)
-    with (
-        raw_server(serve_sessions) as server,
-        ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url) as chatkit,
-    ):
-        chatkit.create_session("user_123")
+    for module in (sync_network, sync_connection):
+        monkeypatch.setattr(module, "time_left", spy)
+    with raw_server(serve_sessions) as server:
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+        with ChatKitClient(
+            api_key=KEY,
+            workflow_id=WORKFLOW,
+            base_url="http://remote.test/v1" if proxied else server.url,
+            allow_insecure_http=True,
+        ) as chatkit:
+            chatkit.create_session("user_123")
 
-    assert seen
+    assert len(seen) >= 3, "to connect, to write and to read"
     assert {type(timeout) for timeout in seen} == {TimeLeft}
 
 

@@ -19,6 +19,8 @@ class RawServer:
     url: str
     requests: list[bytes] = field(default_factory=list[bytes])
     connections: int = 0
+    reads: int = 0
+    """How often a part of a request came."""
 
 
 class Connection:
@@ -28,6 +30,7 @@ class Connection:
         self._sock = sock
         self._server = server
         self.stop = stop
+        self.last_request = b""
 
     def receive(self) -> bool:
         """Read one whole request; False where the client has gone."""
@@ -36,6 +39,7 @@ class Connection:
             chunk = self._sock.recv(65536)
             if not chunk:
                 return False
+            self._server.reads += 1
             data += chunk
         head, _, body = data.partition(b"\r\n\r\n")
         for line in head.lower().split(b"\r\n"):
@@ -45,8 +49,10 @@ class Connection:
                     chunk = self._sock.recv(65536)
                     if not chunk:
                         return False
+                    self._server.reads += 1
                     body += chunk
-        self._server.requests.append(head + b"\r\n\r\n" + body)
+        self.last_request = head + b"\r\n\r\n" + body
+        self._server.requests.append(self.last_request)
         return True
 
     def receive_bytes(self, count: int) -> int:

@@ -13,11 +13,13 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import httpx
 import httpx2
+import pytest
 import respx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, RetryPolicy
 
-Kind: TypeAlias = Literal["sync", "async"]
+Kind: TypeAlias = Literal["sync", "async", "uvloop"]
+"""The sync client, or the async one on asyncio's own event loop or on uvloop's."""
 Way: TypeAlias = Literal["transport", "respx", "respx over httpx", "httpx2"]
 """How scripted answers reach a client: from the transport of a supplied `http_client`, from either
 of respx's mockers under the library's own, or from pytest-httpx2 under a supplied httpx2 client."""
@@ -139,6 +141,12 @@ def invalid_url(request: httpx.Request) -> httpx.Response:
     return refused(404, f"Invalid URL ({request.method} {request.url.path})")
 
 
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    """An event loop as many services run on; there is none for Windows."""
+    uvloop = pytest.importorskip("uvloop")
+    return cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
+
+
 class Blocking:
     """An AsyncChatKitClient with the face of a ChatKitClient, so that one suite serves both."""
 
@@ -171,11 +179,13 @@ class Connect:
     """Makes clients of one kind and closes them at the end of the test."""
 
     def __init__(self, kind: Kind, way: Way, time: Time, stack: ExitStack) -> None:
-        self.kind: Kind = kind
+        self.kind: Kind = "sync" if kind == "sync" else "async"
         self._way = way
         self.time = time
         self._stack = stack
-        self._runner = stack.enter_context(asyncio.Runner()) if kind == "async" else None
+        loop_factory = None if kind != "uvloop" else new_uvloop
+        runner = None if kind == "sync" else asyncio.Runner(loop_factory=loop_factory)
+        self._runner = None if runner is None else stack.enter_context(runner)
 
     def __call__(
         self,

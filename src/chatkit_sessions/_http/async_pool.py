@@ -1,29 +1,36 @@
-"""Our own connections under httpx, for asynchronous code.
+"""The library's own connections under httpx, for asynchronous code.
 
 Here cancelling ends whatever waits, so that the deadline needs no help from the connections; but a
 call that is cancelled at the wrong moment must not leave its connection open.
 """
 
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import httpcore
 import httpx
 
 from chatkit_sessions._concurrency.event_loop import shielded, sleep, under_trio
 from chatkit_sessions._config.deadline import Timeouts
+from chatkit_sessions._redaction import MaskedBytes
 
+from .async_connection import Connection
+from .async_streams import AsyncStream
 from .asyncio_network import AsyncioBackend
 from .connections import (
-    KEEPALIVE_EXPIRY,
     NO_AUTH,
     NO_COOKIES,
     PROXY_LIMITS,
+    ConnectionLost,
     IdleConnections,
+    SocketOption,
+    address_of,
+    is_mocked,
     plain_request,
     proxy_for,
+    timeouts_of,
     tls_context,
 )
 from .trio_network import TrioBackend
@@ -60,21 +67,45 @@ class Client:
 
 
 class Exchange:
-    """One request and its answer, which has to be read inside."""
+    """One request and its response, which has to be read inside."""
 
-    __slots__ = ("_http_client", "_request", "_response")
+    __slots__ = (
+        "_http_client",
+        "_request",
+        "_response",
+        "headers",
+        "is_stream_consumed",
+        "status_code",
+    )
 
     _response: httpx.Response
+    status_code: int
+    headers: Mapping[str, str]
+    is_stream_consumed: bool
 
     def __init__(self, http_client: httpx.AsyncClient, request: httpx.Request) -> None:
         self._http_client = http_client
         self._request = request
 
-    async def __aenter__(self) -> httpx.Response:
-        self._response = await self._http_client.send(
+    async def __aenter__(self) -> Self:
+        self._response = response = await self._http_client.send(
             self._request, auth=NO_AUTH, follow_redirects=False, stream=True
         )
-        return self._response
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self.is_stream_consumed = response.is_stream_consumed
+        return self
+
+    def aiter_raw(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        stream = self._response.stream
+        if not isinstance(stream, httpx.AsyncByteStream):  # a mock's
+            return self._response.aiter_raw()
+        return aiter(stream)
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """The body that somebody, such as an event hook, has read and decoded before."""
+        return self._response.aiter_bytes()
 
     async def __aexit__(
         self,
@@ -88,7 +119,7 @@ class Exchange:
 
 
 class Cookieless(httpx.AsyncClient):
-    """An httpx client that keeps nothing of its answers."""
+    """An httpx client that keeps nothing of its responses."""
 
     @property
     def cookies(self) -> httpx.Cookies:
@@ -101,102 +132,139 @@ class Cookieless(httpx.AsyncClient):
 
 
 class Transport(httpx.AsyncHTTPTransport):
-    """httpx's own transport, but for where its connections come from; as in `_sync_transport`."""
+    """httpx's own transport, but for where its connections come from; as in `sync_pool`."""
 
     def __init__(self, proxy: httpx.Proxy | None) -> None:
-        if proxy is None:
-            self._pool = ConnectionPool()
-        else:
-            super().__init__(verify=tls_context(), limits=PROXY_LIMITS, proxy=proxy)
-            self._pool._network_backend = opener()  # noqa: SLF001 -- see there
+        self._pool = ConnectionPool() if proxy is None else ProxiedPool(proxy)
 
 
-def opener() -> httpcore.AsyncNetworkBackend:
+class Backend(Protocol):
+    """What opens connections."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> AsyncStream: ...
+
+
+def network_backend() -> Backend:
     """What opens connections under the running event loop."""
     return TrioBackend() if under_trio() else AsyncioBackend()
+
+
+class ProxiedPool(httpcore.AsyncConnectionPool):
+    """Connections through a proxy; as in `sync_pool`."""
+
+    def __init__(self, proxy: httpx.Proxy) -> None:
+        self._through = proxy
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request; its connection is closed with the response, or when a stage fails."""
+        transport = httpx.AsyncHTTPTransport(
+            verify=tls_context(), limits=PROXY_LIMITS, proxy=self._through
+        )
+        pool, backend = transport._pool, RememberingBackend()  # noqa: SLF001 -- see `sync_pool`
+        pool._network_backend = backend  # noqa: SLF001 -- as above
+        try:
+            return await pool.handle_async_request(request)
+        except BaseException:
+            with shielded():
+                for stream in backend.opened:
+                    await stream.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close nothing: no connection is idle."""
+
+
+class RememberingBackend(httpcore.AsyncNetworkBackend):
+    """Opens connections and remembers them."""
+
+    def __init__(self) -> None:
+        self.opened: list[AsyncStream] = []
+        self._backend = network_backend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> AsyncStream:
+        """Connect."""
+        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        self.opened.append(stream)
+        return stream
 
 
 class ConnectionPool(httpcore.AsyncConnectionPool):
     """As many connections as there are calls at once, found without a search."""
 
     def __init__(self) -> None:
-        self._opener = opener()
-        self._idle = IdleConnections[httpcore.AsyncConnectionInterface]()
-        self._ended = False
+        self._backend = network_backend()
+        self._idle = IdleConnections[Connection]()
+        self._closed = False
 
-    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
-        """Make a connection, which opens with its first request."""
-        return httpcore.AsyncHTTPConnection(
-            origin,
-            ssl_context=tls_context() if origin.scheme == b"https" else None,
-            keepalive_expiry=KEEPALIVE_EXPIRY,
-            network_backend=self._opener,
-        )
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request; its connection comes back when the answer is closed."""
-        connection = await self._take() or self.create_connection(request.url.origin)
-        try:
-            response = await connection.handle_async_request(request)
-        except BaseException:
-            await _close([connection])
-            raise
-        body = cast("Body", response.stream)
-        response.stream = LentBody(body, functools.partial(self._put, connection))
-        return response
+        """Send a request; its connection comes back when the response is closed.
+
+        A connection that was idle and breaks before a byte of the response says nothing about the
+        server: the request is sent once more, on a new connection.
+        """
+        if is_mocked(httpcore.AsyncHTTPConnection.handle_async_request):
+            return await httpcore.AsyncConnectionPool(
+                ssl_context=tls_context(), max_keepalive_connections=0
+            ).handle_async_request(request)
+        body = MaskedBytes(
+            b"".join([part async for part in cast("AsyncIterable[bytes]", request.stream)])
+        )
+        connection = await self._take()
+        if connection is not None:
+            with suppress(ConnectionLost):
+                return await connection.exchange(request, body, self._put)
+        connection = await self._connect(request)
+        return await connection.exchange(request, body, self._put)
 
     async def aclose(self) -> None:
-        """Close what is idle now, and what is in use as soon as its answer is closed."""
-        self._ended = True
+        """Close what is idle now, and what is in use as soon as its response is closed."""
+        self._closed = True
         await _close(self._idle.take_all())
         await sleep(0)  # asyncio closes sockets on its next turn
 
-    async def _take(self) -> httpcore.AsyncConnectionInterface | None:
+    async def _connect(self, request: httpcore.Request) -> Connection:
+        timeout = timeouts_of(request)["connect"]
+        host, port, tls = address_of(request.url)
+        stream = await self._backend.connect_tcp(host, port, timeout)
+        return Connection(stream if tls is None else await stream.start_tls(tls, host, timeout))
+
+    async def _take(self) -> Connection | None:
         while (connection := self._idle.take()) is not None:
-            if not connection.has_expired():
+            if not connection.has_unread():
                 return connection
             await _close([connection])
         return None
 
-    async def _put(self, connection: httpcore.AsyncConnectionInterface) -> None:
-        usable = connection.is_idle() and not self._ended
+    async def _put(self, connection: Connection, *, reusable: bool) -> None:
+        usable = reusable and not self._closed
         await _close(self._idle.put(connection) if usable else [connection])
 
 
-async def _close(connections: Iterable[httpcore.AsyncConnectionInterface]) -> None:
+async def _close(connections: Iterable[Connection]) -> None:
     """Close them all, even if the task is cancelled: nobody else will."""
     with shielded():
         for connection in connections:
             await connection.aclose()
-
-
-class Body(Protocol):
-    """What an answer's body is to httpcore, and to what imitates it."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-    async def aclose(self) -> None: ...
-
-
-class LentBody:
-    """An answer's body that gives its connection back when it is closed."""
-
-    def __init__(self, body: Body, give_back: Callable[[], Awaitable[None]]) -> None:
-        self._body = body
-        self._give_back = give_back
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._body)
-
-    async def aclose(self) -> None:
-        """End the body, whether or not it has been read.
-
-        Where the task is cancelled meanwhile, httpcore leaves the connection as if in use; it is
-        then not idle, and is closed.
-        """
-        try:
-            await self._body.aclose()
-        finally:
-            await self._give_back()
 
 
 def client_factory(base_url: str) -> Callable[[], Client]:

@@ -7,24 +7,19 @@ cancels what it waits for.
 
 import asyncio
 import ipaddress
-import select
-import ssl
-import sys
+import itertools
+import socket
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Final, TypedDict, cast
+from typing import Final, cast
 
 import httpcore
 
-from .connections import SocketOption
+from .async_streams import AsyncStream
+from .connections import SocketOption, is_readable
 
-
-class _Options(TypedDict, total=False):
-    happy_eyeballs_delay: float
-    """Seconds before a host's next address is tried beside the one before."""
-
-
-_HAPPY_EYEBALLS: Final = _Options(happy_eyeballs_delay=0.25)  # RFC 8305, section 5
+NEXT_ADDRESS_AFTER: Final = 0.25
+"""Seconds before a host's next address is tried beside the one before: RFC 8305, section 5."""
 _MAX_RECEIVED: Final = 256 * 1024
 """Bytes that wait to be read before the server has to wait, too."""
 _EXTRA_INFO: Final = {"client_addr": "sockname", "server_addr": "peername"}
@@ -40,19 +35,58 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,  # noqa: ARG002 -- httpcore's signature
         socket_options: Iterable[SocketOption] | None = None,  # noqa: ARG002 -- as above
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect, trying a host's addresses side by side where the loop can."""
-        loop = asyncio.get_running_loop()
-        # uvloop tries them in turn, and takes no such argument; an address has only itself.
-        several = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
-        options = _HAPPY_EYEBALLS if several else _Options()
+    ) -> AsyncStream:
+        """Connect, trying a host's addresses side by side."""
         with _connect_errors():
             async with asyncio.timeout(timeout):
-                _, stream = await loop.create_connection(AsyncioStream, host, port, **options)
-                return stream
+                addresses = [host] if _is_address(host) else await _addresses_of(host, port)
+                return await _connect_to_first(addresses, port)
 
 
-class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
+async def _addresses_of(host: str, port: int) -> list[str]:
+    """A host's addresses, the two families in turn."""
+    found = await _resolve(host, port)
+    preferred = [address for family, address in found if family == found[0][0]]
+    others = [address for family, address in found if family != found[0][0]]
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(preferred, others))
+    return [address for address in in_turn if address is not None]
+
+
+async def _resolve(host: str, port: int) -> list[tuple[int, str]]:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, str(address[0])) for family, *_, address in found]
+
+
+async def _connect(address: str, port: int) -> "AsyncioStream":
+    _, stream = await asyncio.get_running_loop().create_connection(AsyncioStream, address, port)
+    return stream
+
+
+async def _connect_to_first(addresses: list[str], port: int) -> "AsyncioStream":
+    """Connect to the address that is first to accept; uvloop would try them one by one."""
+    if len(addresses) == 1:
+        return await _connect(addresses[0], port)
+    waiting, attempts, chosen = list(addresses), list[asyncio.Task[AsyncioStream]](), None
+    pending: set[asyncio.Task[AsyncioStream]] = set()
+    try:
+        while chosen is None and (waiting or pending):
+            if waiting:
+                attempts.append(asyncio.create_task(_connect(waiting.pop(0), port)))
+                pending.add(attempts[-1])
+            delay = NEXT_ADDRESS_AFTER if waiting else None
+            done, pending = await asyncio.wait(
+                pending, timeout=delay, return_when=asyncio.FIRST_COMPLETED
+            )
+            chosen = next((each for each in done if each.exception() is None), None)
+        return (chosen or attempts[-1]).result()
+    finally:
+        for attempt in attempts:
+            if attempt is not chosen and not attempt.cancel() and attempt.exception() is None:
+                await attempt.result().aclose()
+
+
+class AsyncioStream(asyncio.Protocol, AsyncStream):
     """One connection: asyncio pushes what it receives, httpcore pulls it.
 
     One task at a time uses it, so that one future serves for whatever that task waits for.
@@ -126,41 +160,26 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         while not self._may_write:
             await self._wait()
 
+    def has_unread(self) -> bool:
+        """Whether anything has been received that nobody has read, be it the end."""
+        # The event loop may not have looked since; it does not run between some calls.
+        return (
+            bool(self._received)
+            or self._ended
+            or is_readable(self._transport.get_extra_info("socket").fileno())
+        )
+
     async def aclose(self) -> None:
-        """Close the connection, without the goodbyes of TLS that nobody waits for."""
+        """Close the connection."""
         self._ended = True
         self._transport.abort()
         self._wake()
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Shake hands, or close the connection."""
-        loop = asyncio.get_running_loop()
-        try:
-            with _connect_errors():
-                async with asyncio.timeout(timeout):
-                    transport = await loop.start_tls(
-                        self._transport, self, ssl_context, server_hostname=server_hostname
-                    )
-        except BaseException:
-            await self.aclose()
-            raise
-        self._transport = cast("asyncio.Transport", transport)
-        return self
-
     def get_extra_info(self, info: str) -> object:
-        """Tell of the socket what httpcore asks."""
+        """Return what httpcore asks of the connection."""
         if info == "is_readable":
-            return bool(self._received) or self._ended or self._is_socket_readable()
+            return self.has_unread()
         return self._transport.get_extra_info(_EXTRA_INFO.get(info, info))
-
-    def _is_socket_readable(self) -> bool:
-        """The event loop may not have looked since; it does not run between some calls."""
-        return is_readable(self._transport.get_extra_info("socket").fileno())
 
     def _wait(self) -> asyncio.Future[None]:
         self._waiting = asyncio.get_running_loop().create_future()
@@ -177,15 +196,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_readable(descriptor: int) -> bool:
-    """Whether a socket has something to read, be it its end."""
-    if sys.platform == "win32":  # pragma: no cover -- there descriptors may have any value
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 @contextmanager

@@ -1,23 +1,28 @@
-"""What our own connections under httpx share, synchronous or not."""
+"""What the library's own connections under httpx share, synchronous or not."""
 
 import functools
 import importlib.util
 import os
+import select
 import ssl
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Final, Generic, TypeAlias, TypeVar
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import Final, Generic, TypeAlias, TypedDict, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import httpcore
 import httpx
 
 from chatkit_sessions._config.deadline import Timeouts
 from chatkit_sessions._config.validation import is_loopback
 from chatkit_sessions._redaction import MaskedHeaders, redact
 from chatkit_sessions.errors import ConfigurationError
+
+from .h11_parser import ResponseHead
 
 C = TypeVar("C")
 
@@ -29,11 +34,20 @@ SocketOption: TypeAlias = (
 KEEPALIVE_EXPIRY: Final = 5.0
 """Seconds for which an idle connection is kept, as httpx does by default."""
 
-# Through a proxy connections are httpx's. As many as there are calls: waiting for one would only
-# turn into a timeout.
-PROXY_LIMITS: Final = httpx.Limits(
-    max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_EXPIRY
-)
+# Through a proxy. As many connections as there are calls: waiting for one would only turn into a
+# timeout. None is kept: httpcore reuses one on which bytes are left over, which the next user's
+# call would get.
+PROXY_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+
+
+class _Extensions(TypedDict):
+    """What httpx adds to a request, as far as it is used."""
+
+    timeout: Mapping[str, float | None]
+
+
+class ConnectionLost(Exception):  # noqa: N818 -- never leaves this package
+    """A connection that was idle broke before a byte of the response had arrived."""
 
 
 class IdleConnections(Generic[C]):
@@ -49,9 +63,11 @@ class IdleConnections(Generic[C]):
         self._held: deque[tuple[float, C]] = deque()
 
     def take(self) -> C | None:
-        """Take out the connection that came last; it may be dead all the same."""
+        """Take out the connection that came last, if it has not waited for too long."""
+        now = self._clock()
         with self._lock:
-            return self._held.pop()[1] if self._held else None
+            fresh = self._held and self._held[-1][0] > now
+            return self._held.pop()[1] if fresh else None
 
     def put(self, connection: C) -> list[C]:
         """Keep a connection; return those that have waited for too long, to be closed."""
@@ -88,7 +104,9 @@ def tls_context() -> ssl.SSLContext:
 
 @functools.cache
 def _tls_context(_file: str | None, _directory: str | None) -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 NO_AUTH: Final = httpx.Auth()
@@ -96,10 +114,10 @@ NO_AUTH: Final = httpx.Auth()
 
 
 class NoCookies(httpx.Cookies):
-    """A jar that keeps nothing: what one user's answer sets must not travel with another's call."""
+    """A jar that keeps nothing: a cookie for one user must not travel with another's call."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
-        """Take nothing out of an answer."""
+        """Take nothing out of a response."""
 
 
 NO_COOKIES: Final = NoCookies()
@@ -179,3 +197,47 @@ def _as_proxy(url: str) -> httpx.Proxy | None:
         return httpx.Proxy(url)
     except (httpx.InvalidURL, ValueError):  # whose text may quote a password
         return None
+
+
+def is_readable(descriptor: int) -> bool:
+    """Whether a socket has something to read, be it its end."""
+    if sys.platform == "win32":  # pragma: no cover -- there descriptors may have any value
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def address_of(url: httpcore.URL) -> tuple[str, int, ssl.SSLContext | None]:
+    """The host and port to connect to, and the TLS settings; None for plain http."""
+    tls = tls_context() if url.scheme == b"https" else None
+    return url.host.decode("ascii"), url.port or (443 if tls else 80), tls
+
+
+def timeouts_of(request: httpcore.Request) -> Mapping[str, float | None]:
+    """By `connect`, `read` and `write`: seconds, or None for no limit."""
+    extensions = cast("_Extensions", request.extensions)  # pyright: ignore[reportUnknownMemberType] -- its types
+    return extensions["timeout"]
+
+
+def is_mocked(method: Callable[..., object]) -> bool:
+    """Whether a mock, such as respx, stands in the place of a method of httpcore's."""
+    return not str(getattr(method, "__module__", "")).startswith("httpcore.")
+
+
+def response_of(
+    head: ResponseHead,
+    stream: Iterable[bytes] | AsyncIterable[bytes],
+    network_stream: httpcore.NetworkStream | httpcore.AsyncNetworkStream,
+) -> httpcore.Response:
+    """A response as httpcore has it."""
+    return httpcore.Response(
+        head.status_code,
+        headers=head.headers,
+        content=stream,
+        extensions={
+            "http_version": b"HTTP/" + head.http_version,
+            "reason_phrase": head.reason,
+            "network_stream": network_stream,
+        },
+    )

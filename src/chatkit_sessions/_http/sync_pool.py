@@ -1,30 +1,36 @@
-"""Our own connections under httpx, for synchronous code.
+"""The library's own connections under httpx, for synchronous code.
 
-httpx looks through all its connections at every request, and adds settings to each that are empty
-here. Without either, many threads cost no more than one.
+httpx looks through all its connections for every request, and merges settings into each that are
+empty here. Without either, many threads cost no more than one.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Self, cast
 
 import httpcore
 import httpx
 
 from chatkit_sessions._config.deadline import Timeouts
+from chatkit_sessions._redaction import MaskedBytes
 
 from .connections import (
-    KEEPALIVE_EXPIRY,
     NO_AUTH,
     NO_COOKIES,
     PROXY_LIMITS,
+    ConnectionLost,
     IdleConnections,
+    SocketOption,
+    address_of,
+    is_mocked,
     plain_request,
     proxy_for,
+    timeouts_of,
     tls_context,
 )
-from .sync_network import DeadlineBackend
+from .sync_connection import Connection
+from .sync_network import DeadlineBackend, DeadlineStream
 
 
 class Client:
@@ -58,21 +64,45 @@ class Client:
 
 
 class Exchange:
-    """One request and its answer, which has to be read inside."""
+    """One request and its response, which has to be read inside."""
 
-    __slots__ = ("_http_client", "_request", "_response")
+    __slots__ = (
+        "_http_client",
+        "_request",
+        "_response",
+        "headers",
+        "is_stream_consumed",
+        "status_code",
+    )
 
     _response: httpx.Response
+    status_code: int
+    headers: Mapping[str, str]
+    is_stream_consumed: bool
 
     def __init__(self, http_client: httpx.Client, request: httpx.Request) -> None:
         self._http_client = http_client
         self._request = request
 
-    def __enter__(self) -> httpx.Response:
-        self._response = self._http_client.send(
+    def __enter__(self) -> Self:
+        self._response = response = self._http_client.send(
             self._request, auth=NO_AUTH, follow_redirects=False, stream=True
         )
-        return self._response
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self.is_stream_consumed = response.is_stream_consumed
+        return self
+
+    def iter_raw(self) -> Iterator[bytes]:
+        """The body as it arrives."""
+        stream = self._response.stream
+        if not isinstance(stream, httpx.SyncByteStream):  # a mock's
+            return self._response.iter_raw()
+        return iter(stream)
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """The body that somebody, such as an event hook, has read and decoded before."""
+        return self._response.iter_bytes()
 
     def __exit__(
         self,
@@ -86,7 +116,7 @@ class Exchange:
 
 
 class Cookieless(httpx.Client):
-    """An httpx client that keeps nothing of its answers."""
+    """An httpx client that keeps nothing of its responses."""
 
     @property
     def cookies(self) -> httpx.Cookies:
@@ -101,90 +131,118 @@ class Cookieless(httpx.Client):
 class Transport(httpx.HTTPTransport):
     """httpx's own transport, but for where its connections come from.
 
-    httpx has no public way to hand them in, nor what opens them; a test over real sockets watches
+    httpx has no public way to pass a pool, nor a network backend; a test over real sockets watches
     the two private names. What instruments httpx finds the methods that it expects.
     """
 
     def __init__(self, proxy: httpx.Proxy | None) -> None:
-        if proxy is None:
-            self._pool = ConnectionPool()
-        else:
-            super().__init__(verify=tls_context(), limits=PROXY_LIMITS, proxy=proxy)
-            self._pool._network_backend = DeadlineBackend()  # noqa: SLF001 -- see above
+        self._pool = ConnectionPool() if proxy is None else ProxiedPool(proxy)
+
+
+class ProxiedPool(httpcore.ConnectionPool):
+    """Connections through a proxy: httpcore's, each for one request.
+
+    httpcore reuses a connection on which bytes are left over, and leaves one open whose negotiation
+    with a SOCKS proxy fails.
+    """
+
+    def __init__(self, proxy: httpx.Proxy) -> None:
+        self._through = proxy
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request; its connection is closed with the response, or when a stage fails."""
+        transport = httpx.HTTPTransport(
+            verify=tls_context(), limits=PROXY_LIMITS, proxy=self._through
+        )
+        pool, backend = transport._pool, RememberingBackend()  # noqa: SLF001 -- see `Transport`
+        pool._network_backend = backend  # noqa: SLF001 -- as above
+        try:
+            return pool.handle_request(request)
+        except BaseException:
+            for stream in backend.opened:
+                stream.close()
+            raise
+
+    def close(self) -> None:
+        """Close nothing: no connection is idle."""
+
+
+class RememberingBackend(DeadlineBackend):
+    """Opens connections and remembers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[DeadlineStream] = []
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> DeadlineStream:
+        """Connect."""
+        stream = super().connect_tcp(host, port, timeout, local_address, socket_options)
+        self.opened.append(stream)
+        return stream
 
 
 class ConnectionPool(httpcore.ConnectionPool):
     """As many connections as there are calls at once; see the module."""
 
     def __init__(self) -> None:
-        self._opener = DeadlineBackend()
-        self._idle = IdleConnections[httpcore.ConnectionInterface]()
-        self._ended = False
+        self._backend = DeadlineBackend()
+        self._idle = IdleConnections[Connection]()
+        self._closed = False
 
-    def create_connection(self, origin: httpcore.Origin) -> httpcore.HTTPConnection:
-        """Make a connection, which opens with its first request."""
-        return httpcore.HTTPConnection(
-            origin,
-            ssl_context=tls_context() if origin.scheme == b"https" else None,
-            keepalive_expiry=KEEPALIVE_EXPIRY,
-            network_backend=self._opener,
-        )
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request; its connection comes back when the answer is closed."""
-        connection = self._take() or self.create_connection(request.url.origin)
-        try:
-            response = connection.handle_request(request)
-        except BaseException:
-            connection.close()
-            raise
-        body = cast("Body", response.stream)
-        response.stream = LentBody(body, functools.partial(self._put, connection))
-        return response
+        """Send a request; its connection comes back when the response is closed.
+
+        A connection that was idle and breaks before a byte of the response says nothing about the
+        server: the request is sent once more, on a new connection.
+        """
+        if is_mocked(httpcore.HTTPConnection.handle_request):
+            return httpcore.ConnectionPool(
+                ssl_context=tls_context(), max_keepalive_connections=0
+            ).handle_request(request)
+        body = MaskedBytes(b"".join(cast("Iterable[bytes]", request.stream)))
+        connection = self._take()
+        if connection is not None:
+            with suppress(ConnectionLost):
+                return connection.exchange(request, body, self._put)
+        return self._connect(request).exchange(request, body, self._put)
 
     def close(self) -> None:
-        """Close what is idle now, and what is in use as soon as its answer is closed."""
-        self._ended = True
+        """Close what is idle now, and what is in use as soon as its response is closed."""
+        self._closed = True
         for connection in self._idle.take_all():
             connection.close()
 
-    def _take(self) -> httpcore.ConnectionInterface | None:
+    def _connect(self, request: httpcore.Request) -> Connection:
+        timeout = timeouts_of(request)["connect"]
+        host, port, tls = address_of(request.url)
+        stream = self._backend.connect_tcp(host, port, timeout)
+        return Connection(stream if tls is None else stream.start_tls(tls, host, timeout))
+
+    def _take(self) -> Connection | None:
         while (connection := self._idle.take()) is not None:
-            if not connection.has_expired():
+            if not connection.has_unread():
                 return connection
             connection.close()
         return None
 
-    def _put(self, connection: httpcore.ConnectionInterface) -> None:
-        for done_with in self._idle.put(connection) if connection.is_idle() else [connection]:
+    def _put(self, connection: Connection, *, reusable: bool) -> None:
+        for done_with in self._idle.put(connection) if reusable else [connection]:
             done_with.close()
-        if self._ended:  # while the call was on its way
+        if self._closed:  # while the call was in progress
             self.close()
-
-
-class Body(Protocol):
-    """What an answer's body is to httpcore, and to what imitates it."""
-
-    def __iter__(self) -> Iterator[bytes]: ...
-    def close(self) -> None: ...
-
-
-class LentBody:
-    """An answer's body that gives its connection back when it is closed."""
-
-    def __init__(self, body: Body, give_back: Callable[[], None]) -> None:
-        self._body = body
-        self._give_back = give_back
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        """End the body, whether or not it has been read."""
-        try:
-            self._body.close()
-        finally:
-            self._give_back()
 
 
 def client_factory(base_url: str) -> Callable[[], Client]:

@@ -1,22 +1,16 @@
-"""Network streams under trio, of which none is left open, whenever a task is cancelled.
+"""Network streams under trio."""
 
-They are httpcore's own, which forget a connection whose TLS handshake is cancelled, by a deadline
-for one: it is closed here.
-"""
-
-import ssl
 from collections.abc import Iterable
 from typing import cast
 
 import httpcore
 
-from chatkit_sessions._concurrency.event_loop import shielded
-
+from .async_streams import AsyncStream
 from .connections import SocketOption
 
 
 class TrioBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections that are closed when their TLS handshake fails in whatever way."""
+    """Opens connections by httpcore's own means."""
 
     def __init__(self) -> None:
         self._sockets = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
@@ -28,15 +22,15 @@ class TrioBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> AsyncStream:
         """Connect, trying a host's addresses side by side."""
         return TrioStream(
             await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
         )
 
 
-class TrioStream(httpcore.AsyncNetworkStream):
-    """One connection; see the backend."""
+class TrioStream(AsyncStream):
+    """One connection, which reads no more than it is asked for."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
@@ -49,24 +43,14 @@ class TrioStream(httpcore.AsyncNetworkStream):
         """Send bytes."""
         await self._stream.write(buffer, timeout)
 
+    def has_unread(self) -> bool:
+        """Whether anything has been received that nobody has read, be it the end."""
+        return bool(self._stream.get_extra_info("is_readable"))
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._stream.aclose()
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Shake hands, or close the connection."""
-        try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        except BaseException:
-            with shielded():
-                await self._stream.aclose()
-            raise
-
     def get_extra_info(self, info: str) -> object:
-        """Tell of the socket what httpcore asks."""
+        """Return what httpcore asks of the connection."""
         return self._stream.get_extra_info(info)
