@@ -389,8 +389,8 @@ class TestSigningOut:
         """Who signs in again at that moment gets no session that is about to be cancelled."""
         worker, other = backend.worker(), backend.worker()
         first = worker.get_or_create_session("user_1")
-        group = inner(worker)._scope.group_of_user("user_1")
-        backend.run_flow(inner(other)._registry.sign_out(group, generation=b"1"))
+        scope = inner(worker)._scope
+        backend.run_flow(inner(other)._registry.sign_out(scope, "user_1", generation=b"1"))
 
         assert worker.get_or_create_session("user_1").id != first.id
 

@@ -327,8 +327,7 @@ class AsyncChatKitClient(AsyncIO):
             InvalidRequestError: The user is not a string, or an empty one.
             SessionStoreError: The store does not respond.
         """
-        group = self._scope.group_of_user(validate_user(user))
-        return await self._bounded(self._deadline(NOT_GIVEN), self._list(group))
+        return await self._bounded(self._deadline(NOT_GIVEN), self._list(validate_user(user)))
 
     async def delete_session(
         self,
@@ -380,5 +379,5 @@ class AsyncChatKitClient(AsyncIO):
             APIConnectionError: No response came for one of them.
             APIResponseValidationError: A response is not what the contract says.
         """
-        group, deadline = self._scope.group_of_user(validate_user(user)), self._deadline(timeout)
-        await self._bounded(deadline, self._delete_all(group, deadline))
+        deadline = self._deadline(timeout)
+        await self._bounded(deadline, self._delete_all(validate_user(user), deadline))

@@ -27,6 +27,7 @@ from chatkit_sessions._config.validation import (
 )
 from chatkit_sessions._http.connections import validate_url
 from chatkit_sessions._sessions.identity import Scope
+from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.registry import Registry
 from chatkit_sessions.errors import APIConnectionError, ConfigurationError
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
@@ -61,12 +62,15 @@ class BaseClient(Generic[KeyCallable, E]):
         if clock is not None:
             validate_clock(clock)
             runtime = runtime._replace(now=clock)
+        recent: RecentSessions | None = None
         if store is None:
-            store = MemorySessionStore(clock=_seconds_of(clock, runtime))
+            seconds = _seconds_of(clock, runtime)
+            store = own = MemorySessionStore(clock=seconds)
+            recent = RecentSessions(own, seconds)
         self._runtime = runtime
         self._settings = settings
         self._shared_state = SharedState()
-        self._registry: Registry[E] = Registry(store, runtime.monotonic, new_event)
+        self._registry: Registry[E] = Registry(store, runtime.monotonic, new_event, recent=recent)
         self._scope = self._scope_in(store.namespace)
         self._lifetime = Lifetime()
 

@@ -24,6 +24,7 @@ from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import KeyCallable
 from chatkit_sessions._sessions.identity import Identity
+from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.records import (
     record_of_cancelled,
     record_of_created,
@@ -120,6 +121,28 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             share=share,
         )
         if not await self._registry.publish(created, snapshot=snapshot):
+            await self._discard(session.id, deadline)
+            raise sessions_deleted_error()
+        return session
+
+    async def _create_and_remember(
+        self, request: SessionRequest, deadline: Deadline, recent: RecentSessions
+    ) -> ChatKitSessionResponse:
+        """Get a new session from the API; the client's own store learns of it later."""
+        creation = recent.begin(self._scope, request.user)
+        try:
+            session = await self._call(request.create, deadline)
+            remembered = recent.add(
+                creation,
+                session,
+                scope=self._scope,
+                user=request.user,
+                workflow_id=request.workflow_id,
+                lifetime=request.lifetime,
+            )
+        finally:
+            recent.end(creation)
+        if not remembered:
             await self._discard(session.id, deadline)
             raise sessions_deleted_error()
         return session

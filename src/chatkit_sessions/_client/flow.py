@@ -65,6 +65,9 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
 
     async def _create(self, request: SessionRequest, deadline: Deadline) -> ChatKitSessionResponse:
         self._check_open()
+        recent = self._registry.recent
+        if recent is not None:
+            return await self._create_and_remember(request, deadline, recent)
         snapshot = await self._registry.look_up_generation(request.identity)
         return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
 
@@ -104,12 +107,12 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
             info = info_from_record(stored.record)
         return with_current_status(info, now=self._runtime.now())
 
-    async def _list(self, group: str) -> list[ChatKitSessionInfo]:
+    async def _list(self, user: str) -> list[ChatKitSessionInfo]:
         self._check_open()
         now = self._runtime.now()
         infos = [
             with_current_status(info_from_record(stored.record), now=now)
-            for stored in await self._registry.records(self._scope, group, ended=True)
+            for stored in await self._registry.records(self._scope, user, ended=True)
         ]
         return sorted(infos, key=lambda info: info.expires_at, reverse=True)
 
@@ -133,10 +136,10 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
         if store_error is not None:
             raise store_error
 
-    async def _delete_all(self, group: str, deadline: Deadline) -> None:
+    async def _delete_all(self, user: str, deadline: Deadline) -> None:
         self._check_open()
-        await self._registry.sign_out(group, generation=new_token())
-        records = await self._registry.records(self._scope, group, ended=False)
+        await self._registry.sign_out(self._scope, user, generation=new_token())
+        records = await self._registry.records(self._scope, user, ended=False)
         active = [stored for stored in records if stored.may_be_active]
         for stored in active:
             await self._registry.evict(stored)

@@ -325,8 +325,7 @@ class ChatKitClient(SyncIO):
             InvalidRequestError: The user is not a string, or an empty one.
             SessionStoreError: The store does not respond.
         """
-        group = self._scope.group_of_user(validate_user(user))
-        return run_blocking(self._list, group)
+        return run_blocking(self._list, validate_user(user))
 
     def delete_session(
         self,
@@ -374,5 +373,5 @@ class ChatKitClient(SyncIO):
             APIConnectionError: No response came for one of them.
             APIResponseValidationError: A response is not what the contract says.
         """
-        group, deadline = self._scope.group_of_user(validate_user(user)), self._deadline(timeout)
-        run_blocking(self._delete_all, group, deadline)
+        deadline = self._deadline(timeout)
+        run_blocking(self._delete_all, validate_user(user), deadline)

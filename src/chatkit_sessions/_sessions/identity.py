@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from functools import cached_property
 from typing import Final
 
 from pydantic import SecretStr
@@ -24,21 +23,37 @@ class Identity:
     """
 
     def __init__(self, scope: "Scope", user: str, body: bytes) -> None:
-        self.group: Final = scope.group_of_user(user)
-        """Where the user's entries are."""
         self._scope = scope
         self._user = user
         self._body = body
+        self._group: str | None = None
+        self._description: str | None = None
+        self._slot: str | None = None
 
-    @cached_property  # here and below: only sessions that are shared need it
+    # Worked out when first needed. Without `cached_property`: on Python 3.11 it holds a lock, which
+    # a child of `fork()` would wait for forever.
+
+    @property
+    def group(self) -> str:
+        """Where the user's entries are."""
+        if self._group is None:
+            self._group = self._scope.group_of_user(self._user)
+        return self._group
+
+    @property
     def description(self) -> str:
         """Everything it depends on, as canonical JSON; the request's body as its digest."""
-        return self._scope.describe("create", self._user, hashlib.sha256(self._body).hexdigest())
+        if self._description is None:
+            digest = hashlib.sha256(self._body).hexdigest()
+            self._description = self._scope.describe("create", self._user, digest)
+        return self._description
 
-    @cached_property
+    @property
     def slot(self) -> str:
         """Names the session's entries in the user's group."""
-        return _name(self.description)
+        if self._slot is None:
+            self._slot = _name(self.description)
+        return self._slot
 
 
 class Scope:
@@ -65,7 +80,8 @@ class Scope:
         self.key: Final = key
         # Strings and nulls: their JSON has one form only.
         common = [SCHEMA, base_url, organization, project, namespace, key]
-        self._common = json.dumps(common).removesuffix("]")
+        self.text: Final = json.dumps(common).removesuffix("]")
+        """Equal for the same scope; holds no key."""
 
     def group_of_user(self, user: str) -> str:
         """The group of a user's entries."""
@@ -81,7 +97,7 @@ class Scope:
 
     def describe(self, *what: str) -> str:
         """The scope, and what else there is, as one JSON list."""
-        return f"{self._common}, {', '.join(map(_quoted, what))}]"
+        return f"{self.text}, {', '.join(map(_quoted, what))}]"
 
 
 def name_of_secret(secret: SecretStr) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -151,7 +151,16 @@ def with_current_status(info: ChatKitSessionInfo, *, now: datetime) -> ChatKitSe
     return info
 
 
-def secret_lifetime(session: ChatKitSessionResponse, *, asked_for: float, elapsed: float) -> float:
+class Timed(Protocol):
+    """What a session's lifetime is worked out of."""
+
+    @property
+    def expires_at(self) -> datetime: ...
+    @property
+    def answered_at(self) -> datetime | None: ...
+
+
+def secret_lifetime(session: Timed, *, asked_for: float, elapsed: float) -> float:
     """Seconds for which a new session's secret works at least, by no clock but the API's own.
 
     Args:
@@ -162,12 +171,12 @@ def secret_lifetime(session: ChatKitSessionResponse, *, asked_for: float, elapse
     return min(asked_for, _lifetime(session, asked_for)) - elapsed
 
 
-def record_ttl(session: ChatKitSessionResponse, *, asked_for: float) -> float:
+def record_ttl(session: Timed, *, asked_for: float) -> float:
     """Seconds for which a new session is recorded: a day longer than its secret can work."""
     return min(max(asked_for, _lifetime(session, asked_for)), DAY) + DAY
 
 
-def _lifetime(session: ChatKitSessionResponse, asked_for: float) -> float:
+def _lifetime(session: Timed, asked_for: float) -> float:
     if session.answered_at is None:
         return asked_for
     return (session.expires_at - session.answered_at).total_seconds()

@@ -14,6 +14,7 @@ from . import transactions
 from .circuit_breaker import CircuitBreaker
 from .identity import Identity, Scope
 from .rate_limit import REQUESTS, count_request
+from .recent import RecentSessions
 from .records import StoredRecord, parse_record, session_ids
 from .snapshot import (
     GENERATION,
@@ -38,6 +39,7 @@ class Registry(Generic[E]):
         store: Where everything lies.
         clock: A monotonic clock, in seconds.
         new_event: Makes what callers in one process wait for.
+        recent: What a client's own store learns of later; None: the store is the user's.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Registry(Generic[E]):
         store: SessionStore | AsyncSessionStore,
         clock: Callable[[], float],
         new_event: Callable[[], E],
+        *,
+        recent: RecentSessions | None = None,
     ) -> None:
         self._given = store
         self._store = _awaitable(store)
@@ -52,6 +56,7 @@ class Registry(Generic[E]):
         self._circuit_breaker = CircuitBreaker(clock)
         self._new_event = new_event
         self.single_flight = SingleFlight(new_event)
+        self.recent = recent
 
     def of(self, store: SessionStore | AsyncSessionStore) -> "Registry[E]":
         """The registry of that store: this one, if it is the same."""
@@ -106,11 +111,16 @@ class Registry(Generic[E]):
 
     async def record(self, scope: Scope, session_id: str) -> StoredRecord | None:
         """Read a session's record."""
+        if self.recent is not None:
+            self.recent.publish_session(scope, session_id)
         (entry,) = await self._get(scope.group_of_session(session_id), [RECORD])
         return parse_record(entry, session_id)
 
-    async def records(self, scope: Scope, group: str, *, ended: bool) -> list[StoredRecord]:
+    async def records(self, scope: Scope, user: str, *, ended: bool) -> list[StoredRecord]:
         """Read the records of a user's sessions, with or without those that have expired."""
+        if self.recent is not None:
+            self.recent.publish_user(scope, user)
+        group = scope.group_of_user(user)
         try:
             names = await self._store.names(group)
         except SessionStoreError as error:
@@ -127,6 +137,8 @@ class Registry(Generic[E]):
 
     async def forget(self, scope: Scope, session_id: str) -> None:
         """Remove a session's record, if the store responds."""
+        if self.recent is not None:
+            self.recent.publish_session(scope, session_id)
         await self._commit(transactions.forget(scope.group_of_session(session_id)))
 
     async def evict(self, stored: StoredRecord) -> None:
@@ -139,8 +151,11 @@ class Registry(Generic[E]):
         if transaction is not None:
             await self._commit_or_raise(transaction)  # if it fails, another session is there by now
 
-    async def sign_out(self, group: str, *, generation: bytes) -> None:
+    async def sign_out(self, scope: Scope, user: str, *, generation: bytes) -> None:
         """Keep nothing of the user that was begun before now."""
+        if self.recent is not None:
+            self.recent.sign_out(scope, user)
+        group = scope.group_of_user(user)
         await self._commit_or_raise(transactions.sign_out(group, generation=generation))
 
     async def admit(self, group: str, *, limit: int) -> float | None:

@@ -76,8 +76,7 @@ def poll_delay(polls_done: int, *, random: Callable[[], float]) -> float:
 def publish(created: CreatedSession, *, generation: bytes | None) -> Transaction:
     """List a session in its user's group, unless the user signed out in between."""
     identity, session = created.identity, created.session
-    listed = Entry(MaskedBytes(session.id.encode()), created.record_ttl, listed=True)
-    changes: dict[str, Entry | None] = {f"session:{created.record_group}": listed}
+    changes = _listing(session.id, record_group=created.record_group, ttl=created.record_ttl)
     if created.share:
         changes[f"reused:{identity.slot}"] = Entry(MaskedBytes(b"1"), created.record_ttl)
         changes[f"secret:{identity.slot}"] = None
@@ -87,6 +86,16 @@ def publish(created: CreatedSession, *, generation: bytes | None) -> Transaction
         known = Entry(MaskedBytes(b"1"), created.secret_ttl)
         changes[name_of_secret(session.client_secret)] = known
     return Transaction(identity.group, changes, {GENERATION: generation})
+
+
+def list_session(group: str, session_id: str, *, record_group: str, ttl: float) -> Transaction:
+    """List a session in its user's group."""
+    return Transaction(group, _listing(session_id, record_group=record_group, ttl=ttl), {})
+
+
+def _listing(session_id: str, *, record_group: str, ttl: float) -> dict[str, Entry | None]:
+    listed = Entry(MaskedBytes(session_id.encode()), ttl, listed=True)
+    return {f"session:{record_group}": listed}
 
 
 def sign_out(group: str, *, generation: bytes) -> Transaction:
