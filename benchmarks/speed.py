@@ -11,12 +11,14 @@ import argparse
 import json
 import os
 import platform
+import random
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +29,8 @@ from environment import NotReadyError, Upstream
 from speed_goals import BLOCKS, Block, Goal, Run
 
 ROUNDS: Final = 3
+SHORT_TURNS: Final = 40
+CALLS_OF_A_TURN: Final = 40
 WORKER: Final = environment.HERE / "speed_worker.py"
 PROGRAM: Final = environment.HERE / "speed_start.py"
 LIMIT: Final = 180.0
@@ -70,6 +74,35 @@ class Laboratory:
         output = self._python(run, str(WORKER), json.dumps({**task, "in_flight": run.in_flight}))
         measures: Measures = json.loads(output)
         return measures
+
+    @contextmanager
+    def worker(self, run: Run) -> Generator[Callable[[int], list[float]], None, None]:
+        """A client that lives on: makes so many calls and returns what each took, in seconds."""
+        task = {"kind": run.kind, "contender": run.contender, "in_flight": run.in_flight}
+        task["url"] = self.upstream.urls[run.upstream]
+        with subprocess.Popen(  # noqa: S603 -- files that lie next to this one
+            [str(self.python), str(WORKER), json.dumps(task)],
+            cwd=environment.DIRECTORY,
+            env=environment.variables("PYTHON", "SSL_CERT_"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin is not None  # noqa: S101 -- for the type checkers
+            assert process.stdout is not None  # noqa: S101 -- as above
+            requests, results = process.stdin, process.stdout
+            results.readline()  # once it is ready
+
+            def make(calls: int) -> list[float]:
+                try:
+                    print(calls, file=requests, flush=True)
+                    seconds: list[float] = json.loads(results.readline())
+                except (OSError, ValueError) as error:
+                    raise FailedError("it has ended") from error
+                return seconds
+
+            yield make
+            process.kill()
 
     def _start(self, run: Run, url: str) -> Measures:
         # Both processes read the same clock: what comes after the session is not counted.
@@ -140,7 +173,10 @@ def measure_all(laboratory: Laboratory, blocks: Sequence[Block], rounds: int) ->
             progress(f"round {number + 1} of {rounds}: {block.name}")
             turns = results.turns[block.name]
             for _ in range(block.turns):
-                turns.append(take_turns(laboratory, block, len(turns), results.failures))
+                if block.runs[0].kind == "in turns":
+                    turns.append(take_short_turns(laboratory, block, results.failures))
+                else:
+                    turns.append(take_turns(laboratory, block, len(turns), results.failures))
     progress("")
     return results
 
@@ -155,6 +191,28 @@ def take_turns(laboratory: Laboratory, block: Block, shift: int, failures: list[
         except FailedError as failure:
             failures.append(f"{block.name}, {run.label}: {failure}")
     return turn
+
+
+def take_short_turns(laboratory: Laboratory, block: Block, failures: list[str]) -> Turn:
+    """Let clients that live at once make a few calls each, in another order each time.
+
+    What counts of a client is a low quantile of its calls: what disturbs some of them is not there.
+    """
+    times: dict[str, list[float]] = {run.label: [] for run in block.runs}
+    with ExitStack() as stack:
+        workers = [(run, stack.enter_context(laboratory.worker(run))) for run in block.runs]
+        for _ in range(SHORT_TURNS):
+            random.shuffle(workers)
+            for run, worker in workers:
+                try:
+                    times[run.label] += worker(CALLS_OF_A_TURN)
+                except FailedError as failure:
+                    failures.append(f"{block.name}, {run.label}: {failure}")
+    return {
+        label: {"ms": 1000 * statistics.quantiles(seconds, n=20)[0]}
+        for label, seconds in times.items()
+        if seconds
+    }
 
 
 def progress(text: str) -> None:
@@ -231,7 +289,9 @@ $ {command}
 
 {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, {implementation}: {used}.
 
-How to read it: the clients of a row take turns ({turns} each), each time in a process of its own.
+How to read it: the clients of a row take turns ({turns} each), each time in a process of its own;
+for *one by one* they live at once, take {SHORT_TURNS} short turns, and their fastest twentieth
+counts.
 *measured* is the median of what each turn gave, *of* and *to* are medians of their own: a noise
 that lasts longer than a turn is in these and not in that. Rows without a goal are for information.
 

@@ -18,7 +18,7 @@ from environment import permit_open_files
 from speed_contenders import ASYNC, SYNC, AsyncCreate, Create
 from speed_start import KEY, USER, WORKFLOW
 
-Kind: TypeAlias = Literal["one by one", "threads", "tasks", "second client"]
+Kind: TypeAlias = Literal["one by one", "in turns", "threads", "tasks", "second client"]
 Measures: TypeAlias = dict[str, float]
 """What was measured, by its unit."""
 
@@ -67,6 +67,20 @@ def one_by_one(task: Task) -> Measures:
     for _ in range(WARM_UP_CALLS):
         create()
     return {"ms": 1000 * statistics.median(seconds_of(create) for _ in range(CALLS))}
+
+
+def in_turns(task: Task) -> Measures:
+    """As many calls as each line of the standard input says, one by one; a line with their times.
+
+    So that several clients can take turns that are so short that a noise disturbs all of them.
+    """
+    create = SYNC[task.contender](task.url)
+    for _ in range(WARM_UP_CALLS):
+        create()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps([seconds_of(create) for _ in range(int(line))]), flush=True)
+    return {}
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -216,6 +230,7 @@ def second_client(task: Task) -> Measures:
 
 WORKLOADS: Final[dict[Kind, Callable[[Task], Measures]]] = {
     "one by one": one_by_one,
+    "in turns": in_turns,
     "threads": in_threads,
     "tasks": in_tasks,
     "second client": second_client,
