@@ -8,7 +8,7 @@ import httpcore
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from chatkit_sessions._http.h11_parser import MAX_HEAD
+from chatkit_sessions._http.h11_parser import MAX_HEAD, H11Parser
 from chatkit_sessions._http.http1 import ResponseParser, encode_request
 
 REQUEST = httpcore.Request(
@@ -100,6 +100,7 @@ RESPONSES: Final = [
     OK + b"Content-Length: 2\r\n\r\n{}",
     OK + b"content-length:2\r\nX-A:  b \t\r\nX-A: \r\nconnection: Keep-Alive\r\n\r\n{}",
     OK + b"Content-Length: 0\r\n\r\n",
+    OK + b"Connectios: a\r\nContent-Length: 2\r\n\r\n{}",
     OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
     OK + b"Content-Length: 2\r\nConnection: keep-alive, close\r\n\r\n{}",
     OK + b"Content-Length: 2\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n{}",
@@ -368,3 +369,20 @@ def test_nothing_is_known_before_the_first_byte() -> None:
     )  # fmt: skip
     with pytest.raises(httpcore.RemoteProtocolError, match="without sending a response"):
         parser.feed(b"")
+
+
+def test_h11_has_nothing_more_before_the_head_and_after_the_end() -> None:
+    parser = H11Parser(REQUEST, REQUEST_BODY, OK)
+    assert parser.next_part() is None
+
+    parser.feed(b"Content-Length: 0\r\n\r\n")
+    assert [parser.next_part(), parser.next_part()] == [b"", b""]
+
+
+def test_another_protocol_is_no_response() -> None:
+    headers = [("Host", "chatkit.test"), ("Connection", "upgrade"), ("Upgrade", "other")]
+    parser = ResponseParser(httpcore.Request("GET", REQUEST.url, headers=headers), b"")
+    parser.feed(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n")
+
+    with pytest.raises(httpcore.RemoteProtocolError):
+        _ = parser.head
