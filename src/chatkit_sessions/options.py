@@ -3,7 +3,7 @@
 Bounds and defaults are those of OpenAI's published API description (`CreateChatSessionBody`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Final, TypeAlias
 
@@ -62,17 +62,21 @@ class SessionOptions(TypedDict, total=False):
 OPTION_NAMES: Final = frozenset(SessionOptions.__annotations__)
 
 
-def reject_unknown_options(names: Iterable[str], *, method: str) -> None:
+def reject_unknown_options(names: Iterable[str], *, method: str, others: Collection[str]) -> None:
     """Reject an option that does not exist, as Python does for a keyword argument.
 
+    Args:
+        names: The names of the options that were passed.
+        method: The method's name.
+        others: The method's keyword arguments beside the options.
+
     Raises:
-        TypeError: A name is not an option's; the message names the one that is nearest.
+        TypeError: A name is not an option's; the message names one that is near, if there is one.
     """
     for name in names:
         if name not in OPTION_NAMES:
             import difflib  # noqa: PLC0415 -- only where a name is wrong
 
-            nearest = difflib.get_close_matches(name, sorted(OPTION_NAMES), n=1, cutoff=0.0)[0]
-            raise TypeError(
-                f"{method}() got an unexpected keyword argument {name!r}. Did you mean {nearest!r}?"
-            )
+            near = difflib.get_close_matches(name, [*sorted(OPTION_NAMES), *others], n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}.{meant}")

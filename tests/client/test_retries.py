@@ -12,12 +12,13 @@ from chatkit_sessions import (
     APIStatusError,
     APITimeoutError,
     AsyncChatKitClient,
+    ChatKitClient,
     ConfigurationError,
     InternalServerError,
     RateLimitError,
     RetryPolicy,
 )
-from support import KEY, WAYS, Connect, Script, Time, Way, ok, refused
+from support import KEY, WAYS, WORKFLOW, Connect, Script, Time, Way, ok, refused
 
 
 @pytest.fixture(params=WAYS)
@@ -272,3 +273,29 @@ def test_cancelling_a_task_cancels_its_call_and_nothing_else(backend: str) -> No
             assert scope.cancelled_caught
 
     anyio.run(main, backend=backend)
+
+
+def test_tests_of_users_may_put_something_in_place_of_waiting_and_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As mock.patch("time.sleep") and freezegun do, before a client is made."""
+    waits: list[float] = []
+    now = 1_000.0
+
+    def sleep(seconds: float) -> str:
+        waits.append(seconds)
+        return "what a mock returns"
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    script = Script([refused(500, "try again"), ok(), ok()])
+    with httpx.Client(transport=httpx.MockTransport(script)) as http_client:
+        chatkit = ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, http_client=http_client)
+
+        chatkit.get_or_create_session("user_123")
+        now += 3_600
+        chatkit.get_or_create_session("user_123")
+
+    assert waits == [0.5]
+    assert len(script.requests) == 3

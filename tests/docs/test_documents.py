@@ -194,6 +194,16 @@ def test_the_reference_has_every_public_name(module: ModuleType) -> None:
     assert set(module.__all__) - {"__version__"} <= directives
 
 
+@pytest.mark.parametrize("name", ["clients", "integrations"])
+def test_the_reference_shows_methods_that_a_base_class_has(name: str) -> None:
+    page = (ROOT / f"docs/reference/{name}.md").read_text()
+
+    for client in re.findall(
+        r"^\.\. autoclass:: \w+(?:Client|Endpoint)\n((?: .*\n)*)", page, re.MULTILINE
+    ):
+        assert ":inherited-members:" in client
+
+
 def quickstart() -> ModuleType:
     spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples/quickstart.py")
     assert spec is not None

@@ -232,7 +232,9 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: The response is not what the contract says.
             TypeError: An option does not exist.
         """
-        reject_unknown_options(options, method="get_or_create_session")
+        reject_unknown_options(
+            options, method="get_or_create_session", others=("min_remaining", "timeout")
+        )
         request = self._session_request(user, options, min_remaining=min_remaining)
         deadline = self._deadline(timeout)
         return await self._bounded(deadline, self._get_or_create(request, deadline))
@@ -276,7 +278,7 @@ class AsyncChatKitClient(AsyncIO):
         secret: object = as_secret(client_secret)
         del client_secret  # local variables are part of tracebacks
         secret = validate_client_secret(secret)
-        reject_unknown_options(options, method="refresh_session")
+        reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
         request = self._session_request(user, options, replaces=secret)
         deadline = self._deadline(timeout)
         return await self._bounded(deadline, self._refresh(request, deadline))

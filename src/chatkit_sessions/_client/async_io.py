@@ -36,7 +36,7 @@ from chatkit_sessions.stores.memory import MemorySessionStore
 
 from .base import client_closed_error
 from .flow import SessionFlow
-from .state import Lifetime, Runtime
+from .state import Lifetime, system_runtime
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         clock: Callable[[], datetime] | None,
     ) -> None:
         super().__init__(
-            settings, store, new_event=new_event, runtime=Runtime(sleep=sleep), clock=clock
+            settings, store, new_event=new_event, runtime=system_runtime(sleep), clock=clock
         )
         self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient]
         if http_client is None:
@@ -107,6 +107,11 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
             finally:
                 del self._in_progress[limit]
         raise client_closed_error() if self._lifetime.closed else deadline.error()
+
+    async def _sleep(self, seconds: float) -> None:
+        sleeping = self._runtime.sleep(seconds)
+        if sleeping is not None:
+            await sleeping
 
     async def _wait_for(self, flight: Flight[Event], deadline: Deadline) -> None:
         del deadline  # the call is cancelled at its end

@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 from pydantic import SecretStr
 
 from chatkit_sessions._api.arguments import validate_call_timeout, validate_workflow_id
-from chatkit_sessions._concurrency.single_flight import Event
+from chatkit_sessions._concurrency.single_flight import SettableEvent
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import (
@@ -35,7 +35,7 @@ from chatkit_sessions.stores.memory import MemorySessionStore
 
 from .state import Lifetime, Runtime, SharedState
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=SettableEvent)
 
 
 class BaseClient(Generic[KeyCallable, E]):
@@ -171,11 +171,6 @@ class BaseClient(Generic[KeyCallable, E]):
         if argument is None:
             return require_workflow_id(self._settings.workflow_id)
         return validate_workflow_id(argument)
-
-    async def _sleep(self, seconds: float) -> None:
-        sleeping = self._runtime.sleep(seconds)
-        if sleeping is not None:
-            await sleeping
 
 
 def client_closed_error() -> APIConnectionError:

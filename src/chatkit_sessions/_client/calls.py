@@ -48,6 +48,10 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
         """Make one attempt."""
 
     @abstractmethod
+    async def _sleep(self, seconds: float) -> None:
+        """Let that many seconds pass."""
+
+    @abstractmethod
     async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
         """Run a flow within its deadline and the client's lifetime."""
 

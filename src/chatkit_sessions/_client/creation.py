@@ -72,7 +72,7 @@ class SessionRequest(NamedTuple):
 
 
 class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
-    """The steps that end with a new session, or with none that nobody may use."""
+    """The steps that end with a new session, or with an error and no session left behind."""
 
     # What the two clients do each in their own way
 

@@ -39,20 +39,15 @@ class Lifetime:
         return self._parent is None
 
 
-def utc_now() -> datetime:
-    """The present."""
-    return datetime.now(UTC)
-
-
 class Runtime(NamedTuple):
     """Time and chance as a client uses them; the test kit puts its own in their place."""
 
-    sleep: Callable[[float], Awaitable[None] | None]
+    sleep: Callable[[float], Awaitable[object] | None]
     """Lets that many seconds pass: a function that blocks or, in the async client, is awaited."""
-    monotonic: Callable[[], float] = time.monotonic
-    random: Callable[[], float] = random.random
+    monotonic: Callable[[], float]
+    random: Callable[[], float]
     """Returns a number from 0 up to but not including 1."""
-    now: Callable[[], datetime] = utc_now
+    now: Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +69,8 @@ class SharedState:
             return self._callables.setdefault(key, new)
         except TypeError:  # a callable that cannot be hashed or weakly referred to
             return new
+
+
+def system_runtime(sleep: Callable[[float], Awaitable[object] | None]) -> Runtime:
+    """Time and chance of this machine, looked up now: tests may have put others in their place."""
+    return Runtime(sleep, time.monotonic, random.random, lambda: datetime.now(UTC))

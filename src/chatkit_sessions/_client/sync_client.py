@@ -230,7 +230,9 @@ class ChatKitClient(SyncIO):
             APIResponseValidationError: The response is not what the contract says.
             TypeError: An option does not exist.
         """
-        reject_unknown_options(options, method="get_or_create_session")
+        reject_unknown_options(
+            options, method="get_or_create_session", others=("min_remaining", "timeout")
+        )
         request = self._session_request(user, options, min_remaining=min_remaining)
         deadline = self._deadline(timeout)
         return run_blocking(self._get_or_create, request, deadline)
@@ -274,7 +276,7 @@ class ChatKitClient(SyncIO):
         secret: object = as_secret(client_secret)
         del client_secret  # local variables are part of tracebacks
         secret = validate_client_secret(secret)
-        reject_unknown_options(options, method="refresh_session")
+        reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
         request = self._session_request(user, options, replaces=secret)
         deadline = self._deadline(timeout)
         return run_blocking(self._refresh, request, deadline)

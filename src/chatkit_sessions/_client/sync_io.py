@@ -26,7 +26,7 @@ from chatkit_sessions._http.sync_pool import client_factory
 from chatkit_sessions.stores.base import SessionStore
 
 from .flow import SessionFlow
-from .state import Runtime
+from .state import system_runtime
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
             settings,
             store,
             new_event=threading.Event,
-            runtime=Runtime(sleep=time.sleep),
+            runtime=system_runtime(time.sleep),
             clock=clock,
         )
         self._http: SyncHTTPClient | PerProcess[SyncHTTPClient]
@@ -92,6 +92,9 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
     async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
         del deadline  # each wait in a thread checks it
         return await flow
+
+    async def _sleep(self, seconds: float) -> None:
+        self._runtime.sleep(seconds)
 
     async def _wait_for(self, flight: Flight[threading.Event], deadline: Deadline) -> None:
         if not flight.done.wait(deadline.remaining()):

@@ -29,10 +29,16 @@ def run_blocking(
     try:
         coroutine = flow(*args, **kwargs)
         coroutine.send(None)
-        raise RuntimeError("A step of a synchronous call waits for an event loop.")
     except StopIteration as stop:
         result: T = stop.value
         return result
+    except RuntimeError as error:
+        # What Python makes of a StopIteration that leaves a coroutine (PEP 479).
+        if isinstance(error.__cause__, StopIteration):
+            raise error.__cause__ from None
+        raise
+    else:
+        raise RuntimeError("A step of a synchronous call waits for an event loop.")
     finally:
         if coroutine is not None:
             coroutine.close()

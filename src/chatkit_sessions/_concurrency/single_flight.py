@@ -10,7 +10,7 @@ from chatkit_sessions.models import ChatKitSessionResponse
 from .per_process import PerProcess
 
 
-class Event(Protocol):
+class SettableEvent(Protocol):
     """What callers wait for: an event of threading, asyncio or trio."""
 
     def set(self) -> None:
@@ -18,7 +18,7 @@ class Event(Protocol):
         ...
 
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=SettableEvent)
 
 
 class Flight(Generic[E]):
@@ -72,7 +72,11 @@ class SingleFlight(Generic[E]):
         return self._in_flight.get().setdefault(key, own)  # atomic
 
     def end(self, key: Hashable, own: Flight[E]) -> None:
-        """Release the waiters of a flight that the caller leads; harmless where it does not."""
+        """Release the waiters of a flight that the caller leads; harmless where it does not.
+
+        A signal's exception within this method leaves them waiting until their deadlines: nothing
+        can clean up after what cleans up.
+        """
         in_flight = self._in_flight.get()
         if in_flight.get(key) is own:
             del in_flight[key]

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._concurrency.single_flight import Event, SingleFlight
+from chatkit_sessions._concurrency.single_flight import SettableEvent, SingleFlight
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 
@@ -26,7 +26,7 @@ from .snapshot import (
 )
 from .transactions import RECORD, CreatedSession, Transaction
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=SettableEvent)
 
 
 class Registry(Generic[E]):

@@ -100,12 +100,14 @@ class EndpointFlow:
                     client.refresh_session(client_secret, user=user, **options)
                 )
             case SignOut(user):
-                return await maybe_await(client.delete_sessions(user))
+                await maybe_await(client.delete_sessions(user))
+                return None
             case Read(user, session_id):
                 return await self._get_owned(user, session_id)
             case _:
                 await self._get_owned(action.user, action.session_id)
-                return await maybe_await(client.delete_session(action.session_id, missing_ok=True))
+                await maybe_await(client.delete_session(action.session_id, missing_ok=True))
+                return None
 
     async def _get_owned(self, user: str, session_id: str) -> ChatKitSessionInfo:
         """Get a session that is the user's."""

@@ -75,7 +75,7 @@ async def respond(
     user: str | None,
     options: CreateSessionOptions | None,
 ) -> Response:
-    """Let the endpoint response a request that came to the route of that path."""
+    """Let the endpoint respond to a request that came to the route of that path."""
     response = await endpoint.handle(
         EndpointRequest(
             method=request.method,

@@ -47,6 +47,9 @@ class InProcessClient(ChatKitClient):
         self._lifetime.close()
 
 
+InProcessClient.__name__ = ChatKitClient.__name__  # what its repr and its errors say
+
+
 class InProcessAsyncClient(AsyncChatKitClient):
     """An async client of the local API, which moves its clock in place of waiting.
 
@@ -77,3 +80,6 @@ class InProcessAsyncClient(AsyncChatKitClient):
     def end(self) -> None:
         """Close the client, which holds no socket, in whatever event loop."""
         self._lifetime.close()
+
+
+InProcessAsyncClient.__name__ = AsyncChatKitClient.__name__  # as above

@@ -19,7 +19,10 @@ def test_a_flow_returns_what_its_steps_return() -> None:
     assert run_blocking(flow) == 3
 
 
-@pytest.mark.parametrize("error", [ValueError("of a step"), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("of a step"), KeyboardInterrupt(), SystemExit(3), StopIteration("of a function")],
+)
 def test_an_exception_propagates_unchanged(error: BaseException) -> None:
     ended: list[str] = []
 

@@ -118,7 +118,7 @@ class TestStoreSnapshot:
         assert now.newer_than(now, first=before, instead_of=None) is None
         assert now.newer_than(before, first=before, instead_of=SecretStr(SECRET)) is None
 
-    def test_a_sign_out_ends_what_was_first_before(self) -> None:
+    def test_a_sign_out_ends_what_was_begun_before(self) -> None:
         first, now = StoreSnapshot(), StoreSnapshot(generation=b"1")
 
         with pytest.raises(SessionDeletedError):
