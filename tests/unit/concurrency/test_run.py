@@ -21,7 +21,7 @@ def test_a_flow_returns_what_its_steps_return() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("of a step"), KeyboardInterrupt(), SystemExit(3), StopIteration("of a function")],
+    [RuntimeError("of a step"), KeyboardInterrupt(), SystemExit(3), StopIteration("of a function")],
 )
 def test_an_exception_propagates_unchanged(error: BaseException) -> None:
     ended: list[str] = []
