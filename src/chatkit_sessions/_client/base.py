@@ -1,10 +1,9 @@
 """What both clients hold, and how one is derived from another."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -85,6 +84,13 @@ class BaseClient(Generic[KeyCallable, E]):
             f"project={settings.project!r})"
         )
 
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"A {name} holds connections and an API key, and can be neither copied nor pickled: "
+            f"make one {name} per process. For other settings, use `with_options`."
+        )
+
     def _derive(
         self,
         *,
@@ -121,7 +127,8 @@ class BaseClient(Generic[KeyCallable, E]):
             settings = replace(settings, timeout=validate_timeout(timeout))
         if not isinstance(max_retries, NotGiven):
             settings = replace(settings, retry_policy=as_retry_policy(max_retries))
-        clone = copy.copy(self)
+        clone = object.__new__(type(self))
+        vars(clone).update(vars(self))
         clone._become(settings, store)  # noqa: SLF001 -- a copy of ourselves
         return clone
 
