@@ -28,6 +28,7 @@ from chatkit_sessions._http.connections import validate_url
 from chatkit_sessions._sessions.identity import Scope
 from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.registry import Registry
+from chatkit_sessions._sessions.snapshot import build_schemas
 from chatkit_sessions.errors import APIConnectionError, ConfigurationError
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
@@ -58,6 +59,7 @@ class BaseClient(Generic[KeyCallable, E]):
         clock: Callable[[], datetime] | None,
     ) -> None:
         validate_url(settings.base_url)
+        build_schemas()
         if clock is not None:
             validate_clock(clock)
             runtime = runtime._replace(now=clock)
@@ -129,7 +131,7 @@ class BaseClient(Generic[KeyCallable, E]):
             settings = replace(settings, retry_policy=as_retry_policy(max_retries))
         clone = object.__new__(type(self))
         vars(clone).update(vars(self))
-        clone._become(settings, store)  # noqa: SLF001 -- a copy of ourselves
+        clone._become(settings, store)
         return clone
 
     def _become(
