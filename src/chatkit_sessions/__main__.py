@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from pydantic import SecretStr
+
 from ._client.sync_client import ChatKitClient
 from ._config.settings import DEFAULT_BASE_URL, WORKFLOW_VARIABLE, require_workflow_id
 from ._redaction import MASK, redact
@@ -108,14 +110,17 @@ def settings(environment: Mapping[str, str]) -> list[str]:
     lines = [f"{_KEY}: {begins} ({len(key)} characters)" if key else f"{_KEY}: not set"]
     for name, without in _WITHOUT.items():
         value = environment.get(name)
-        lines.append(f"{name}: {_shown(value) if value else without}")
+        lines.append(f"{name}: {_shown(value, key or '') if value else without}")
     return lines
 
 
-def _shown(value: str) -> str:
+def _shown(value: str, key: str) -> str:
     without_query = re.sub(r"[?#].*", f"?{MASK}", value, flags=re.DOTALL)
-    without_credentials = re.sub(r"//.*@", f"//{MASK}@", without_query, flags=re.DOTALL)
-    return repr(redact(without_credentials))
+    # Also where the URL lacks a slash or its scheme.
+    without_credentials = re.sub(
+        r"\A((?:\w+:)?/+)?.*@", rf"\g<1>{MASK}@", without_query, flags=re.DOTALL
+    )
+    return repr(redact(without_credentials, [SecretStr(key)]))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
-from typing import Final, cast
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar, cast
 from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
+
+P = ParamSpec("P")
+T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 MASK: Final = "**********"
 
@@ -23,6 +28,29 @@ _WRITTEN_IN_ONE_WAY = re.compile(r"[A-Za-z0-9_.~\-]+")
 _MAX_REPR: Final = 60
 
 
+def without_frames(error: E) -> E:
+    """Take from an exception where it came from: the variables of those frames are part of it."""
+    for name in ("__cause__", "__context__"):  # in spite of what a class makes of assignments
+        BaseException.__setattr__(error, name, None)
+    return error.with_traceback(None)
+
+
+def hidden_from_tracebacks(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function handle secrets in plain text: no traceback has its frame, nor those below.
+
+    Its arguments have to be masked, because the frame that calls it stays visible.
+    """
+
+    @wraps(function)
+    def hidden(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 -- and raises it again
+            raise without_frames(error)  # noqa: B904 -- as above
+
+    return hidden
+
+
 def redact(text: str, secrets: Iterable[SecretStr] = ()) -> str:
     """Return `text` without the given secrets and without anything shaped like one."""
     masked = mask(text, secrets)
@@ -31,6 +59,7 @@ def redact(text: str, secrets: Iterable[SecretStr] = ()) -> str:
     return _SHAPED_LIKE_A_SECRET.sub(r"\1***", masked)
 
 
+@hidden_from_tracebacks
 def mask(text: str, secrets: Iterable[SecretStr]) -> str:
     """Return `text` without the given secrets, in whichever way they are written there."""
     spellings = {
@@ -106,8 +135,20 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def plain_headers(headers: Mapping[str, str | SecretStr]) -> dict[str, str]:
+    """Unwrap what is secret in a request's headers, for the HTTP client."""
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in headers.items()
+    }
+
+
 class MaskedBytes(bytes):
-    """A request body that shows only its length, in a traceback with local variables too."""
+    """What a store or an endpoint holds as bytes; its repr shows only the length.
+
+    A tool that slices or iterates it sees everything. So it stands in no local variable across a
+    call, and is a field of nothing that shows its fields.
+    """
 
     __slots__ = ()
 
@@ -115,15 +156,6 @@ class MaskedBytes(bytes):
         return f"<{len(self)} bytes>"
 
     __str__ = __repr__
-
-
-class MaskedHeaders(dict[str, str]):
-    """Request headers that show only their names."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<headers {', '.join(self)}>"
 
 
 def _spellings(secret: str) -> set[str]:

@@ -114,11 +114,21 @@ class APIConnectionError(ChatKitError):
     Attributes:
         answered: Whether a whole response came that the HTTP client could not decode; such a call
             is not repeated, because a session may exist.
+        permanent: Whether another attempt cannot succeed before a setting has changed, such as for
+            a certificate that is not trusted; such a call is not repeated.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None, answered: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        answered: bool = False,
+        permanent: bool = False,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.answered = answered
+        self.permanent = permanent
 
 
 class APITimeoutError(APIConnectionError):
@@ -126,13 +136,17 @@ class APITimeoutError(APIConnectionError):
 
 
 class APIResponseValidationError(ChatKitError):
-    """A success response that is not what the contract says. The body is never quoted.
+    """A success response that is not what the contract says, or about another user or workflow.
+
+    The body is never quoted.
 
     Attributes:
         status_code: The HTTP status, 200 to 299.
         content_type: The response's content type, None where it had none.
         content_length: How many bytes of the body were read.
         request_id: The API's name of the request, None where the response had none.
+        session_id: The session of another user or workflow that the response was about, which the
+            client has cancelled if the API responded; None where there is none.
     """
 
     def __init__(
@@ -143,6 +157,7 @@ class APIResponseValidationError(ChatKitError):
         content_type: str | None,
         content_length: int,
         request_id: str | None,
+        session_id: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
@@ -150,6 +165,7 @@ class APIResponseValidationError(ChatKitError):
         self.content_type = content_type
         self.content_length = content_length
         self.request_id = request_id
+        self.session_id = session_id
 
     def _headline(self) -> str:
         return _headline(self.status_code, self.message, self.request_id)

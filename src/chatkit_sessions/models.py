@@ -26,7 +26,16 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from ._moment import Moment
-from ._redaction import MASK, is_masked, mask, mask_json, names_a_secret, redact, redact_json
+from ._redaction import (
+    MASK,
+    hidden_from_tracebacks,
+    is_masked,
+    mask,
+    mask_json,
+    names_a_secret,
+    redact,
+    redact_json,
+)
 from .options import (  # for those who look for them here
     FileUpload as FileUpload,
     History as History,
@@ -51,6 +60,7 @@ class _Model(BaseModel):
         frozen=True, extra="allow", hide_input_in_errors=True
     )
 
+    @hidden_from_tracebacks
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
         declared = type(self).model_fields
         return [

@@ -84,7 +84,7 @@ def test_leaves_to_the_api_what_is_left_out(connect: Connect) -> None:
 
 
 def test_sends_every_option_as_the_contract_names_it(connect: Connect) -> None:
-    script = Script([ok()])
+    script = Script([ok(workflow={"id": "wf_other"})])
 
     connect(script).create_session(
         "user_123",
@@ -160,7 +160,7 @@ def test_says_what_to_pass_for_a_user_that_is_not_a_string(
 
 
 def test_needs_a_workflow_only_when_a_call_does(connect: Connect) -> None:
-    script = Script([ok()])
+    script = Script([ok(workflow={"id": "wf_9"})])
     chatkit = connect(script, workflow_id=None)
 
     with pytest.raises(ConfigurationError, match="OPENAI_CHATKIT_WORKFLOW_ID") as caught:
@@ -274,7 +274,7 @@ def test_the_workflow_comes_from_the_environment(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", "wf_environment")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.test/openai/v1/")
-    script = Script([ok()])
+    script = Script([ok(workflow={"id": "wf_environment"})])
 
     chatkit = connect(script, api_key=None, workflow_id=None, base_url=None)
     chatkit.create_session("user_123")

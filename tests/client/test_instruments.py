@@ -18,12 +18,12 @@ from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
 def call(url, kind):
     if kind == "sync":
-        with ChatKitClient(api_key="sk-watched", workflow_id="wf_1", base_url=url) as chatkit:
+        with ChatKitClient(api_key="sk-watched", workflow_id="wf_test", base_url=url) as chatkit:
             return chatkit.create_session("user_123").id
 
     async def main():
         async with AsyncChatKitClient(
-            api_key="sk-watched", workflow_id="wf_1", base_url=url
+            api_key="sk-watched", workflow_id="wf_test", base_url=url
         ) as chatkit:
             return (await chatkit.create_session("user_123")).id
 
@@ -68,6 +68,55 @@ TELL = """
 assert told and "sk-watched" not in "".join(told)
 print(statuses)
 """
+
+
+BODIES = """
+import json, sys
+import sentry_sdk
+from fastapi import FastAPI
+from sentry_sdk.transport import Transport
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from chatkit_sessions.integrations.fastapi import chatkit_router
+from chatkit_sessions.integrations.starlette import chatkit_routes
+from chatkit_sessions.testing import FakeChatKit
+
+events = []
+
+class Keep(Transport):
+    def capture_envelope(self, envelope):
+        events.extend(item.payload.get_bytes().decode() for item in envelope.items)
+
+sentry_sdk.init("http://public@localhost/1", transport=Keep)
+fake = FakeChatKit()
+fake.fail_next(500, times=9)
+if sys.argv[1] == "fastapi":
+    app = FastAPI()
+    app.include_router(chatkit_router(fake.async_client(), user=lambda: "ada"))
+else:
+    app = Starlette(routes=chatkit_routes(fake.async_client(), user=lambda request: "ada"))
+secret = "ek_" + "5ec7e7" * 10
+body = {"currentClientSecret": secret}
+for _ in range(2):
+    assert TestClient(app).post("/api/chatkit/session/refresh", json=body).status_code == 502
+sentry_sdk.flush()
+assert '"data":"**********"' in "".join(events).replace(" ", ""), events
+assert secret not in "".join(events)
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "starlette"])
+def test_sentry_is_not_given_the_secret_that_a_page_presents(framework: str) -> None:
+    done = subprocess.run(  # noqa: S603 -- our own script
+        [sys.executable, "-W", "ignore", "-c", BODIES, framework],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
 
 
 def refuse_once(connection: Connection) -> None:

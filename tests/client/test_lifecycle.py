@@ -1,11 +1,14 @@
 """Making, sharing and closing clients: keys, HTTP clients, threads, tasks, event loops."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +24,12 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
+from chatkit_sessions._concurrency.event_loop import PerLoop
+from chatkit_sessions._http.async_pool import Client as AsyncClient
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from support import BASE_URL, KEY, WORKFLOW, Connect, Script, ok, refused
+from workers import inner
 
 
 def open_descriptors() -> int:
@@ -365,7 +371,7 @@ def test_closing_leaves_nothing_open(fake: FakeChatKit) -> None:
 
 
 def test_other_options_on_the_same_connections(connect: Connect) -> None:
-    script = Script([ok()])
+    script = Script([ok(workflow={"id": "wf_tenant"}), ok()])
     chatkit = connect(script, organization="org-1", project="proj_1")
 
     tenant = chatkit.with_options(
@@ -382,6 +388,17 @@ def test_other_options_on_the_same_connections(connect: Connect) -> None:
     assert ours.headers["authorization"] == f"Bearer {KEY}"
     assert ours.headers["openai-project"] == "proj_1"
     assert script.body(1)["workflow"] == {"id": WORKFLOW}
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_cannot_be_copied_and_says_what_to_do(
+    connect: Connect, duplicate: Callable[[object], object]
+) -> None:
+    """Frameworks copy settings, and dataclasses.asdict copies what a dataclass holds."""
+    client = inner(connect())
+
+    with pytest.raises(TypeError, match=rf"make one {type(client).__name__} per process"):
+        duplicate(client)
 
 
 def test_options_can_be_taken_away(connect: Connect) -> None:
@@ -532,21 +549,21 @@ def test_a_loop_that_was_closed_without_ceremony_is_forgotten(
 ) -> None:
     script = Script([ok()])
 
-    class Closable(httpx.AsyncClient):
-        def __init__(self) -> None:
-            super().__init__(transport=httpx.MockTransport(script))
+    def make() -> AsyncClient:
+        http = httpx.AsyncClient(transport=httpx.MockTransport(script))
+        return AsyncClient(http, close_idle=partial(asyncio.sleep, 0))
 
     chatkit = AsyncChatKitClient(api_key=fake.api_key, workflow_id=WORKFLOW, base_url=server.url)
     held = chatkit._http
-    assert not isinstance(held, httpx.AsyncClient)
-    held._make = Closable  # type: ignore[union-attr]  # no sockets: nothing to warn of
+    assert isinstance(held, PerLoop)
+    held._make = make  # no sockets: nothing to warn of
 
     for _ in range(3):
         loop = asyncio.new_event_loop()
         loop.run_until_complete(chatkit.create_session("user_123"))
         loop.close()
 
-    assert len(held._held) == 1  # type: ignore[union-attr]  # as above
+    assert len(held._held) == 1
 
 
 def test_works_under_trio(fake: FakeChatKit, server: FakeServer) -> None:

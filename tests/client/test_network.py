@@ -629,8 +629,10 @@ def test_a_client_works_on_both_sides_of_a_fork_without_sharing_a_socket() -> No
         async def create(chatkit):
             return (await chatkit.create_session("user_123")).id
 
-        chatkit = ChatKitClient(api_key="sk-1", workflow_id="wf_1", base_url=sys.argv[1])
-        chatkit_async = AsyncChatKitClient(api_key="sk-1", workflow_id="wf_1", base_url=sys.argv[1])
+        chatkit = ChatKitClient(api_key="sk-1", workflow_id="wf_test", base_url=sys.argv[1])
+        chatkit_async = AsyncChatKitClient(
+            api_key="sk-1", workflow_id="wf_test", base_url=sys.argv[1]
+        )
         session = chatkit.create_session("user_123")
         asyncio.run(create(chatkit_async))
         child = os.fork()

@@ -217,7 +217,7 @@ def test_every_attempt_and_retry_is_logged_without_secrets(
 
     ours = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "chatkit_sessions"]
     create = "POST /chatkit/sessions"
-    reach = "No complete answer came from chatkit.test (ConnectError: refused)."
+    reach = "No complete response came from chatkit.test (ConnectError: refused)."
     assert ours == [
         ("DEBUG", f"{create}: 500 (request id req_failure)"),
         ("INFO", f"{create}: trying again in 0.500 s after 500 (request id req_failure)"),

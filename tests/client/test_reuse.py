@@ -204,7 +204,7 @@ class TestTimeLeft:
         self, backend: Backend
     ) -> None:
         """A server may give less than was asked for."""
-        answer = ok(expires_at=int(backend.fake.clock.now().timestamp()) + 30)
+        answer = ok(user="user_1", expires_at=int(backend.fake.clock.now().timestamp()) + 30)
         answer.headers["date"] = "Sun, 22 Nov 2026 12:00:00 GMT"
         script = Script([answer])
         chatkit = backend.connect(script, store=backend.store())
@@ -216,7 +216,7 @@ class TestTimeLeft:
         assert len(script.requests) == 2
 
     def test_that_has_run_out_on_arrival_is_not_kept(self, backend: Backend) -> None:
-        answer = ok(expires_at=int(backend.fake.clock.now().timestamp()))
+        answer = ok(user="user_1", expires_at=int(backend.fake.clock.now().timestamp()))
         answer.headers["date"] = "Sun, 22 Nov 2026 12:00:00 GMT"
         script = Script([answer])
         chatkit = backend.connect(script, store=backend.store())
@@ -226,7 +226,7 @@ class TestTimeLeft:
             assert len(script.requests) == number
 
     def test_without_the_api_s_clock_is_what_was_asked_for(self, backend: Backend) -> None:
-        script = Script([httpx.Response(200, json=session_json())])
+        script = Script([httpx.Response(200, json=session_json(user="user_1"))])
         chatkit = backend.connect(script, store=backend.store())
         chatkit.get_or_create_session("user_1", expires_after=100)
 
@@ -388,19 +388,27 @@ class TestManyAtOnce:
         assert isinstance(going_on, ChatKitSessionResponse)
 
     def test_do_without_a_leader_that_fails_in_its_own_way(self, backend: Backend) -> None:
-        """A key function that breaks is the caller's own trouble, not the API's answer."""
-        worker = backend.worker()
+        """A key function that breaks is the caller's own trouble, not the API's response."""
+        keys = iter([backend.fake.api_key, None, backend.fake.api_key])
+
+        def key() -> str:
+            found = next(keys)
+            if found is None:
+                raise ZeroDivisionError
+            return found
+
+        worker = backend.worker(api_key=key, max_retries=1)
         backend.answer_when_waiting(worker, 1)
         wait = backend.api.before
 
         def break_down(request: httpx.Request) -> object:
             happens = wait(request)
             if backend.kind == "sync":
-                raise ZeroDivisionError
+                raise httpx.ConnectError("so the key is asked for again", request=request)
 
             async def fail() -> None:
                 await cast("asyncio.Future[None]", happens)
-                raise ZeroDivisionError
+                raise httpx.ConnectError("so the key is asked for again", request=request)
 
             return fail()
 

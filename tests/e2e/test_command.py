@@ -154,6 +154,8 @@ def test_the_local_api_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
     [
         "https://me:hunter2@gateway.test/v1",
         "https://me:hunter2/@gateway.test/v1",
+        "https:/me:hunter2@gateway.test/v1",
+        "me:hunter2@gateway.test/v1",
         "https://gateway.test/v1?api-key=hunter2",
         "https://gateway.test/v1#hunter2\nhunter2",
     ],
@@ -173,6 +175,12 @@ def test_no_secret_is_shown(key: str) -> None:
 
     assert key[-12:] not in shown or not key.startswith(("sk-", "ek_"))
     assert key not in shown.splitlines()[0]
+
+
+def test_a_key_without_its_usual_beginning_is_not_shown_where_it_does_not_belong() -> None:
+    key = "gateway-key-0123456789"
+
+    assert key not in "".join(settings({"OPENAI_API_KEY": key, "OPENAI_PROJECT_ID": key}))
 
 
 def test_its_exit_code_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

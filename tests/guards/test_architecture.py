@@ -196,6 +196,18 @@ def test_nothing_but_the_integrations_knows_of_the_integrations() -> None:
             assert not {each for each in imported if each.startswith("integrations")}, name
 
 
+def test_nothing_holds_a_lock_over_a_fork_as_cached_property_does_on_python_3_11() -> None:
+    for name, tree in modules().items():
+        names = {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute)}
+        names |= {
+            alias.name
+            for each in ast.walk(tree)
+            if isinstance(each, ast.ImportFrom)
+            for alias in each.names
+        }
+        assert "cached_property" not in names, name
+
+
 def test_trio_is_imported_only_inside_functions() -> None:
     for name, tree in modules().items():
         at_the_top = ast.Module([n for n in tree.body if isinstance(n, ast.Import)], [])

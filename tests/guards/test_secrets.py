@@ -5,16 +5,13 @@ import copy
 import json
 import logging
 import pickle
-import traceback
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import cast
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-import chatkit_sessions
 from chatkit_sessions import APITimeoutError, AsyncChatKitClient, ChatKitClient, ChatKitError
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
@@ -23,11 +20,10 @@ from chatkit_sessions.integrations import (
     EndpointResponse,
 )
 from chatkit_sessions.testing import FakeChatKit
+from secrets_shown import assert_silent, everything_shown
 from support import KEY, NEW_SECRET, SECRET, Connect, Script, Time, ok, refused, session_json
 from workers import inner
 
-PACKAGE = str(Path(chatkit_sessions.__file__).parent)
-SECRETS = (KEY, SECRET, NEW_SECRET)
 ECHO = (
     f"You sent {KEY} and {SECRET} and got {NEW_SECRET} "
     f"(JSON {json.dumps(SECRET)}, URL {quote(SECRET)})"
@@ -78,35 +74,6 @@ def connection_error(request: httpx.Request) -> httpx.Response:
 
 def timeout(request: httpx.Request) -> httpx.Response:
     raise httpx.ReadTimeout(ECHO, request=request)
-
-
-def everything_shown(error: BaseException) -> Iterator[str]:
-    """All that handlers, loggers and error trackers can show of an error, and of its causes.
-
-    Local variables are those of this library's frames and of the HTTP client's, were any left.
-    """
-    seen: set[int] = set()
-    pending: list[BaseException | None] = [error]
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield from (repr(current), str(current), repr(vars(current)))
-        yield from traceback.format_exception(current)
-        frames = traceback.walk_tb(current.__traceback__)
-        summary = traceback.StackSummary.extract(frames, capture_locals=True)
-        for frame in summary:
-            if PACKAGE in frame.filename or "site-packages/http" in frame.filename:
-                yield f"{frame.name}: {frame.locals}"
-        pending += [current.__cause__, current.__context__]
-
-
-def assert_silent(texts: Iterator[str]) -> None:
-    for text in texts:
-        for secret in SECRETS:
-            assert secret not in text
-            assert secret[-12:] not in text, "not a part of it either"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +189,7 @@ def test_no_model_shows_a_secret_that_a_known_field_repeats(connect: Connect, se
             client_secret=secret,
             object=secret,
             status=f"seen {SECRET}",
-            user=f"Bearer {KEY}",
+            novelty=f"Bearer {KEY}",
             workflow={"id": "wf_test", "version": secret, "state_variables": {"note": secret}},
         ),
     )
@@ -237,7 +204,7 @@ def test_no_model_shows_a_secret_that_a_known_field_repeats(connect: Connect, se
     )
     assert_silent(iter([shown]))
     assert secret not in shown
-    assert session.user == f"Bearer {KEY}", "kept, for whoever asks for it by name"
+    assert session.model_extra == {"novelty": f"Bearer {KEY}"}, "kept, for who asks by name"
 
 
 def test_no_info_shows_a_secret_that_a_known_field_repeats(connect: Connect) -> None:
@@ -386,14 +353,14 @@ def test_the_endpoint_shows_a_secret_to_the_page_alone(
     assert_silent(text for record in ours for text in (record.getMessage(), repr(vars(record))))
 
 
-def test_an_unexpected_error_in_the_endpoint_shows_no_secret_to_traceback_printers(
+def test_an_interrupt_in_the_endpoint_shows_no_secret_to_traceback_printers(
     connect: Connect,
 ) -> None:
-    class UnexpectedError(Exception):
-        pass
+    def interrupt(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
 
-    with pytest.raises(UnexpectedError) as caught:
-        ask_endpoint(connect, Script([UnexpectedError()]))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ask_endpoint(connect, Script([interrupt]))
 
     assert_silent(everything_shown(caught.value))
 

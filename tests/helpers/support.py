@@ -201,13 +201,13 @@ class Connect:
         allow_insecure_http: bool = False,
         store: object = None,
         http_options: dict[str, object] | None = None,
+        http_client: object = None,
     ) -> ChatKitClient:
         """A client over a scripted or other transport; over its own connections without one."""
         scripted = isinstance(transport, Script)
         if isinstance(transport, Script):
             transport = self._serve(transport, supplied=http_options is not None)
         client_type = ChatKitClient if self._runner is None else AsyncChatKitClient
-        http_client: object = None
         if transport is not None:
             make_http = cast("Callable[..., object]", self.http_client)
             http_client = make_http(transport=transport, **(http_options or {}))

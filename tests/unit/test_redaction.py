@@ -4,6 +4,8 @@ import copy
 import json
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -13,15 +15,17 @@ from pydantic import JsonValue, SecretStr
 from chatkit_sessions._redaction import (
     MASK,
     MaskedBytes,
-    MaskedHeaders,
+    hidden_from_tracebacks,
     is_masked,
     mask,
     mask_json,
     names_a_secret,
+    plain_headers,
     redact,
     redact_json,
     safe_repr,
     with_article,
+    without_frames,
 )
 
 OPAQUE = SecretStr("Ab/Cd+eF=12\"\\é'&")
@@ -214,34 +218,67 @@ class TestMaskedContainers:
     def test_bytes_show_their_length_only(self, show: Callable[[object], str]) -> None:
         assert show(MaskedBytes(b"S3CRET")).strip("[]") == "<6 bytes>"
 
-    def test_headers_show_their_names_only(self, show: Callable[[object], str]) -> None:
-        headers = MaskedHeaders({"Authorization": "Bearer S3CRET", "Accept": "x"})
-
-        assert show(headers).strip("[]") == "<headers Authorization, Accept>"
-
     def test_copies_are_masked_too(self, show: Callable[[object], str]) -> None:
         for duplicate in (copy.copy, copy.deepcopy):
-            assert "S3CRET" not in show(duplicate(MaskedHeaders({"A": "S3CRET"})))
             assert "S3CRET" not in show(duplicate(MaskedBytes(b"S3CRET")))
 
 
 def test_masked_containers_still_hold_what_they_hide() -> None:
     assert bytes(MaskedBytes(b"S3CRET")) == b"S3CRET"
     assert MaskedBytes(b"S3CRET").decode() == "S3CRET"
-    assert dict(MaskedHeaders({"A": "S3CRET"})) == {"A": "S3CRET"}
 
 
-def test_a_traceback_with_local_variables_shows_neither() -> None:
-    def fail(body: MaskedBytes, headers: MaskedHeaders) -> None:
-        raise RuntimeError(len(body) + len(headers))
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
-    body, headers = MaskedBytes(OPAQUE.get_secret_value().encode()), MaskedHeaders({"A": "S3CRET"})
-    with pytest.raises(RuntimeError) as caught:
-        fail(body, headers)
 
-    rendered = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    assert "S3CRET" not in "".join(rendered.format())
-    assert "<headers A>" in "".join(rendered.format())
+class TestHiddenFromTracebacks:
+    def test_the_frames_of_a_function_and_below_are_no_part_of_what_it_raises(self) -> None:
+        @hidden_from_tracebacks
+        def fail(masked: SecretStr) -> None:
+            plain = {masked.get_secret_value(): 1}
+            try:
+                plain.pop(masked.get_secret_value() + "!")
+            finally:
+                interrupt()
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            fail(OPAQUE)
+
+        rendered = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        assert OPAQUE.get_secret_value() not in "".join(rendered.format())
+        assert [frame.name for frame in rendered.stack][1:] == ["hidden"]
+        assert caught.value.__context__ is None
+
+    def test_its_name_document_and_result_stay(self) -> None:
+        @hidden_from_tracebacks
+        def double(number: int, *, plus: int = 0) -> int:
+            """Twice as much."""
+            return 2 * number + plus
+
+        assert (double.__name__, double.__doc__) == ("double", "Twice as much.")
+        assert double(4, plus=1) == 9
+
+    def test_a_class_that_takes_no_assignments_loses_its_frames_all_the_same(self) -> None:
+        @dataclass(frozen=True)
+        class FrozenError(Exception):
+            number: int
+
+        def fail() -> None:
+            raise FrozenError(1) from LookupError("S3CRET")
+
+        with pytest.raises(FrozenError) as caught:
+            fail()
+
+        error = without_frames(caught.value)
+        assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
+
+
+def test_headers_are_unwrapped_for_the_http_client_alone() -> None:
+    headers: dict[str, str | SecretStr] = {"Authorization": OPAQUE, "Accept": "x"}
+
+    assert OPAQUE.get_secret_value() not in repr(headers)
+    assert plain_headers(headers) == {"Authorization": OPAQUE.get_secret_value(), "Accept": "x"}
 
 
 class TestShown:

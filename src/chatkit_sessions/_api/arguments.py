@@ -7,7 +7,13 @@ from typing import Final
 from pydantic import SecretStr
 
 from chatkit_sessions._config.validation import problem_with_id, problem_with_timeout
-from chatkit_sessions._redaction import is_masked, redact, safe_repr, with_article
+from chatkit_sessions._redaction import (
+    hidden_from_tracebacks,
+    is_masked,
+    redact,
+    safe_repr,
+    with_article,
+)
 from chatkit_sessions.errors import InvalidRequestError
 
 # Of this library's own: what every server takes in a URL.
@@ -58,13 +64,15 @@ def validate_client_secret(client_secret: object) -> SecretStr:
             "`client_secret` must be the session's current secret as a string or a SecretStr, "
             f"got {with_article(type(secret).__name__)}."
         )
-    problem = _problem_with_secret(secret.get_secret_value())
+    problem = _problem_with_secret(secret)
     if problem is not None:
         raise InvalidRequestError(f"`client_secret` {problem}.")
     return secret
 
 
-def _problem_with_secret(secret: str) -> str | None:
+@hidden_from_tracebacks
+def _problem_with_secret(masked: SecretStr) -> str | None:
+    secret = masked.get_secret_value()
     if not secret.strip():
         return "is empty: to begin with, create a session"
     if is_masked(secret):

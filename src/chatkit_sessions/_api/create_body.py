@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, TypeGuard
 
-from pydantic import JsonValue
+from pydantic import JsonValue, SecretBytes
 
 from chatkit_sessions._config.validation import problem_with_id
-from chatkit_sessions._redaction import MaskedBytes, safe_repr, with_article
+from chatkit_sessions._redaction import safe_repr, with_article
 from chatkit_sessions.errors import InvalidRequestError
 from chatkit_sessions.options import SessionOptions
 
@@ -31,7 +31,7 @@ _MAX_INTEGER: Final = 2**63 - 1
 _MIN_REMAINING: Final = 60.0
 
 
-def create_body(user: str, *, workflow_id: str, options: SessionOptions) -> MaskedBytes:
+def create_body(user: str, *, workflow_id: str, options: SessionOptions) -> SecretBytes:
     """Build the body of `POST /chatkit/sessions`."""
     body: dict[str, JsonValue] = {
         "workflow": _workflow(workflow_id, options),

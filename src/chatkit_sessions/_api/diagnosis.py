@@ -113,8 +113,16 @@ _NOT_FOUND = (
     "Check the ids in the request and OPENAI_BASE_URL (or `base_url`): the call went to {host}."
 )
 _RATE_LIMIT = (
-    "Too many requests, or no quota left. Wait as long as `retry_after` says, ask for fewer "
-    "sessions, and check the limits and the billing of the key's organization."
+    "Too many requests. Wait as long as `retry_after` says, ask for fewer sessions, and check the "
+    "limits of the key's organization."
+)
+_QUOTA = (
+    "The key's organization or project has no quota left, and waiting does not help. Check plan, "
+    "credit and budget at https://platform.openai.com/settings/organization/billing."
+)
+_PROXY_LOGIN = (
+    "A proxy asks for a user name and a password. Put them into the variable that names the proxy: "
+    "HTTPS_PROXY=http://user:password@proxy.example.com:3128."
 )
 _SERVER = (
     "The fault is on the server's side at {host}. Try again later; if it lasts, look at "
@@ -135,6 +143,10 @@ _OTHER_HINTS: Final[dict[type[APIStatusError], str]] = {
     RateLimitError: _RATE_LIMIT,
     InternalServerError: _SERVER,
 }
+
+_NO_QUOTA: Final = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+)
 
 # Of a message, so that no expression takes long; the API's are shorter by far.
 _MAX_READ: Final = 1000
@@ -171,6 +183,11 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
     return Diagnosis(error_type, hint.format(host=host))
 
 
+def is_permanent(detail: ChatKitErrorDetail | None) -> bool:
+    """Whether an error lasts until somebody pays, so that another attempt cannot succeed."""
+    return detail is not None and not _NO_QUOTA.isdisjoint({detail.code, detail.type})
+
+
 def is_route_missing(status_code: int, detail: ChatKitErrorDetail | None) -> bool:
     """Whether the response says that the server lacks the route, and not for this call alone."""
     if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -205,6 +222,8 @@ def is_redirect(status_code: int) -> bool:
 
 def _diagnose_bare(status_code: int) -> Diagnosis:
     hint = _REDIRECT if is_redirect(status_code) else _NOT_THE_API
+    if status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        hint = _PROXY_LOGIN
     return Diagnosis(_by_status(status_code), hint)
 
 
@@ -224,7 +243,8 @@ def _diagnose_envelope(status_code: int, detail: ChatKitErrorDetail) -> Diagnosi
         return _diagnose_not_found(message, code)
     if error_type in {BadRequestError, UnprocessableEntityError}:
         return Diagnosis(error_type, _request_hint(detail))
-    return Diagnosis(error_type, _OTHER_HINTS.get(error_type, _OTHER))
+    hint = _QUOTA if is_permanent(detail) else _OTHER_HINTS.get(error_type, _OTHER)
+    return Diagnosis(error_type, hint)
 
 
 def _diagnose_not_found(message: str, code: str | None) -> Diagnosis:

@@ -3,9 +3,7 @@
 import json
 from typing import Final, cast
 
-from pydantic import JsonValue
-
-from chatkit_sessions._redaction import MaskedBytes
+from pydantic import JsonValue, SecretBytes
 
 _MAX_DEPTH: Final = 64
 
@@ -14,9 +12,9 @@ class UnreadableBodyError(Exception):
     """Why a body is not a JSON document. Holds nothing of the body."""
 
 
-def encode_json(document: JsonValue) -> MaskedBytes:
+def encode_json(document: JsonValue) -> SecretBytes:
     """Encode a request's body; names in order, so that the same request has the same bytes."""
-    return MaskedBytes(_ENCODER.encode(document).encode())
+    return SecretBytes(_ENCODER.encode(document).encode())
 
 
 def decode_json(body: bytes) -> JsonValue:

@@ -1,13 +1,13 @@
 """One builder per call: arguments → `Operation`, or an error before anything is sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
-from pydantic import JsonValue, SecretStr, ValidationError
+from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
-from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._redaction import mask
 from chatkit_sessions.models import (
     FIELD_NAMES,
     CancelledSession,
@@ -17,7 +17,7 @@ from chatkit_sessions.models import (
 )
 from chatkit_sessions.options import SessionOptions
 
-from .arguments import validate_session_id
+from .arguments import problem_with_session_id, validate_session_id
 from .create_body import create_body
 from .diagnosis import ended_status
 
@@ -36,7 +36,7 @@ class Operation(Generic[T_co]):
     method: str
     path: str
     """Below the base URL, escaped."""
-    body: MaskedBytes | None
+    body: SecretBytes | None
     parse: Callable[[dict[str, JsonValue]], T_co]
     """From the JSON object of a success response to the result.
 
@@ -52,7 +52,16 @@ def create(
 ) -> Operation[ChatKitSessionResponse]:
     """`POST /chatkit/sessions`."""
     body = create_body(user, workflow_id=workflow_id, options=options)
-    return Operation("POST", SESSIONS, body, ChatKitSessionResponse.model_validate)
+
+    def parse(document: dict[str, JsonValue]) -> ChatKitSessionResponse:
+        session = ChatKitSessionResponse.model_validate(document)
+        problem = problem_with_owner(session, user=user, workflow_id=workflow_id)
+        if problem is not None:
+            session_id = id_to_cancel(session.id, secrets=[session.client_secret])
+            raise UnacceptableResponseError(problem, session_id=session_id)
+        return session
+
+    return Operation("POST", SESSIONS, body, parse)
 
 
 def get(session_id: str) -> Operation[ChatKitSessionInfo]:
@@ -79,7 +88,38 @@ def cancel(session_id: str) -> Operation[CancelledSession]:
 
 
 class UnacceptableResponseError(ValueError):
-    """Why a well-formed response does not fit the request. Holds nothing of the response."""
+    """Why a well-formed response does not fit the request.
+
+    Args:
+        reason: Without anything of the response.
+        session_id: The session to cancel, None where there is none.
+    """
+
+    def __init__(self, reason: str, *, session_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.session_id = session_id
+
+
+def problem_with_owner(
+    session: ChatKitSessionResponse, *, user: str, workflow_id: str
+) -> str | None:
+    """Why a session is somebody else's, None where it is not, or does not say.
+
+    Something between here and the API may mix responses up: the secret would open another user's
+    chat.
+    """
+    if session.user is not None and session.user != user:
+        return "it is about another user"
+    if session.workflow is not None and session.workflow.id != workflow_id:
+        return "it is about another workflow"
+    return None
+
+
+def id_to_cancel(session_id: object, *, secrets: Iterable[SecretStr]) -> str | None:
+    """The id of a session that nobody may use, None where it cannot stand in a URL."""
+    if not isinstance(session_id, str) or problem_with_session_id(session_id) is not None:
+        return None
+    return session_id if mask(session_id, secrets) == session_id else None
 
 
 def _about(session_id: str, session: SessionT) -> SessionT:

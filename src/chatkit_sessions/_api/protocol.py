@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from pydantic import JsonValue, SecretStr, ValidationError
+from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._config.retry import parse_retry_after, parse_should_retry
 from chatkit_sessions._config.settings import Settings
-from chatkit_sessions._redaction import MaskedBytes, MaskedHeaders, redact, redact_json
+from chatkit_sessions._redaction import hidden_from_tracebacks, redact, redact_json
 from chatkit_sessions._version import __version__
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
 from chatkit_sessions.models import ChatKitErrorDetail, ChatKitErrorResponse
@@ -37,6 +37,16 @@ _DATE: Final = re.compile(
     + "|".join(_MONTHS)
     + r") (?P<year>20[0-9]{2}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT"
 )
+_NOT_THE_API: Final = (
+    "The response may come from something other than the ChatKit sessions API (a proxy, a login "
+    "page, a gateway). Check OPENAI_BASE_URL (or `base_url`); the session may exist and then "
+    "expires by itself."
+)
+_MIXED_UP: Final = (
+    "Something between here and the API (a gateway, a cache, a proxy) seems to give one request "
+    "the response to another. Check what OPENAI_BASE_URL (or `base_url`) names, before it shows "
+    "one user the chats of another."
+)
 _MAX_QUOTED: Final = 500
 _MAX_SECRET: Final = 1024
 _CHARACTERS_OF_SECRETS: Final = string.ascii_letters + string.digits + "_-.+/=*%\\~"
@@ -44,12 +54,16 @@ _CHARACTERS_OF_SECRETS: Final = string.ascii_letters + string.digits + "_-.+/=*%
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an HTTP client is asked to send."""
+    """What an HTTP client is asked to send.
+
+    What is secret in it is unwrapped where the HTTP client's own request is built, and nowhere
+    else: tools that show local variables slice bytes and walk through mappings.
+    """
 
     method: str
     url: str
-    headers: MaskedHeaders
-    body: MaskedBytes | None
+    headers: Mapping[str, str | SecretStr]
+    body: SecretBytes | None
     secrets: tuple[SecretStr, ...]
     """What it holds and no text may quote."""
 
@@ -61,7 +75,7 @@ class Response:
     status_code: int
     headers: Mapping[str, str] = field(repr=False)
     """Looked up by names in lower case."""
-    body: MaskedBytes
+    body: SecretBytes
     body_error: str | None = None
     """Why the body is not complete; None where it is."""
 
@@ -70,15 +84,13 @@ def build_request(
     operation: Operation[object], settings: Settings[KeyCallable], key: SecretStr
 ) -> Request:
     """Add to an operation what every call carries (the API's reference, "Authentication")."""
-    headers = MaskedHeaders(
-        {
-            "Authorization": f"Bearer {key.get_secret_value()}",
-            "OpenAI-Beta": "chatkit_beta=v1",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"chatkit-sessions/{__version__}",
-        }
-    )
+    headers: dict[str, str | SecretStr] = {
+        "Authorization": SecretStr(f"Bearer {key.get_secret_value()}"),
+        "OpenAI-Beta": "chatkit_beta=v1",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"chatkit-sessions/{__version__}",
+    }
     if operation.body is not None:
         headers["Content-Type"] = "application/json"
     if settings.organization is not None:
@@ -104,12 +116,14 @@ def max_body(status_code: int) -> int:
     return MAX_SUCCESS_BODY if is_success(status_code) else MAX_ERROR_BODY
 
 
-def parse_request_id(headers: Mapping[str, str], secrets: tuple[SecretStr, ...]) -> str | None:
+@hidden_from_tracebacks
+def parse_request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
     """The API's name of the request, as far as it can be shown."""
-    value = headers.get("x-request-id")
+    value = response.headers.get("x-request-id")
     return _quotable(value, secrets) if value else None
 
 
+@hidden_from_tracebacks
 def parse_response(
     operation: Operation[T], response: Response, *, key: SecretStr, host: str, now: datetime
 ) -> T:
@@ -139,7 +153,7 @@ def parse_response(
 def _parse_success_or_raise(
     operation: Operation[T], response: Response, secrets: tuple[SecretStr, ...]
 ) -> T:
-    request_id = parse_request_id(response.headers, secrets)
+    request_id = parse_request_id(response, secrets)
     result = _parse_success(operation, response, request_id)
     if not isinstance(result, _Problem):
         return result
@@ -151,9 +165,8 @@ def _parse_success_or_raise(
         content_type=content_type,
         content_length=len(response.body),
         request_id=request_id,
-        hint="The response may come from something other than the ChatKit sessions API (a proxy, "
-        "a login page, a gateway). Check OPENAI_BASE_URL (or `base_url`); the session may exist "
-        "and then expires by itself.",
+        hint=_MIXED_UP if result.mixed_up else _NOT_THE_API,
+        session_id=result.session_id,
     )
 
 
@@ -180,12 +193,14 @@ class _Problem:
     """Why a success response cannot be used, without anything of the response."""
 
     reason: str
+    mixed_up: bool = False
+    """Whether it is the response to another request."""
+    session_id: str | None = None
 
 
 def _parse_success(
     operation: Operation[T], response: Response, request_id: str | None
 ) -> T | _Problem:
-    """Raises nothing: an error's traceback would hold this frame, and with it the new secret."""
     try:
         document = _decode(response)
         if not isinstance(document, dict):
@@ -194,14 +209,16 @@ def _parse_success(
         return operation.parse({**document, "request_id": request_id, "answered_at": answered_at})
     except ValidationError as error:
         return _Problem(describe_validation_error(error))
-    except (UnreadableBodyError, UnacceptableResponseError) as error:
+    except UnacceptableResponseError as error:
+        return _Problem(str(error), mixed_up=True, session_id=error.session_id)
+    except UnreadableBodyError as error:
         return _Problem(str(error))
 
 
 def _decode(response: Response) -> JsonValue:
     if response.body_error is not None:
         raise UnreadableBodyError(response.body_error)
-    return decode_json(response.body)
+    return decode_json(response.body.get_secret_value())
 
 
 def _parse_error_body(
@@ -211,7 +228,7 @@ def _parse_error_body(
     try:
         document = _decode(response)
     except UnreadableBodyError:
-        text = response.body.decode(errors="replace")
+        text = response.body.get_secret_value().decode(errors="replace")
         if response.body_error is not None:
             # Where it was cut off, half of a secret may stand that nothing recognises.
             whole_words = len(text.rstrip(_CHARACTERS_OF_SECRETS))
@@ -239,7 +256,7 @@ def _status_error(
         status_code=response.status_code,
         error=detail,
         body=body,
-        request_id=parse_request_id(response.headers, secrets),
+        request_id=parse_request_id(response, secrets),
         retry_after=parse_retry_after(response.headers, now=now),
         should_retry=parse_should_retry(response.headers),
         hint=diagnosis.hint,

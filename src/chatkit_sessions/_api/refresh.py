@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from pydantic import JsonValue, SecretStr, ValidationError
+from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
-from chatkit_sessions._redaction import mask
+from chatkit_sessions._redaction import hidden_from_tracebacks
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
 from chatkit_sessions.models import ChatKitSessionResponse
 
-from .arguments import problem_with_session_id, validate_client_secret
+from .arguments import validate_client_secret
 from .json_body import encode_json
-from .operations import SESSIONS, Operation, describe_validation_error
+from .operations import (
+    SESSIONS,
+    Operation,
+    describe_validation_error,
+    id_to_cancel,
+)
 
 _WORTH_RAISING: Final = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
@@ -44,8 +49,12 @@ def refresh(
     def parse(document: dict[str, JsonValue]) -> ChatKitSessionResponse | RejectedSession:
         return _accept_or_reject(document, presented=secret, user=user, workflow_id=workflow_id)
 
-    body = encode_json({"client_secret": secret.get_secret_value()})
-    return Operation("POST", f"{SESSIONS}/refresh", body, parse, secrets=(secret,))
+    return Operation("POST", f"{SESSIONS}/refresh", _body(secret), parse, secrets=(secret,))
+
+
+@hidden_from_tracebacks
+def _body(secret: SecretStr) -> SecretBytes:
+    return encode_json({"client_secret": secret.get_secret_value()})
 
 
 def reason_not_to_ask(
@@ -99,23 +108,16 @@ def _accept_or_reject(
     try:
         session = ChatKitSessionResponse.model_validate(document)
     except ValidationError as error:
-        reason = describe_validation_error(error)
+        problem = describe_validation_error(error)
     else:
         if session.client_secret == presented:
-            reason = "it holds the secret that was presented"
+            problem = "it holds the secret that was presented"
         elif session.status in {"expired", "cancelled"}:
-            reason = "it has ended already"
+            problem = "it has ended already"
         elif session.user != user:
-            reason = "it does not name the same user"
+            problem = "it does not name the same user"
         elif session.workflow is None or session.workflow.id != workflow_id:
-            reason = "it does not name the same workflow"
+            problem = "it does not name the same workflow"
         else:
             return session
-    return RejectedSession(_id_to_cancel(document, presented), reason)
-
-
-def _id_to_cancel(document: dict[str, JsonValue], presented: SecretStr) -> str | None:
-    session_id = document.get("id")
-    if not isinstance(session_id, str) or problem_with_session_id(session_id) is not None:
-        return None
-    return session_id if mask(session_id, [presented]) == session_id else None
+    return RejectedSession(id_to_cancel(document.get("id"), secrets=[presented]), problem)

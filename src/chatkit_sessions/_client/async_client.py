@@ -81,10 +81,9 @@ class AsyncChatKitClient(AsyncIO):
         allow_insecure_http: bool = False,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        key: SecretStr | AsyncKeySource | None = as_secret(api_key)
-        del api_key  # local variables are part of tracebacks
+        api_key = as_secret(api_key)  # local variables are part of tracebacks
         settings = load_settings(
-            api_key=key,
+            api_key=api_key,
             workflow_id=workflow_id,
             base_url=base_url,
             organization=organization,
@@ -118,7 +117,7 @@ class AsyncChatKitClient(AsyncIO):
             ConfigurationError: A setting cannot be used.
         """
         key: SecretStr | AsyncKeySource | NotGiven = as_secret(api_key)
-        del api_key
+        api_key = key
         if not isinstance(store, NotGiven):
             validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
         return self._derive(

@@ -24,13 +24,16 @@ from chatkit_sessions._concurrency.single_flight import Flight
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret
-from chatkit_sessions._http.async_pool import client_factory
+from chatkit_sessions._http.async_pool import Client, client_factory
 from chatkit_sessions._http.clients import (
     AsyncHTTPClient,
-    HTTPErrors,
+    AsyncSender,
+    AsyncSuppliedClient,
     aread_body,
     errors_of_async_client,
 )
+from chatkit_sessions._http.failures import HTTPErrors
+from chatkit_sessions._http.proxies import proxy_for
 from chatkit_sessions.stores.base import AsyncSessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -64,12 +67,13 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         super().__init__(
             settings, store, new_event=new_event, runtime=system_runtime(sleep), clock=clock
         )
-        self._http: AsyncHTTPClient | PerLoop[AsyncHTTPClient]
+        self._http: AsyncSuppliedClient | PerLoop[Client]
         if http_client is None:
-            self._http = PerLoop(client_factory(settings.base_url))
-            self._http_errors = HTTPErrors.of("httpx")
+            proxy = proxy_for(settings.base_url)
+            self._http = PerLoop(client_factory(proxy))
+            self._http_errors = HTTPErrors.of("httpx", proxy=proxy and proxy.described)
         else:
-            self._http = http_client
+            self._http = AsyncSuppliedClient(http_client)
             self._http_errors = errors_of_async_client(http_client)
         self._in_progress: dict[Limit, Lifetime] = {}
 
@@ -130,10 +134,20 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         key = source()
         return as_secret(await key if inspect.isawaitable(key) else key)
 
+    async def _close_idle_connections(self) -> None:
+        if isinstance(self._http, PerLoop):
+            await (await self._http.get()).close_idle()
+
+    async def _http_client(self) -> AsyncSender:
+        if isinstance(self._http, PerLoop):
+            return await self._http.get()
+        self._http.check_open()
+        return self._http
+
     async def _send(self, request: Request, deadline: Deadline) -> Response:
-        http = await self._http.get() if isinstance(self._http, PerLoop) else self._http
+        http = await self._http_client()
         response: Response | None = None
-        error = None
+        error: BaseException | None = None
         try:
             async with http.stream(
                 request.method,
@@ -145,9 +159,13 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
                 follow_redirects=False,
             ) as stream:
                 response = await aread_body(stream, deadline)
-        except self._http_errors.raised as raised:
-            error = self._http_errors.translate(raised, request)
-        if response is None:
+        except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
+            failure = self._http_errors.translate(raised, request)
+            if isinstance(failure, Response):
+                response = failure
+            else:
+                error = failure
+        if error is not None or response is None:
             # Raised outside the `except`: the HTTP client's error must not be its context.
             raise error or deadline.error()
         return response

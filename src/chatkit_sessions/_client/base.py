@@ -1,10 +1,9 @@
 """What both clients hold, and how one is derived from another."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -29,6 +28,7 @@ from chatkit_sessions._http.connections import validate_url
 from chatkit_sessions._sessions.identity import Scope
 from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.registry import Registry
+from chatkit_sessions._sessions.snapshot import build_schemas
 from chatkit_sessions.errors import APIConnectionError, ConfigurationError
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
@@ -59,6 +59,7 @@ class BaseClient(Generic[KeyCallable, E]):
         clock: Callable[[], datetime] | None,
     ) -> None:
         validate_url(settings.base_url)
+        build_schemas()
         if clock is not None:
             validate_clock(clock)
             runtime = runtime._replace(now=clock)
@@ -83,6 +84,13 @@ class BaseClient(Generic[KeyCallable, E]):
             f"{type(self).__name__}(base_url={settings.base_url!r}, "
             f"workflow_id={settings.workflow_id!r}, organization={settings.organization!r}, "
             f"project={settings.project!r})"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"A {name} holds connections and an API key, and can be neither copied nor pickled: "
+            f"make one {name} per process. For other settings, use `with_options`."
         )
 
     def _derive(
@@ -121,8 +129,9 @@ class BaseClient(Generic[KeyCallable, E]):
             settings = replace(settings, timeout=validate_timeout(timeout))
         if not isinstance(max_retries, NotGiven):
             settings = replace(settings, retry_policy=as_retry_policy(max_retries))
-        clone = copy.copy(self)
-        clone._become(settings, store)  # noqa: SLF001 -- a copy of ourselves
+        clone = object.__new__(type(self))
+        vars(clone).update(vars(self))
+        clone._become(settings, store)
         return clone
 
     def _become(

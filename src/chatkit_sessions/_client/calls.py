@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from pydantic import SecretStr
 
-from chatkit_sessions._api.diagnosis import is_route_missing
+from chatkit_sessions._api.diagnosis import is_permanent, is_route_missing
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.protocol import (
     Request,
@@ -21,7 +21,11 @@ from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import Failure, RetryPolicy
 from chatkit_sessions._config.settings import KeyCallable
 from chatkit_sessions._config.validation import validate_key
-from chatkit_sessions.errors import APIConnectionError, APIStatusError
+from chatkit_sessions.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+)
 
 from .base import BaseClient, E
 from .state import Route
@@ -52,6 +56,10 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
         """Let that many seconds pass."""
 
     @abstractmethod
+    async def _close_idle_connections(self) -> None:
+        """Reuse no connection that is open now, where the connections are the client's own."""
+
+    @abstractmethod
     async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
         """Run a flow within its deadline and the client's lifetime."""
 
@@ -79,6 +87,10 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                 if delay is None:
                     raise
                 last_error = error.with_traceback(None)  # which would hold this frame in a cycle
+            except APIResponseValidationError:
+                # What else lies in the connection that it came from, nobody knows.
+                await self._close_idle_connections()
+                raise
             await self._sleep(delay)
             retries_done += 1
 
@@ -98,7 +110,7 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                 operation.method,
                 operation.path,
                 response.status_code,
-                parse_request_id(response.headers, (key, *operation.secrets)),
+                parse_request_id(response, (key, *operation.secrets)),
             )
         return parse_response(
             operation, response, key=key, host=self._settings.host, now=self._runtime.now()
@@ -119,14 +131,13 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                 status_code=error.status_code,
                 should_retry=error.should_retry,
                 retry_after=error.retry_after,
+                permanent=is_permanent(error.error),
             )
             reason = f"{error.status_code} (request id {error.request_id})"
         else:
-            failure = Failure()
+            failure = Failure(permanent=error.answered or error.permanent)
             reason = error.message
             logger.debug("%s %s: %s", operation.method, operation.path, reason)
-            if error.answered:
-                return None
         if self._lifetime.closed:
             return None
         delay = (policy or self._settings.retry_policy).delay(

@@ -102,7 +102,7 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
         since = self._runtime.monotonic()
         session = await self._try_refresh(request, deadline, snapshot=snapshot)
         if session is None:
-            session = await self._call(request.create, deadline)
+            session = await self._create_own(request, deadline)
         elapsed = self._runtime.monotonic() - since
         identity, asked_for = request.identity, request.lifetime
         created = CreatedSession(
@@ -131,7 +131,7 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
         """Get a new session from the API; the client's own store learns of it later."""
         creation = recent.begin(self._scope, request.user)
         try:
-            session = await self._call(request.create, deadline)
+            session = await self._create_own(request, deadline)
             remembered = recent.add(
                 creation,
                 session,
@@ -240,9 +240,21 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
         if isinstance(session, ChatKitSessionResponse):
             return session
         logger.warning(_NOT_REFRESHED, f"the refreshed session cannot be used ({session.reason})")
+        await self._close_idle_connections()
         if session.id is not None:
             await self._discard(session.id, deadline)
         return None
+
+    async def _create_own(
+        self, request: SessionRequest, deadline: Deadline
+    ) -> ChatKitSessionResponse:
+        """Create the session; one of another user or workflow is cancelled."""
+        try:
+            return await self._call(request.create, deadline)
+        except APIResponseValidationError as error:
+            if error.session_id is not None:
+                await self._discard(error.session_id, deadline)
+            raise
 
     async def _discard(self, session_id: str, deadline: Deadline) -> None:
         """Cancel, as far as possible, a session that nobody may use."""

@@ -50,11 +50,12 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
         """Validate what a session is to be, before anything is sent."""
         workflow_id = self._workflow_id(options.get("workflow_id"))
         create = operations.create(user, workflow_id=workflow_id, options=options)
+        body = create.body.get_secret_value() if create.body else b""  # holds no secret
         return SessionRequest(
             create=create,
             user=user,
             workflow_id=workflow_id,
-            identity=self._scope.identity(user, create.body or b""),
+            identity=self._scope.identity(user, body),
             lifetime=requested_lifetime(options),
             min_remaining=validate_min_remaining(min_remaining, options),
             presented=replaces,

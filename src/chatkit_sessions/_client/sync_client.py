@@ -79,10 +79,9 @@ class ChatKitClient(SyncIO):
         allow_insecure_http: bool = False,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        key: SecretStr | KeySource | None = as_secret(api_key)
-        del api_key  # local variables are part of tracebacks
+        api_key = as_secret(api_key)  # local variables are part of tracebacks
         settings = load_settings(
-            api_key=key,
+            api_key=api_key,
             workflow_id=workflow_id,
             base_url=base_url,
             organization=organization,
@@ -116,7 +115,7 @@ class ChatKitClient(SyncIO):
             ConfigurationError: A setting cannot be used.
         """
         key: SecretStr | KeySource | NotGiven = as_secret(api_key)
-        del api_key
+        api_key = key
         if not isinstance(store, NotGiven):
             validate_store(store, asynchronous=False)
         return self._derive(

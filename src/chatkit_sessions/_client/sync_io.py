@@ -17,12 +17,15 @@ from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret, reject_awaitable
 from chatkit_sessions._http.clients import (
-    HTTPErrors,
+    SuppliedClient,
     SyncHTTPClient,
+    SyncSender,
     errors_of_sync_client,
     read_body,
 )
-from chatkit_sessions._http.sync_pool import client_factory
+from chatkit_sessions._http.failures import HTTPErrors
+from chatkit_sessions._http.proxies import proxy_for
+from chatkit_sessions._http.sync_pool import Client, client_factory
 from chatkit_sessions.stores.base import SessionStore
 
 from .flow import SessionFlow
@@ -58,12 +61,13 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
             runtime=system_runtime(time.sleep),
             clock=clock,
         )
-        self._http: SyncHTTPClient | PerProcess[SyncHTTPClient]
+        self._http: SuppliedClient | PerProcess[Client]
         if http_client is None:
-            self._http = PerProcess(client_factory(settings.base_url))
-            self._http_errors = HTTPErrors.of("httpx")
+            proxy = proxy_for(settings.base_url)
+            self._http = PerProcess(client_factory(proxy))
+            self._http_errors = HTTPErrors.of("httpx", proxy=proxy and proxy.described)
         else:
-            self._http = http_client
+            self._http = SuppliedClient(http_client)
             self._http_errors = errors_of_sync_client(http_client)
 
     def __enter__(self) -> Self:
@@ -110,19 +114,26 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         source = self._settings.api_key
         return source if isinstance(source, SecretStr) else as_secret(reject_awaitable(source()))
 
-    def _http_client(self) -> SyncHTTPClient:
+    async def _close_idle_connections(self) -> None:
+        if isinstance(self._http, PerProcess):
+            self._http.get().close_idle()
+
+    def _http_client(self) -> SyncSender:
         if not isinstance(self._http, PerProcess):
+            self._http.check_open()
             return self._http
         http = self._http.get()
         if self._lifetime.closed:
             self.close()  # again: what was made after another thread has closed must not stay open
+        self._check_open()
         return http
 
     async def _send(self, request: Request, deadline: Deadline) -> Response:
+        http = self._http_client()
         response: Response | None = None
-        error = None
+        error: BaseException | None = None
         try:
-            with self._http_client().stream(
+            with http.stream(
                 request.method,
                 request.url,
                 content=request.body,
@@ -132,9 +143,13 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
                 follow_redirects=False,
             ) as stream:
                 response = read_body(stream, deadline)
-        except self._http_errors.raised as raised:
-            error = self._http_errors.translate(raised, request)
-        if response is None:
+        except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
+            failure = self._http_errors.translate(raised, request)
+            if isinstance(failure, Response):
+                response = failure
+            else:
+                error = failure
+        if error is not None or response is None:
             # Raised outside the `except`: the HTTP client's error must not be its context.
             raise error or deadline.error()
         return response

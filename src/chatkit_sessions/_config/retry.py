@@ -32,11 +32,13 @@ class Failure:
         status_code: The response's status; None where no response came.
         should_retry: The response's `x-should-retry`; None where it has none.
         retry_after: Seconds that the response asks to wait; None where it does not say.
+        permanent: Whether another attempt cannot help, whatever the rest says.
     """
 
     status_code: int | None = None
     should_retry: bool | None = None
     retry_after: float | None = None
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class RetryPolicy:
     Repeated are: no connection, a connection lost on the way, an attempt's timeout, and the
     statuses 408, 409, 429 and 500 and above; the response header `x-should-retry` overrides
     the status. A success response that cannot be read is never repeated: the session may exist.
+    Nor is what another attempt cannot change: a certificate that is not trusted, an exhausted
+    quota, a proxy that asks for a password.
 
     Attributes:
         max_retries: Attempts after the first, 0 or more; 0 switches retrying off.
@@ -118,6 +122,8 @@ class RetryPolicy:
 
 
 def _is_worth_repeating(failure: Failure) -> bool:
+    if failure.permanent:
+        return False
     if failure.status_code is None:
         return True
     if failure.status_code < HTTPStatus.BAD_REQUEST:

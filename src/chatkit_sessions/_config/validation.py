@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from chatkit_sessions._redaction import is_masked, safe_repr
+from chatkit_sessions._redaction import hidden_from_tracebacks, is_masked, safe_repr
 from chatkit_sessions.errors import ConfigurationError
 
 from .retry import MAX_SECONDS, RetryPolicy
@@ -71,13 +71,15 @@ def validate_key(key: object, source: str) -> SecretStr:
         raise ConfigurationError(
             f"{source} must give a string or a SecretStr, not {type(key).__name__}."
         )
-    problem = _problem_with_key(key.get_secret_value())
+    problem = _problem_with_key(key)
     if problem is not None:
         raise ConfigurationError(f"{source} {problem}.")
     return key
 
 
-def _problem_with_key(key: str) -> str | None:
+@hidden_from_tracebacks
+def _problem_with_key(masked: SecretStr) -> str | None:
+    key = masked.get_secret_value()
     if not key.strip():
         return "is empty"
     problem = _problem_with_spelling(key)
@@ -156,7 +158,7 @@ def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) ->
         raise ConfigurationError(
             f"{source} must begin with https:// and name a host, such as https://api.openai.com/v1."
         )
-    if not _is_host(host):
+    if not is_host(host):
         raise ConfigurationError(
             f"{source} names a host that cannot exist: labels have 1 to 63 letters, digits and "
             "hyphens; an international name is written in its `xn--` form."
@@ -176,7 +178,8 @@ def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) ->
     return url.rstrip("/")
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
+    """Whether a name can be that of a host, or is an address."""
     if _HOST_NAME.fullmatch(host):
         return True
     try:

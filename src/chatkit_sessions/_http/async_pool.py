@@ -4,13 +4,14 @@ Here cancelling ends whatever waits, so that the deadline needs no help from the
 call that is cancelled at the wrong moment must not leave its connection open.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Final, Protocol, Self, cast
 
 import httpcore
 import httpx
+from pydantic import SecretBytes, SecretStr
 
 from chatkit_sessions._concurrency.event_loop import shielded, sleep, under_trio
 from chatkit_sessions._config.deadline import Timeouts
@@ -29,10 +30,10 @@ from .connections import (
     address_of,
     is_mocked,
     plain_request,
-    proxy_for,
     timeouts_of,
     tls_context,
 )
+from .proxies import Proxy
 from .trio_network import TrioBackend
 
 
@@ -42,16 +43,19 @@ class Client:
     Each call goes through `send` of a real one, where instruments and mocks expect it.
     """
 
-    def __init__(self, http_client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, http_client: httpx.AsyncClient, close_idle: Callable[[], Awaitable[None]]
+    ) -> None:
         self._http_client = http_client
+        self.close_idle: Final = close_idle
 
     def stream(
         self,
         method: str,
         url: str,
         *,
-        content: bytes | None,
-        headers: Mapping[str, str],
+        content: SecretBytes | None,
+        headers: Mapping[str, str | SecretStr],
         timeout: Timeouts,
         auth: None,
         follow_redirects: bool,
@@ -136,6 +140,11 @@ class Transport(httpx.AsyncHTTPTransport):
 
     def __init__(self, proxy: httpx.Proxy | None) -> None:
         self._pool = ConnectionPool() if proxy is None else ProxiedPool(proxy)
+
+    async def close_idle(self) -> None:
+        """Close the connections that no call uses."""
+        if isinstance(self._pool, ConnectionPool):
+            await self._pool.close_idle()
 
 
 class Backend(Protocol):
@@ -248,6 +257,10 @@ class ConnectionPool(httpcore.AsyncConnectionPool):
         stream = await self._backend.connect_tcp(host, port, timeout)
         return Connection(stream if tls is None else await stream.start_tls(tls, host, timeout))
 
+    async def close_idle(self) -> None:
+        """Close what is idle now."""
+        await _close(self._idle.take_all())
+
     async def _take(self) -> Connection | None:
         while (connection := self._idle.take()) is not None:
             if not connection.has_unread():
@@ -267,7 +280,12 @@ async def _close(connections: Iterable[Connection]) -> None:
             await connection.aclose()
 
 
-def client_factory(base_url: str) -> Callable[[], Client]:
+def client_factory(proxy: Proxy | None) -> Callable[[], Client]:
     """Return what makes the clients that ours uses: one for each event loop, inside it."""
-    proxy = proxy_for(base_url)
-    return lambda: Client(Cookieless(transport=Transport(proxy)))
+    settings = proxy and proxy.settings
+
+    def make() -> Client:
+        transport = Transport(settings)
+        return Client(Cookieless(transport=transport), transport.close_idle)
+
+    return make

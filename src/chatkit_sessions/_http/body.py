@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from pydantic import SecretBytes
+
 from chatkit_sessions._api.protocol import Response, max_body
-from chatkit_sessions._redaction import MaskedBytes
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _BROKEN: Final = "its compression is broken"
@@ -60,7 +61,7 @@ class Body:
         error = self._error
         if error is None and self._decoder.unfinished:
             error = _BROKEN
-        content = MaskedBytes(self._content[: self._limit])
+        content = SecretBytes(bytes(self._content[: self._limit]))
         return Response(self._status_code, self._headers, content, error)
 
 

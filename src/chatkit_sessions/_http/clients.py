@@ -1,28 +1,33 @@
-"""What this library asks of an HTTP client, whoever made it, and what it tells of its failures.
+"""What this library asks of an HTTP client, whoever made it.
 
 httpx has a maintained fork, httpx2, with the same names in a package of its own. A client of either
-can be supplied, so that what a client raises is looked up in the family that it belongs to.
+can be supplied.
 """
 
-import importlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
-from urllib.parse import urlsplit
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from typing import Any, Final, Protocol
 
-from chatkit_sessions._api.protocol import Request, Response
+from pydantic import SecretBytes, SecretStr
+
+from chatkit_sessions._api.protocol import Response
 from chatkit_sessions._config.deadline import Deadline, Timeouts
-from chatkit_sessions._redaction import redact
-from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ConfigurationError
+from chatkit_sessions._redaction import plain_headers
+from chatkit_sessions.errors import ConfigurationError
 
 from .body import Body
+from .failures import HTTPErrors
 
 FAMILIES: Final = ("httpx", "httpx2")
 
 
 class HTTPResponse(Protocol):
-    """The part of an answer that both kinds of client share."""
+    """The part of a response that both kinds of client share."""
 
     @property
     def status_code(self) -> int: ...
@@ -33,120 +38,199 @@ class HTTPResponse(Protocol):
 
 
 class SyncHTTPResponse(HTTPResponse, Protocol):
-    """An answer whose body has not been read."""
+    """A response whose body has not been read."""
 
     def iter_raw(self) -> Iterator[bytes]: ...
     def iter_bytes(self) -> Iterator[bytes]: ...
 
 
 class AsyncHTTPResponse(HTTPResponse, Protocol):
-    """An answer whose body has not been read."""
+    """A response whose body has not been read."""
 
     def aiter_raw(self) -> AsyncIterator[bytes]: ...
     def aiter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
-class SyncHTTPClient(Protocol):
-    """An `httpx.Client` or `httpx2.Client`, as far as it is used."""
+class _SyncOpenResponse(SyncHTTPResponse, Protocol):
+    def close(self) -> None: ...
 
-    def stream(
+
+class _AsyncOpenResponse(AsyncHTTPResponse, Protocol):
+    async def aclose(self) -> None: ...
+
+
+class _HTTPClient(Protocol):
+    @property
+    def is_closed(self) -> bool: ...
+
+    def build_request(
         self,
         method: str,
         url: str,
         *,
         content: bytes | None,
         headers: Mapping[str, str],
+        timeout: Timeouts,
+    ) -> Any: ...  # noqa: ANN401 -- a request of either family
+
+
+class SyncHTTPClient(_HTTPClient, Protocol):
+    """An `httpx.Client` or `httpx2.Client`, as far as it is used."""
+
+    def send(
+        self,
+        request: Any,  # noqa: ANN401 -- as above
+        *,
+        stream: bool,
+        auth: None,
+        follow_redirects: bool,
+    ) -> _SyncOpenResponse: ...
+
+    def close(self) -> None: ...
+
+
+class AsyncHTTPClient(_HTTPClient, Protocol):
+    """An `httpx.AsyncClient` or `httpx2.AsyncClient`, as far as it is used."""
+
+    async def send(
+        self,
+        request: Any,  # noqa: ANN401 -- as above
+        *,
+        stream: bool,
+        auth: None,
+        follow_redirects: bool,
+    ) -> _AsyncOpenResponse: ...
+
+    async def aclose(self) -> None: ...
+
+
+class SyncSender(Protocol):
+    """What sends a request: the library's own client, or the user's."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: SecretBytes | None,
+        headers: Mapping[str, str | SecretStr],
         timeout: Timeouts,
         auth: None,
         follow_redirects: bool,
     ) -> AbstractContextManager[SyncHTTPResponse]: ...
 
-    def close(self) -> None: ...
 
-
-class AsyncHTTPClient(Protocol):
-    """An `httpx.AsyncClient` or `httpx2.AsyncClient`, as far as it is used."""
+class AsyncSender(Protocol):
+    """What sends a request: the library's own client, or the user's."""
 
     def stream(
         self,
         method: str,
         url: str,
         *,
-        content: bytes | None,
-        headers: Mapping[str, str],
+        content: SecretBytes | None,
+        headers: Mapping[str, str | SecretStr],
         timeout: Timeouts,
         auth: None,
         follow_redirects: bool,
     ) -> AbstractAsyncContextManager[AsyncHTTPResponse]: ...
 
-    async def aclose(self) -> None: ...
 
+class SuppliedClient:
+    """Sends through the user's client.
 
-class _RequestError(Protocol):
-    """What httpx and httpx2 call RequestError, as far as it is written to."""
-
-    request: object
-
-
-class _Family(Protocol):
-    """The names of the package `httpx` or `httpx2` that are used here."""
-
-    @property
-    def Request(self) -> type: ...  # noqa: N802 -- httpx's name
-    @property
-    def RequestError(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def TransportError(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def TimeoutException(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def DecodingError(self) -> type[Exception]: ...  # noqa: N802 -- as above
-
-
-@dataclass(frozen=True, slots=True)
-class HTTPErrors:
-    """What the clients of one family raise where no usable answer came.
-
-    Attributes:
-        raised: All of it. With OSError: some clients let the system's own errors pass.
+    The client gets a request that is built already. Its own `stream` would hold the headers, with
+    the key, in a local variable for as long as the call takes.
     """
 
-    _family: _Family
-    raised: tuple[type[Exception], ...]
+    def __init__(self, http_client: SyncHTTPClient) -> None:
+        self._http_client = http_client
 
-    @classmethod
-    def of(cls, family: str) -> "HTTPErrors":
-        """What the clients of `httpx` or `httpx2` raise."""
-        module = cast("_Family", importlib.import_module(family))
-        return cls(module, (module.TransportError, module.DecodingError, OSError))
+    def check_open(self) -> None:
+        """Say so where the user's client is closed: a mistake of the program."""
+        _check_open(self._http_client)
 
-    def translate(self, error: Exception, request: Request) -> APIConnectionError:
-        """Make one of ours of a client's error, which stays its cause but loses its request.
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: SecretBytes | None,
+        headers: Mapping[str, str | SecretStr],
+        timeout: Timeouts,
+        auth: None,
+        follow_redirects: bool,
+    ) -> Generator[SyncHTTPResponse]:
+        """Send a request; the response has to be read inside."""
+        request = _build(
+            self._http_client, method, url, content=content, headers=headers, timeout=timeout
+        )
+        response = self._http_client.send(
+            request, stream=True, auth=auth, follow_redirects=follow_redirects
+        )
+        try:
+            yield response
+        finally:
+            response.close()
 
-        The request, and the local variables of the client's frames, hold the API key in plain text.
-        """
-        host = urlsplit(request.url).netloc
-        text = redact(str(error), request.secrets)
-        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        if isinstance(error, self._family.RequestError):
-            bare: object = self._family.Request(request.method, request.url)
-            cast("_RequestError", error).request = bare
-        error.args = (text,)
-        error.__cause__ = error.__context__ = None
-        if isinstance(error, self._family.TimeoutException):
-            mine: APIConnectionError = APITimeoutError(
-                f"{host} gave no complete answer in time ({told}).",
-                hint=f"Check that this machine reaches {host}, or allow the call more time.",
-            )
-        else:
-            mine = APIConnectionError(
-                f"No complete answer came from {host} ({told}).",
-                hint=f"Check that this machine reaches {host} (name resolution, firewall, proxy "
-                "settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
-                answered=isinstance(error, self._family.DecodingError),
-            )
-        mine.__cause__ = error.with_traceback(None)
-        return mine
+
+class AsyncSuppliedClient:
+    """Sends through the user's client, as `SuppliedClient` does."""
+
+    def __init__(self, http_client: AsyncHTTPClient) -> None:
+        self._http_client = http_client
+
+    def check_open(self) -> None:
+        """Say so where the user's client is closed: a mistake of the program."""
+        _check_open(self._http_client)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: SecretBytes | None,
+        headers: Mapping[str, str | SecretStr],
+        timeout: Timeouts,
+        auth: None,
+        follow_redirects: bool,
+    ) -> AsyncGenerator[AsyncHTTPResponse]:
+        """Send a request; the response has to be read inside."""
+        request = _build(
+            self._http_client, method, url, content=content, headers=headers, timeout=timeout
+        )
+        response = await self._http_client.send(
+            request, stream=True, auth=auth, follow_redirects=follow_redirects
+        )
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+
+def _check_open(http_client: _HTTPClient) -> None:
+    if http_client.is_closed:
+        raise RuntimeError("The `http_client` that was passed to this client is closed.")
+
+
+def _build(
+    http_client: _HTTPClient,
+    method: str,
+    url: str,
+    *,
+    content: SecretBytes | None,
+    headers: Mapping[str, str | SecretStr],
+    timeout: Timeouts,
+) -> object:
+    return http_client.build_request(
+        method,
+        url,
+        content=None if content is None else content.get_secret_value(),
+        headers=plain_headers(headers),
+        timeout=timeout,
+    )
 
 
 def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Response | None:

@@ -1,7 +1,7 @@
 """What the library's own connections under httpx share, synchronous or not."""
 
+import codecs
 import functools
-import importlib.util
 import os
 import select
 import ssl
@@ -11,18 +11,20 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Final, Generic, TypeAlias, TypedDict, TypeVar, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
+from pydantic import SecretBytes, SecretStr
 
 from chatkit_sessions._config.deadline import Timeouts
-from chatkit_sessions._config.validation import is_loopback
-from chatkit_sessions._redaction import MaskedHeaders, redact
+from chatkit_sessions._redaction import plain_headers, redact
 from chatkit_sessions.errors import ConfigurationError
 
 from .h11_parser import ResponseHead
+
+# Imports what looking up a host imports otherwise: a child of `fork()` would wait forever for a
+# module that another thread was just importing.
+codecs.lookup("idna")
 
 C = TypeVar("C")
 
@@ -94,7 +96,9 @@ def tls_context() -> ssl.SSLContext:
         ConfigurationError: The certificates that the environment names cannot be used.
     """
     try:
-        return _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        return _tls_context(
+            os.getpid(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+        )
     except OSError as error:  # of which ssl.SSLError is one
         raise ConfigurationError(
             "The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used: "
@@ -102,8 +106,10 @@ def tls_context() -> ssl.SSLContext:
         ) from None
 
 
+# For each process: OpenSSL locks a context while a thread shakes hands with it, and a child of
+# `fork()` would wait for that thread.
 @functools.cache
-def _tls_context(_file: str | None, _directory: str | None) -> ssl.SSLContext:
+def _tls_context(_process: int, _file: str | None, _directory: str | None) -> ssl.SSLContext:
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -124,7 +130,12 @@ NO_COOKIES: Final = NoCookies()
 
 
 def plain_request(
-    method: str, url: str, *, content: bytes | None, headers: Mapping[str, str], timeout: Timeouts
+    method: str,
+    url: str,
+    *,
+    content: SecretBytes | None,
+    headers: Mapping[str, str | SecretStr],
+    timeout: Timeouts,
 ) -> httpx.Request:
     """Build a request of exactly what it is given, and of what HTTP itself wants.
 
@@ -132,8 +143,8 @@ def plain_request(
     here, and that takes as long as everything else that this library does.
     """
     target = _parsed(url)
-    body = content or b""
-    complete = MaskedHeaders({"Host": target.netloc.decode(), **headers})
+    body = content.get_secret_value() if content else b""
+    complete = {"Host": target.netloc.decode(), **plain_headers(headers)}
     if method == "POST":
         complete["Content-Length"] = str(len(body))
     timeouts = zip(("connect", "read", "write", "pool"), timeout, strict=True)
@@ -160,43 +171,6 @@ def validate_url(base_url: str) -> None:
         raise ConfigurationError(
             f"The base URL is none that can be called: {redact(str(error))}."
         ) from None
-
-
-def proxy_for(base_url: str) -> httpx.Proxy | None:
-    """The proxy that the environment names for a URL, by the usual variables.
-
-    Plain http goes to this machine and through no proxy, which would carry the key off it.
-
-    Raises:
-        ConfigurationError: The proxy's URL cannot be used.
-    """
-    parts = urlsplit(base_url)
-    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
-        return None
-    proxies = getproxies()
-    url = proxies.get(parts.scheme) or proxies.get("all")
-    if not url or proxy_bypass(parts.netloc):
-        return None
-    proxy = _as_proxy(url if "://" in url else f"http://{url}")
-    if proxy is None:
-        raise ConfigurationError(
-            f"The proxy that the environment names for {parts.scheme} cannot be used: check "
-            f"{parts.scheme.upper()}_PROXY and ALL_PROXY."
-        )
-    if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        raise ConfigurationError(
-            f"The proxy that the environment names for {parts.scheme} speaks SOCKS, which needs "
-            "one more package.",
-            hint='Install it: pip install "httpx[socks]".',
-        )
-    return proxy
-
-
-def _as_proxy(url: str) -> httpx.Proxy | None:
-    try:
-        return httpx.Proxy(url)
-    except (httpx.InvalidURL, ValueError):  # whose text may quote a password
-        return None
 
 
 def is_readable(descriptor: int) -> bool:

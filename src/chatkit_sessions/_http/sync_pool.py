@@ -7,10 +7,11 @@ empty here. Without either, many threads cost no more than one.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, cast
+from typing import Final, Self, cast
 
 import httpcore
 import httpx
+from pydantic import SecretBytes, SecretStr
 
 from chatkit_sessions._config.deadline import Timeouts
 from chatkit_sessions._redaction import MaskedBytes
@@ -25,10 +26,10 @@ from .connections import (
     address_of,
     is_mocked,
     plain_request,
-    proxy_for,
     timeouts_of,
     tls_context,
 )
+from .proxies import Proxy
 from .sync_connection import Connection
 from .sync_network import DeadlineBackend, DeadlineStream
 
@@ -39,16 +40,17 @@ class Client:
     Each call goes through `send` of a real one, where instruments and mocks expect it.
     """
 
-    def __init__(self, http_client: httpx.Client) -> None:
+    def __init__(self, http_client: httpx.Client, close_idle: Callable[[], None]) -> None:
         self._http_client = http_client
+        self.close_idle: Final = close_idle
 
     def stream(
         self,
         method: str,
         url: str,
         *,
-        content: bytes | None,
-        headers: Mapping[str, str],
+        content: SecretBytes | None,
+        headers: Mapping[str, str | SecretStr],
         timeout: Timeouts,
         auth: None,
         follow_redirects: bool,
@@ -137,6 +139,11 @@ class Transport(httpx.HTTPTransport):
 
     def __init__(self, proxy: httpx.Proxy | None) -> None:
         self._pool = ConnectionPool() if proxy is None else ProxiedPool(proxy)
+
+    def close_idle(self) -> None:
+        """Close the connections that no call uses."""
+        if isinstance(self._pool, ConnectionPool):
+            self._pool.close_idle()
 
 
 class ProxiedPool(httpcore.ConnectionPool):
@@ -231,6 +238,11 @@ class ConnectionPool(httpcore.ConnectionPool):
         stream = self._backend.connect_tcp(host, port, timeout)
         return Connection(stream if tls is None else stream.start_tls(tls, host, timeout))
 
+    def close_idle(self) -> None:
+        """Close what is idle now."""
+        for connection in self._idle.take_all():
+            connection.close()
+
     def _take(self) -> Connection | None:
         while (connection := self._idle.take()) is not None:
             if not connection.has_unread():
@@ -245,7 +257,12 @@ class ConnectionPool(httpcore.ConnectionPool):
             self.close()
 
 
-def client_factory(base_url: str) -> Callable[[], Client]:
+def client_factory(proxy: Proxy | None) -> Callable[[], Client]:
     """Return what makes the clients that ours uses: one for each process."""
-    proxy = proxy_for(base_url)
-    return lambda: Client(Cookieless(transport=Transport(proxy)))
+    settings = proxy and proxy.settings
+
+    def make() -> Client:
+        transport = Transport(settings)
+        return Client(Cookieless(transport=transport), transport.close_idle)
+
+    return make

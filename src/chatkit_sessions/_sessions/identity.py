@@ -6,6 +6,8 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from chatkit_sessions._redaction import hidden_from_tracebacks
+
 SCHEMA: Final = 1
 """Of what is stored; another one is another place, so that releases do not read each other's."""
 
@@ -100,6 +102,7 @@ class Scope:
         return f"{self.text}, {', '.join(map(_quoted, what))}]"
 
 
+@hidden_from_tracebacks
 def name_of_secret(secret: SecretStr) -> str:
     """The name under which a user's group lists a shared secret; reveals nothing of it."""
     return f"shared:{_name(secret.get_secret_value())}"

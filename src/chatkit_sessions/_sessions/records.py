@@ -71,7 +71,7 @@ def parse_record(entry: Entry | None, session_id: str) -> StoredRecord | None:
     if entry is None:
         return None
     try:
-        record = _records().validate_json(entry.value)
+        record = record_schema().validate_json(entry.value)
     except ValidationError:
         return None
     readable = record.id == session_id and record.expires_at.tzinfo is not None
@@ -79,7 +79,8 @@ def parse_record(entry: Entry | None, session_id: str) -> StoredRecord | None:
 
 
 @cache  # made when first needed
-def _records() -> TypeAdapter[SessionRecord]:
+def record_schema() -> TypeAdapter[SessionRecord]:
+    """What parses a record."""
     return TypeAdapter(SessionRecord)
 
 

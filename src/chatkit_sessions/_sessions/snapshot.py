@@ -1,19 +1,19 @@
 """What a store holds of an identity at one moment, and how a shared session lies there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 from chatkit_sessions.errors import SessionDeletedError
 from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.base import Entry
 
 from .identity import Identity, name_of_secret
-from .records import JSON
+from .records import JSON, record_schema
 
 GENERATION: Final = "generation"
 
@@ -37,7 +37,7 @@ class StoreSnapshot:
     """None where there is none, or what is there cannot be read or is another identity's."""
     seconds: float = 0.0
     """How long the session's secret still works."""
-    value: bytes | None = None
+    value: bytes | None = field(default=None, repr=False)
     """What was there, readable or not."""
     generation: bytes | None = None
     reused: bool = False
@@ -70,6 +70,16 @@ class StoreSnapshot:
 
 
 UNREACHABLE: Final = StoreSnapshot(reachable=False)
+
+
+def build_schemas() -> None:
+    """Build what parses stored entries, when a client is made and not in its first calls.
+
+    pydantic imports modules and holds locks meanwhile, for which a child of `fork()` would wait
+    forever if a thread of its parent was in between.
+    """
+    record_schema()
+    _StoredSession.model_rebuild()
 
 
 def snapshot_names(identity: Identity, presented: SecretStr | None = None) -> tuple[str, ...]:
@@ -123,6 +133,7 @@ def sessions_deleted_error() -> SessionDeletedError:
     )
 
 
+@hidden_from_tracebacks
 def encode_session(
     identity: Identity, session: ChatKitSessionResponse, generation: bytes | None
 ) -> MaskedBytes:

@@ -81,8 +81,9 @@ def publish(created: CreatedSession, *, generation: bytes | None) -> Transaction
         changes[f"reused:{identity.slot}"] = Entry(MaskedBytes(b"1"), created.record_ttl)
         changes[f"secret:{identity.slot}"] = None
     if created.share and created.secret_ttl > 0:
-        value = encode_session(identity, session, generation)
-        changes[f"secret:{identity.slot}"] = Entry(value, created.secret_ttl)
+        changes[f"secret:{identity.slot}"] = Entry(
+            encode_session(identity, session, generation), created.secret_ttl
+        )
         known = Entry(MaskedBytes(b"1"), created.secret_ttl)
         changes[name_of_secret(session.client_secret)] = known
     return Transaction(identity.group, changes, {GENERATION: generation})

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._api.arguments import problem_with_session_id, validate_client_secret
+from chatkit_sessions._redaction import hidden_from_tracebacks
 from chatkit_sessions.errors import InvalidRequestError
 
 from ._messages import EndpointRequest, ErrorCode
@@ -78,15 +79,21 @@ def parse_action(request: EndpointRequest, user: str) -> Action | ErrorCode:
     if deletes:
         return SignOut(user)
     if route == REFRESH:
-        client_secret = _current_client_secret(request.body)
+        client_secret = _current_client_secret(request)
         return "invalid_request" if client_secret is None else Refresh(user, client_secret)
     # Nothing in the body counts: who the user is and what a session is, the server decides.
-    no_body_or_object = not request.body or _parse_object(request.body) is not None
+    no_body_or_object = not request.body or _is_object(request)
     return Create(user) if no_body_or_object else "invalid_request"
 
 
-def _current_client_secret(body: bytes) -> SecretStr | None:
-    fields = _parse_object(body)
+@hidden_from_tracebacks
+def _is_object(request: EndpointRequest) -> bool:
+    return _parse_object(request.body) is not None
+
+
+@hidden_from_tracebacks
+def _current_client_secret(request: EndpointRequest) -> SecretStr | None:
+    fields = _parse_object(request.body)
     try:
         return validate_client_secret((fields or {}).get("currentClientSecret"))
     except InvalidRequestError:

@@ -61,10 +61,10 @@ class EndpointRequest:
     path: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        # It holds the current secret, and tracebacks may show requests.
+        # It holds the current secret; whoever prints it alone sees its length.
         object.__setattr__(self, "body", MaskedBytes(self.body))
 
 
@@ -75,12 +75,12 @@ class EndpointResponse:
     Attributes:
         status_code: The HTTP status.
         headers: All that belongs to the answer, except Content-Length.
-        body: JSON, or nothing. Its repr shows its length alone.
+        body: JSON, or nothing. It may hold a secret, and is not part of the repr.
     """
 
     status_code: int
     headers: Mapping[str, str]
-    body: bytes = MaskedBytes()
+    body: bytes = field(default=MaskedBytes(), repr=False)
 
 
 def header(request: EndpointRequest, name: str) -> str | None:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from pydantic import SecretBytes
+
 from chatkit_sessions._api.arguments import validate_user
-from chatkit_sessions._redaction import MaskedBytes, safe_repr
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
 from chatkit_sessions.errors import (
     ChatKitError,
     ConfigurationError,
@@ -97,7 +99,7 @@ class EndpointRules:
         """The answer where everything went well."""
         if result is None:
             return self._respond(request, 204)
-        return self._respond(request, 200, MaskedBytes(json.dumps(_to_json(result)).encode()))
+        return self._respond(request, 200, _encode(result))
 
     def fail(self, request: EndpointRequest, error: ChatKitError) -> EndpointResponse:
         """The answer to an error, which goes to the log in full and to the page as a code."""
@@ -123,13 +125,13 @@ class EndpointRules:
         """The answer that says no."""
         status_code, message = ERRORS[code]
         body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        return self._respond(request, status_code, MaskedBytes(body), headers=headers)
+        return self._respond(request, status_code, SecretBytes(body), headers=headers)
 
     def _respond(
         self,
         request: EndpointRequest,
         status_code: int,
-        body: bytes = MaskedBytes(),
+        body: SecretBytes | None = None,
         *,
         headers: Mapping[str, str] | None = None,
     ) -> EndpointResponse:
@@ -142,7 +144,9 @@ class EndpointRules:
             common["Access-Control-Allow-Credentials"] = "true"
             common["Access-Control-Expose-Headers"] = "Retry-After"
         return EndpointResponse(
-            status_code=status_code, headers={**common, **(headers or {})}, body=body
+            status_code=status_code,
+            headers={**common, **(headers or {})},
+            body=MaskedBytes(body.get_secret_value() if body else b""),
         )
 
     # https://fetch.spec.whatwg.org/#cors-preflight-request
@@ -218,6 +222,11 @@ def require_owner(info: ChatKitSessionInfo, user: str) -> None:
 def _is_json(request: EndpointRequest) -> bool:
     essence = (header(request, "content-type") or "").partition(";")[0]
     return essence.strip().lower() == "application/json"
+
+
+@hidden_from_tracebacks
+def _encode(result: ChatKitSessionResponse | ChatKitSessionInfo) -> SecretBytes:
+    return SecretBytes(json.dumps(_to_json(result)).encode())
 
 
 def _to_json(result: ChatKitSessionResponse | ChatKitSessionInfo) -> Mapping[str, object]:

@@ -18,6 +18,7 @@ from ._messages import (
     EndpointRequest,
     EndpointSettings,
 )
+from ._sentry import keep_body_from_sentry
 
 try:
     from starlette.requests import Request
@@ -76,6 +77,7 @@ async def respond(
     options: CreateSessionOptions | None,
 ) -> Response:
     """Let the endpoint respond to a request that came to the route of that path."""
+    keep_body_from_sentry()
     response = await endpoint.handle(
         EndpointRequest(
             method=request.method,

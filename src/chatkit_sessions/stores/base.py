@@ -10,7 +10,7 @@ is. Values hold client secrets: a store neither logs nor shows them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from chatkit_sessions._redaction import MaskedBytes
@@ -21,12 +21,12 @@ class Entry:
     """A value in a store.
 
     Attributes:
-        value: What was put there. Its repr shows its length alone.
+        value: What was put there. It may be a secret, and is not part of the repr.
         seconds: How long it lives from now on, by the store's own clock; more than 0.
         listed: Whether `names` tells it.
     """
 
-    value: MaskedBytes
+    value: MaskedBytes = field(repr=False)
     seconds: float
     listed: bool = False
 

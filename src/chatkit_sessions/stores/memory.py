@@ -53,7 +53,9 @@ class MemorySessionStore:
         self._ends: list[tuple[float, str, str]] = []
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(namespace={self._namespace!r}, {len(self._entries)} entries)"
+        # A traceback that prints local variables may meet a store that is only half made.
+        namespace, entries = getattr(self, "_namespace", ""), getattr(self, "_entries", ())
+        return f"{type(self).__name__}(namespace={namespace!r}, {len(entries)} entries)"
 
     @property
     def namespace(self) -> str:

@@ -245,7 +245,7 @@ WRONG_KEY = "Incorrect API key provided: sk-***. You can find your API key at â€
         pytest.param(401, detail("no"), AuthenticationError, [KEY, HOST], id="401"),
         pytest.param(403, detail("no"), PermissionDeniedError, ["permissions"], id="403"),
         pytest.param(
-            429, detail("Slow down"), RateLimitError, ["`retry_after`", "billing"], id="rate-limit"
+            429, detail("Slow down"), RateLimitError, ["`retry_after`", "limits"], id="rate-limit"
         ),
         pytest.param(
             500,

@@ -54,7 +54,7 @@ def options(**given: object) -> SessionOptions:
 
 def body_of(operation: Operation[Any]) -> Any:  # noqa: ANN401 -- any JSON
     assert operation.body is not None
-    return json.loads(operation.body)
+    return json.loads(operation.body.get_secret_value())
 
 
 def created(**given: object) -> Any:  # noqa: ANN401 -- any JSON

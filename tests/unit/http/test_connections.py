@@ -19,6 +19,7 @@ import anyio
 import httpcore
 import httpx
 import pytest
+from pydantic import SecretBytes, SecretStr
 
 from chatkit_sessions import (
     APIConnectionError,
@@ -208,6 +209,7 @@ def test_a_socks_proxy_names_the_package_that_it_needs(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://proxy.test:1080")
+    monkeypatch.setattr(importlib.util, "find_spec", dict[str, object]().get)
 
     def find_nothing(_: str) -> None:
         return None
@@ -225,8 +227,8 @@ def test_a_request_holds_what_it_is_given_and_what_http_wants() -> None:
     request = plain_request(
         "POST",
         "https://chatkit.test:8443/v1/chatkit/sessions",
-        content=b"{}",
-        headers={"X-One": "1"},
+        content=SecretBytes(b"{}"),
+        headers={"X-One": SecretStr("1")},
         timeout=(5.0, 1.0, 2.0, None),
     )
 
@@ -267,9 +269,8 @@ def test_a_request_that_cannot_be_built_shows_no_key_in_a_traceback_with_locals(
         chatkit.create_session("user_123")
 
     frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    ours = [frame for frame in frames.stack if "chatkit_sessions" in frame.filename]
-    assert any(frame.name == "plain_request" for frame in ours)
-    assert KEY not in "".join(value for frame in ours for value in (frame.locals or {}).values())
+    assert frames.stack[-1].name == "_send"
+    assert KEY not in "".join(frames.format())
 
 
 # The stream under asyncio

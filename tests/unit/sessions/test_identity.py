@@ -36,7 +36,7 @@ def options(**changes: object) -> SessionOptions:
 def body(user: str = "user_1", workflow_id: str = "wf_1", **changes: object) -> bytes:
     create = operations.create(user, workflow_id=workflow_id, options=options(**changes))
     assert create.body is not None
-    return create.body
+    return create.body.get_secret_value()
 
 
 def slot(user: str = "user_1", workflow_id: str = "wf_1", **changes: object) -> str:
