@@ -70,16 +70,16 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
         recent = self._registry.recent
         if recent is not None:
             return await self._create_and_remember(request, deadline, recent)
-        await self._publish_kept(deadline)
         snapshot = await self._registry.look_up_generation(request.identity, deadline)
+        await self._publish_kept(deadline)
         return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
 
     async def _get_or_create(
         self, request: SessionRequest, deadline: Deadline
     ) -> ChatKitSessionResponse:
         self._check_open()
-        await self._publish_kept(deadline)
         snapshot = await self._look_up(request.identity, deadline)
+        await self._publish_kept(deadline)
         session = snapshot.usable(request.min_remaining, now=self._monotonic())
         if session is not None:
             return session
@@ -87,9 +87,9 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
 
     async def _refresh(self, request: SessionRequest, deadline: Deadline) -> ChatKitSessionResponse:
         self._check_open()
-        await self._publish_kept(deadline)
         identity, presented = request.identity, request.presented
         snapshot = await self._registry.look_up(identity, deadline, presented=presented)
+        await self._publish_kept(deadline)
         session = snapshot.usable(
             request.min_remaining, now=self._monotonic(), instead_of=presented
         )

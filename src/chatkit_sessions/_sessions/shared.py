@@ -26,7 +26,7 @@ from .snapshot import (
 )
 from .transactions import RENEW_EVERY, CreatedSession, Lease, Publication, Transaction
 
-MAX_PUBLISHED_AT_ONCE: Final = 20
+MAX_PUBLISHED_AT_ONCE: Final = 50
 """Sessions of an outage that one call publishes."""
 RELEASE_TIMEOUT: Final = 1.0
 """Seconds that a call whose time may be up still takes to let others create."""

@@ -42,7 +42,7 @@ class Store(MemorySessionStore):
         return super().commit(group, changes, when=when)
 
 
-OUT = SessionStoreError("The session store does not respond.")
+OUT: BaseException | None = SessionStoreError("The session store does not respond.")
 
 
 def kept(shared: SharedSessions) -> list[str]:
