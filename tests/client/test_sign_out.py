@@ -19,6 +19,7 @@ from chatkit_sessions import (
     SessionDeletedError,
     SessionNotFoundError,
 )
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.transactions import LEASE
 from support import Connect, Script, invalid_url, ok, refused
 from workers import Backend, inner
@@ -389,8 +390,10 @@ class TestSigningOut:
         """Who signs in again at that moment gets no session that is about to be cancelled."""
         worker, other = backend.worker(), backend.worker()
         first = worker.get_or_create_session("user_1")
-        scope = inner(worker)._scope
-        backend.run_flow(inner(other)._registry.sign_out(scope, "user_1", generation=b"1"))
+        client = inner(other)
+        deadline = Deadline.after(None, client._monotonic)
+        sign_out = client._registry.sign_out(client._scope, "user_1", deadline, generation=b"1")
+        assert backend.run_flow(sign_out) == [first.id]
 
         assert worker.get_or_create_session("user_1").id != first.id
 
@@ -514,16 +517,27 @@ class TestSigningOut:
         assert worker.create_session("user_1", timeout=None).user == "user_1"
         assert len(worker.sessions_for("user_1")) == 1
 
-    def test_needs_no_sessions_of_anybody_else_s_making(self, backend: Backend) -> None:
-        """A record that cannot be read is passed over."""
+    def test_needs_no_record(self, backend: Backend) -> None:
         worker = backend.worker()
         session = worker.create_session("user_1")
         backend.overwrite("record", b"nonsense")
 
         worker.delete_sessions("user_1")
 
-        assert worker.sessions_for("user_1") == []
-        assert backend.fake.sessions[session.id].status == "active"
+        assert backend.fake.sessions[session.id].status == "cancelled"
+        assert [info.status for info in worker.sessions_for("user_1")] == ["cancelled"]
+
+    @pytest.mark.parametrize("listed", [b"\xff\xfe", b"", b" ", b"a b", b"id of nothing\n"])
+    def test_passes_over_what_is_no_id(self, backend: Backend, listed: bytes) -> None:
+        """Whoever can write the store cannot keep a session alive by it."""
+        worker = backend.worker()
+        worker.create_session("user_1")
+        backend.overwrite("session:", listed)
+        session = worker.create_session("user_1")
+
+        worker.delete_sessions("user_1")
+
+        assert backend.fake.sessions[session.id].status == "cancelled"
 
 
 class TestAnAnswerOfCancelling:

@@ -1,6 +1,8 @@
 """A store that does not answer keeps nobody from a session, and is complained of once."""
 
 import logging
+import threading
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, cast
 
 import httpx
@@ -10,11 +12,15 @@ from chatkit_sessions import (
     AsyncChatKitClient,
     ChatKitClient,
     ConfigurationError,
+    SessionDeletedError,
     SessionNotFoundError,
     SessionNotRecordedError,
     SessionStoreError,
 )
+from chatkit_sessions._concurrency.single_flight import Batches, Flight
 from chatkit_sessions._sessions.circuit_breaker import RETRY_STORE_AFTER
+from chatkit_sessions._sessions.snapshot import StoreSnapshot
+from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from support import KEY, Connect, Kind
@@ -37,7 +43,7 @@ def failing(backend: Backend) -> FailingStore:
 @pytest.fixture
 def worker(backend: Backend, failing: FailingStore) -> ChatKitClient:
     worker = backend.worker(store=failing if backend.kind == "sync" else AsyncFailingStore(failing))
-    inner(worker)._registry._circuit_breaker._clock = lambda: backend.connect.time.monotonic
+    inner(worker)._registry._state.circuit_breaker._clock = lambda: backend.connect.time.monotonic
     return worker
 
 
@@ -72,10 +78,10 @@ def test_a_store_that_is_out_is_asked_once_a_second(
 
     for _ in range(5):
         worker.get_or_create_session("user_1")
-    assert failing.uses == 1
+    assert failing.uses == 2, "it failed, and failed again"
     backend.advance(RETRY_STORE_AFTER)
     worker.get_or_create_session("user_1")
-    assert failing.uses == 2
+    assert failing.uses == 3
 
 
 def test_sessions_are_shared_again_when_it_is_back(
@@ -236,6 +242,163 @@ def test_a_session_that_is_not_to_be_used_is_cancelled_without_it(
         worker.create_session("user_1")
 
     assert {each.status for each in backend.fake.sessions.values()} == {"cancelled"}
+
+
+class TestLookUpsOfOthers:
+    """Another thread's, which this one waits for."""
+
+    @pytest.mark.parametrize("kind", ["sync"])
+    def test_that_take_too_long_are_not_waited_for(
+        self, worker: ChatKitClient, backend: Backend
+    ) -> None:
+        look_ups, key = self.look_ups_of(worker)
+        own = look_ups.new()
+        look_ups.start(key, own)
+
+        session = worker.get_or_create_session("user_1", timeout=0.05)
+
+        assert session.user == "user_1"
+        assert backend.creates == 1
+
+    @pytest.mark.parametrize("kind", ["sync"])
+    def test_that_came_to_nothing_are_done_again(
+        self, worker: ChatKitClient, backend: Backend
+    ) -> None:
+        look_ups, key = self.look_ups_of(worker)
+
+        class Ended(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                look_ups.end(key, own)
+                return super().wait(timeout)
+
+        own = Flight[threading.Event, StoreSnapshot](Ended())
+        look_ups.join(key, own)
+
+        assert worker.get_or_create_session("user_1").user == "user_1"
+        assert backend.creates == 1
+
+    def look_ups_of(
+        self, worker: ChatKitClient
+    ) -> tuple[Batches[threading.Event, StoreSnapshot], Hashable]:
+        client = inner(worker)
+        identity = client._session_request("user_1", SessionOptions()).identity
+        return client._registry.look_ups, (None, identity.slot)
+
+
+class TestASessionOfAnOutage:
+    def test_is_returned_again_by_its_process(
+        self, worker: ChatKitClient, failing: FailingStore, backend: Backend
+    ) -> None:
+        failing.out = True
+
+        first = worker.get_or_create_session("user_1")
+
+        assert worker.get_or_create_session("user_1") == first
+        assert worker.with_options(timeout=9).get_or_create_session("user_1") == first
+        assert backend.creates == 1
+        refreshed = worker.refresh_session(first.client_secret, user="user_1")
+        assert worker.get_or_create_session("user_1") == refreshed
+
+    def test_is_ended_by_a_sign_out_of_its_process(
+        self, worker: ChatKitClient, failing: FailingStore, backend: Backend
+    ) -> None:
+        failing.out = True
+        first = worker.get_or_create_session("user_1")
+        other = worker.get_or_create_session("user_2")
+
+        with pytest.raises(SessionStoreError):
+            worker.delete_sessions("user_1")
+
+        assert backend.fake.sessions[first.id].status == "cancelled"
+        assert worker.get_or_create_session("user_1").id != first.id
+        assert worker.get_or_create_session("user_2") == other
+
+    def test_that_is_being_created_is_ended_too(
+        self, worker: ChatKitClient, failing: FailingStore, backend: Backend
+    ) -> None:
+        failing.out = True
+        worker.get_or_create_session("user_0")
+
+        def sign_out(request: httpx.Request) -> object:
+            if not request.url.path.endswith("/sessions"):
+                return None
+            backend.api.before = lambda _: None
+            if backend.kind == "sync":
+                with pytest.raises(SessionStoreError):
+                    worker.delete_sessions("user_1")
+                return None
+
+            async def do() -> None:
+                with pytest.raises(SessionStoreError):
+                    await cast("AsyncChatKitClient", inner(worker)).delete_sessions("user_1")
+
+            return do()
+
+        backend.api.before = sign_out
+
+        with pytest.raises(SessionDeletedError):
+            worker.get_or_create_session("user_1")
+
+        assert backend.calls("/cancel")
+
+    def test_is_not_returned_after_it_was_deleted(
+        self, worker: ChatKitClient, failing: FailingStore
+    ) -> None:
+        failing.out = True
+        first = worker.get_or_create_session("user_1")
+
+        with pytest.raises(SessionStoreError):
+            worker.delete_session(first.id)
+
+        assert worker.get_or_create_session("user_1").id != first.id
+
+    def test_is_known_to_all_when_the_store_is_back(
+        self, worker: ChatKitClient, failing: FailingStore, backend: Backend
+    ) -> None:
+        failing.out = True
+        sessions = [worker.create_session("user_1"), worker.get_or_create_session("user_1")]
+        failing.out = False
+        backend.advance(RETRY_STORE_AFTER)
+
+        worker.get_or_create_session("user_2")
+        worker.get_or_create_session("user_2")
+
+        infos = backend.worker().sessions_for("user_1")
+        assert {info.id for info in infos} == {each.id for each in sessions}
+
+    def test_whose_user_has_signed_out_elsewhere_is_cancelled(
+        self, worker: ChatKitClient, failing: FailingStore, backend: Backend
+    ) -> None:
+        """Here the store was there when the call began, and for the sign-out."""
+
+        def fall_out(_: httpx.Request) -> None:
+            failing.out = True
+            backend.api.before = lambda _: None
+
+        backend.api.before = fall_out
+        session = worker.create_session("user_1")
+        backend.worker().delete_sessions("user_1")
+        failing.out = False
+        backend.advance(RETRY_STORE_AFTER)
+
+        worker.create_session("user_2")
+        worker.create_session("user_2")
+
+        assert backend.fake.sessions[session.id].status == "cancelled"
+
+    def test_stays_unpublished_where_the_store_cannot_be_changed(
+        self, worker: ChatKitClient, failing: FailingStore, backend: Backend
+    ) -> None:
+        failing.is_full = True
+        session = worker.create_session("user_1")
+        backend.advance(RETRY_STORE_AFTER)
+        worker.create_session("user_2")
+        failing.is_full = False
+        backend.advance(RETRY_STORE_AFTER)
+        worker.create_session("user_2")
+        worker.create_session("user_2")
+
+        assert [info.id for info in backend.worker().sessions_for("user_1")] == [session.id]
 
 
 class TestWhatIsNoStore:

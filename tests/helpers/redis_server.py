@@ -66,6 +66,8 @@ class RedisServer:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        self.age = 0.0
+        """Seconds by which `advance` has let it age."""
 
     @property
     def url(self) -> str:
@@ -118,6 +120,7 @@ class RedisServer:
 
     def advance(self, seconds: float) -> None:
         """Let every key age at once, as if that much time had passed."""
+        self.age += seconds
         step = int(seconds * 1000)
         with self.client() as client:
             for key in self.all_keys():

@@ -4,7 +4,7 @@ from chatkit_sessions import ChatKitSessionResponse
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.identity import Scope
 from chatkit_sessions._sessions.records import DAY, SessionRecord
-from chatkit_sessions._sessions.transactions import CreatedSession, publish
+from chatkit_sessions._sessions.transactions import CreatedSession, Lease, publish
 from chatkit_sessions.stores import Entry
 from support import NOON, SECRET, session_json
 
@@ -16,6 +16,7 @@ SCOPE = Scope(
     key=None,
 )
 IDENTITY = SCOPE.identity("user_123", b"{}")
+LEASE = Lease(b"me")
 RECORD_GROUP = SCOPE.group_of_session("cksess_new")
 SESSION = ChatKitSessionResponse.model_validate(
     session_json(client_secret=SECRET, request_id="req_1", answered_at="2026-11-22T12:00:00Z")
@@ -26,9 +27,11 @@ def entry(text: str | bytes, seconds: float = 600.0) -> Entry:
     return Entry(MaskedBytes(text.encode() if isinstance(text, str) else text), seconds)
 
 
-def created(session: ChatKitSessionResponse = SESSION, *, seconds: float = 600.0) -> CreatedSession:
+def created(
+    session: ChatKitSessionResponse = SESSION, *, works_until: float = 600.0
+) -> CreatedSession:
     return CreatedSession(
-        session, RECORD, RECORD_GROUP, IDENTITY, seconds, record_ttl=DAY + 600, share=True
+        session, RECORD, RECORD_GROUP, IDENTITY, works_until, record_ttl=DAY + 600, share=True
     )
 
 
@@ -46,6 +49,7 @@ RECORD = SessionRecord(
 
 def stored(session: ChatKitSessionResponse = SESSION, *, generation: bytes | None = None) -> Entry:
     """A session as it lies in a store."""
-    secret = publish(created(session), generation=generation).changes[f"secret:{IDENTITY.slot}"]
+    changes = publish(created(session), generation=generation, lease=LEASE, now=0.0).changes
+    secret = changes[f"secret:{IDENTITY.slot}"]
     assert secret is not None
     return secret

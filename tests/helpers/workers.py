@@ -4,14 +4,16 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Literal, TypeAlias, TypeVar, cast, get_args
 
 import httpx
 
 from chatkit_sessions import ChatKitClient, SessionStoreError
 from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.transactions import LEASE
+from chatkit_sessions._sessions.transactions import Lease
 from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
@@ -84,9 +86,8 @@ class Backend:
                 namespace=namespace, clock=lambda: self.connect.time.monotonic
             )
         if self.kind == "async":
-            return AsyncRedisSessionStore.from_url(self.server.url, namespace=namespace)
-        store = RedisSessionStore.from_url(self.server.url, namespace=namespace)
-        return self._stack.enter_context(store)
+            return aging_async_redis(self.server, namespace)
+        return self._stack.enter_context(aging_redis(self.server, namespace))
 
     def worker(self, *, store: object = None, **options: object) -> ChatKitClient:
         """A client of its own, as another process has it."""
@@ -192,9 +193,9 @@ class Backend:
 
         async def begin() -> None:
             registry = client._registry
-            snapshot = await registry.look_up(identity)
-            lease = registry.acquire_lease(identity, snapshot, token=b"x", seconds=LEASE)
-            assert await lease is None
+            deadline = Deadline.after(None, registry._clock)
+            snapshot = await registry.look_up(identity, deadline)
+            assert await registry.acquire_lease(identity, snapshot, Lease(b"x"), deadline)
 
         self.run_flow(begin())
 
@@ -238,6 +239,56 @@ class Backend:
         self.api.before = await_them
 
 
+def aging_redis(server: RedisServer, namespace: str) -> RedisSessionStore:
+    """A store whose clock `server.advance` moves, too."""
+
+    class Aging(RedisSessionStore):
+        def now(self, group: str) -> float:
+            return super().now(group) + server.age
+
+        def commit(
+            self,
+            group: str,
+            changes: Mapping[str, Entry | None],
+            *,
+            when: Mapping[str, bytes | None],
+        ) -> bool:
+            return super().commit(group, in_real_time(changes, server), when=when)
+
+    return Aging.from_url(server.url, namespace=namespace)
+
+
+def aging_async_redis(server: RedisServer, namespace: str) -> AsyncRedisSessionStore:
+    """The same for asynchronous clients."""
+
+    class Aging(AsyncRedisSessionStore):
+        async def now(self, group: str) -> float:
+            return await super().now(group) + server.age
+
+        async def commit(
+            self,
+            group: str,
+            changes: Mapping[str, Entry | None],
+            *,
+            when: Mapping[str, bytes | None],
+        ) -> bool:
+            return await super().commit(group, in_real_time(changes, server), when=when)
+
+    return Aging.from_url(server.url, namespace=namespace)
+
+
+def in_real_time(
+    changes: Mapping[str, Entry | None], server: RedisServer
+) -> dict[str, Entry | None]:
+    """The changes by the server's own clock, which cannot be moved."""
+    return {
+        name: entry
+        if entry is None or entry.expires_at is None
+        else replace(entry, expires_at=entry.expires_at - server.age)
+        for name, entry in changes.items()
+    }
+
+
 def inner(worker: ChatKitClient) -> ChatKitClient:
     """The client itself, without the blocking face."""
     wrapped: object = worker.wrapped if isinstance(worker, Blocking) else worker
@@ -256,6 +307,8 @@ class FailingStore:
         self.namespace = store.namespace
         self._store = store
         self.out = False
+        self.is_full = False
+        """Whether every change fails."""
         self.fails_at: int | None = None
         self.repeats = False
         """Whether every change is made twice, and the second one is answered."""
@@ -277,6 +330,8 @@ class FailingStore:
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
         store = self.use()
+        if self.is_full:
+            raise SessionStoreError("The session store does not answer (full).")
         if self.repeats:
             store.commit(group, changes, when=when)
         return store.commit(group, changes, when=when)

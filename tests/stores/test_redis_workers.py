@@ -23,6 +23,7 @@ from chatkit_sessions import (
     ConfigurationError,
     SessionStoreError,
 )
+from chatkit_sessions._sessions.transactions import LEASE
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from redis_server import ACL_RULES, RedisServer, execute, running_redis
@@ -43,14 +44,17 @@ def processes(
     users: int,
     timeout: float = 60,
 ) -> Generator[list[subprocess.Popen[str]], None, None]:
-    """Workers in processes of their own, ready to be told to go."""
+    """Workers in processes of their own, every other one asynchronous, ready to be told to go."""
     command = [sys.executable, str(WORKER), server.url, server.api_key, redis_server.url]
     command += [str(threads), str(users), str(timeout)]
     workers = [
         subprocess.Popen(  # noqa: S603 -- our own script
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, "async" if number % 2 else "sync"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        for _ in range(count)
+        for number in range(count)
     ]
     try:
         for worker in workers:
@@ -73,19 +77,27 @@ def told(worker: subprocess.Popen[str]) -> list[tuple[str, str]]:
     return [(user, session_id) for user, session_id in answers]
 
 
-def test_eight_processes_of_fifty_threads_make_one_create_for_each_user(
+def ask_all(workers: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
+    for worker in workers:
+        go(worker)
+    return [answer for worker in workers for answer in told(worker)]
+
+
+def test_eight_processes_of_fifty_callers_make_one_create_for_each_user(
     fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
 ) -> None:
+    """With the default settings, threads and tasks together, however busy the machine is."""
     with processes(8, server, redis_server, threads=50, users=20) as workers:
-        for worker in workers:
-            go(worker)
-        answers = [answer for worker in workers for answer in told(worker)]
+        cold = ask_all(workers)
+        kinds = kinds_of_keys(redis_server)
+        warm = ask_all(workers)
 
-    assert len(answers) == 400
-    assert len(set(answers)) == 20
-    assert {user for user, _ in answers} == {f"user_{number}" for number in range(20)}
+    assert len(cold) == 400
+    assert len(set(cold)) == 20
+    assert {user for user, _ in cold} == {f"user_{number}" for number in range(20)}
+    assert set(warm) == set(cold)
     fake.assert_created(times=20)
-    assert kinds_of_keys(redis_server) == {
+    assert kinds == {
         "": 20,
         "record": 20,
         "reused": 20,
@@ -93,6 +105,17 @@ def test_eight_processes_of_fifty_threads_make_one_create_for_each_user(
         "session": 20,
         "shared": 20,
     }
+
+
+def test_a_failure_is_one_for_all_processes(
+    fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
+) -> None:
+    fake.fail_next(status_code=500, times=3)
+    with processes(4, server, redis_server, threads=10, users=1) as workers:
+        answers = ask_all(workers)
+
+    assert set(answers) == {("user_0", "InternalServerError")}
+    assert len(fake.requests) == 3, "a call, and its two retries"
 
 
 def kinds_of_keys(redis_server: RedisServer) -> dict[str, int]:
@@ -120,7 +143,7 @@ def test_a_worker_that_is_killed_while_creating_keeps_the_others_for_its_lease_a
             workflow_id=server.workflow_id,
             base_url=server.url,
             store=store,
-            timeout=30,
+            timeout=3 * LEASE,
         ) as chatkit,
     ):
         session = chatkit.get_or_create_session("user_0")
@@ -152,7 +175,7 @@ def shop(connect: Connect, own_redis: RedisServer) -> Iterator[Backend]:
 def impatient(backend: Backend) -> ChatKitClient:
     """A worker that asks a store that was out again at once."""
     worker = backend.worker()
-    inner(worker)._registry._circuit_breaker._clock = lambda: backend.connect.time.monotonic
+    inner(worker)._registry._state.circuit_breaker._clock = lambda: backend.connect.time.monotonic
     return worker
 
 
@@ -172,8 +195,7 @@ class TestARedis:
         shop.api.before = happen
         with caplog.at_level(logging.WARNING):
             first = worker.get_or_create_session("user_1")
-            without = worker.get_or_create_session("user_1")
-        assert first.id != without.id
+            assert worker.get_or_create_session("user_1") == first
         assert len(caplog.records) == 1
 
         start()
@@ -307,6 +329,35 @@ class TestAClientOfOnesOwn:
             assert execute(client, "PING")
 
 
+class TestWhatIsNoClient:
+    @pytest.mark.parametrize(
+        ("client", "told"),
+        [
+            ("redis://:s3cr3t-of-redis@localhost", "not a URL"),
+            (object(), "not an object"),
+            (redis.Redis, "takes a redis"),
+            (None, "not None"),
+        ],
+    )
+    @pytest.mark.parametrize("store_type", [RedisSessionStore, AsyncRedisSessionStore])
+    def test_is_refused(
+        self, store_type: type[RedisSessionStore], client: redis.Redis, told: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=told) as caught:
+            store_type(client, namespace="shop")
+
+        assert PASSWORD not in str(caught.value)
+
+    def test_is_refused_if_it_is_one_for_the_other_store(self) -> None:
+        synchronous = redis.Redis.from_url("redis://localhost")  # pyright: ignore[reportUnknownMemberType] -- untyped
+        asynchronous = redis.asyncio.Redis.from_url("redis://localhost")  # pyright: ignore[reportUnknownMemberType] -- untyped
+
+        with pytest.raises(ConfigurationError, match="which is asynchronous"):
+            RedisSessionStore(cast("redis.Redis", asynchronous), namespace="shop")
+        with pytest.raises(ConfigurationError, match="which is synchronous"):
+            AsyncRedisSessionStore(cast("redis.asyncio.Redis", synchronous), namespace="shop")
+
+
 class TestSettings:
     @pytest.fixture(params=[RedisSessionStore, AsyncRedisSessionStore])
     def store_type(self, request: pytest.FixtureRequest) -> type[RedisSessionStore]:
@@ -384,7 +435,8 @@ def test_an_error_holds_nothing_of_what_was_stored(
 
 def test_without_redis_py_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "chatkit_sessions.stores.redis")
+    for name in ("redis", "_redis_connections"):
+        monkeypatch.delitem(sys.modules, f"chatkit_sessions.stores.{name}")
 
     with pytest.raises(ImportError, match=r'pip install "chatkit-sessions\[redis\]"'):
         importlib.import_module("chatkit_sessions.stores.redis")

@@ -467,5 +467,5 @@ def test_a_cluster_keeps_a_group_on_one_node(cluster: RedisServer, kind: Kind) -
 
         if kind == "sync":  # redis-py's asynchronous one leaves connections open that it lost
             cluster.stop()
-            with pytest.raises(SessionStoreError, match="does not answer"):
+            with pytest.raises(SessionStoreError, match="does not respond"):
                 store.get("g", ["a"])

@@ -328,7 +328,8 @@ class AsyncChatKitClient(AsyncIO):
             InvalidRequestError: The user is not a string, or an empty one.
             SessionStoreError: The store does not respond.
         """
-        return await self._bounded(self._deadline(NOT_GIVEN), self._list(validate_user(user)))
+        deadline = self._deadline(NOT_GIVEN)
+        return await self._bounded(deadline, self._list(validate_user(user), deadline))
 
     async def delete_session(
         self,

@@ -20,7 +20,7 @@ from chatkit_sessions._concurrency.event_loop import (
     sleep,
     time_limit,
 )
-from chatkit_sessions._concurrency.single_flight import Flight
+from chatkit_sessions._concurrency.repeating import repeating
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret
@@ -117,9 +117,16 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         if sleeping is not None:
             await sleeping
 
-    async def _wait_for(self, flight: Flight[Event], deadline: Deadline) -> None:
-        del deadline  # the call is cancelled at its end
-        await flight.done.wait()
+    async def _wait_for(self, done: Event, seconds: float | None) -> bool:
+        async with time_limit(seconds):
+            await done.wait()
+            return True
+        return False
+
+    def _repeating(
+        self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
+    ) -> AbstractContextManager[object]:
+        return repeating(flow, seconds)
 
     def _event_loop(self) -> Hashable:
         return running_loop()

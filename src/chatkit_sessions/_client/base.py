@@ -71,7 +71,7 @@ class BaseClient(Generic[KeyCallable, E]):
         self._runtime = runtime
         self._settings = settings
         self._shared_state = SharedState()
-        self._registry: Registry[E] = Registry(store, runtime.monotonic, new_event, recent=recent)
+        self._registry: Registry[E] = Registry(store, self._monotonic, new_event, recent=recent)
         self._scope = self._scope_in(store.namespace)
         self._lifetime = Lifetime()
 
@@ -180,6 +180,9 @@ class BaseClient(Generic[KeyCallable, E]):
         if argument is None:
             return require_workflow_id(self._settings.workflow_id)
         return validate_workflow_id(argument)
+
+    def _monotonic(self) -> float:
+        return self._runtime.monotonic()
 
 
 def client_closed_error() -> APIConnectionError:

@@ -1,13 +1,10 @@
-"""Creating a session: for one caller, for all callers in a process, for all processes.
+"""Creating a session, and ending one that nobody may use.
 
 A secret that is to be exchanged is refreshed first, if `refresh` gives no reason to create.
 """
 
 import logging
 import os
-from abc import abstractmethod
-from collections.abc import Hashable
-from contextlib import AbstractContextManager
 from typing import Final, Generic, NamedTuple
 
 from pydantic import SecretStr
@@ -19,7 +16,6 @@ from chatkit_sessions._api.refresh import (
     reason_not_to_ask,
     reason_to_create_after,
 )
-from chatkit_sessions._concurrency.single_flight import Flight
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import KeyCallable
@@ -32,12 +28,13 @@ from chatkit_sessions._sessions.records import (
     secret_lifetime,
 )
 from chatkit_sessions._sessions.snapshot import StoreSnapshot, sessions_deleted_error
-from chatkit_sessions._sessions.transactions import CreatedSession, lease_ttl, poll_delay
+from chatkit_sessions._sessions.transactions import CreatedSession, Lease
 from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,
     ChatKitError,
     SessionNotFoundError,
+    SessionStoreError,
 )
 from chatkit_sessions.models import CancelledSession, ChatKitSessionResponse
 
@@ -76,20 +73,14 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
 
     # What the two clients do each in their own way
 
-    @abstractmethod
-    async def _wait_for(self, flight: Flight[E], deadline: Deadline) -> None:
-        """Wait until another caller's flight has ended."""
-
-    @abstractmethod
-    def _event_loop(self) -> Hashable:
-        """What callers can wait in together: the running event loop; None for all threads."""
-
-    @abstractmethod
-    def _shielded(self) -> AbstractContextManager[object]:
-        """Finish what runs inside even if the call is cancelled meanwhile."""
-
     async def _create_and_publish(
-        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot, share: bool
+        self,
+        request: SessionRequest,
+        deadline: Deadline,
+        *,
+        snapshot: StoreSnapshot,
+        share: bool,
+        lease: Lease | None = None,
     ) -> ChatKitSessionResponse:
         """Get a new session from the API, and record it.
 
@@ -98,13 +89,15 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             deadline: The call's.
             snapshot: What the store held when the call began.
             share: Whether the secret is stored, too.
+            lease: What entitles to create it, if others may want to.
         """
-        since = self._runtime.monotonic()
+        since = self._monotonic()
         session = await self._try_refresh(request, deadline, snapshot=snapshot)
         if session is None:
             session = await self._create_own(request, deadline)
-        elapsed = self._runtime.monotonic() - since
+        now = self._monotonic()
         identity, asked_for = request.identity, request.lifetime
+        lifetime = secret_lifetime(session, asked_for=asked_for, elapsed=now - since)
         created = CreatedSession(
             session=session,
             record=record_of_created(
@@ -116,11 +109,11 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             ),
             record_group=self._scope.group_of_session(session.id),
             identity=identity,
-            secret_ttl=secret_lifetime(session, asked_for=asked_for, elapsed=elapsed),
+            works_until=now + lifetime,
             record_ttl=record_ttl(session, asked_for=asked_for),
             share=share,
         )
-        if not await self._registry.publish(created, snapshot=snapshot):
+        if not await self._registry.publish(created, deadline, snapshot=snapshot, lease=lease):
             await self._discard(session.id, deadline)
             raise sessions_deleted_error()
         return session
@@ -147,70 +140,11 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             raise sessions_deleted_error()
         return session
 
-    async def _create_shared(
-        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot
-    ) -> ChatKitSessionResponse:
-        """Get a new session for all callers in this process: lead, or wait for who leads."""
-        single_flight = self._registry.single_flight
-        key = self._event_loop(), request.identity.slot, snapshot.generation
-        while True:
-            own = single_flight.new()
-            try:
-                flight = single_flight.join(key, own)
-                if flight is own:
-                    session = await self._lead(request, deadline, snapshot=snapshot)
-                    own.set_result(session)
-                    return session
-                await self._wait_for(flight, deadline)
-            except ChatKitError as error:
-                # A call that ends by its own limits says nothing about the others.
-                if deadline.remaining() != 0 and not self._lifetime.closed:
-                    own.set_error(error)
-                raise
-            finally:
-                single_flight.end(key, own)
-            shared = flight.result()
-            if shared is not None and shared.client_secret != request.presented:
-                return shared
-            self._check_open()
-
-    async def _lead(
-        self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot
-    ) -> ChatKitSessionResponse:
-        """Get a new session for all processes: create it, or wait for the one that does."""
-        identity, token = request.identity, new_token()
-        last, polls = snapshot, 0
-        try:
-            while last.reachable:
-                now = await self._registry.acquire_lease(
-                    identity, last, token=token, seconds=lease_ttl(deadline)
-                )
-                if now is None:
-                    break
-                session = now.newer_than(last, first=snapshot, instead_of=request.presented)
-                if session is not None:
-                    return session
-                if now.reachable:
-                    await self._sleep(self._poll_delay(polls, deadline))
-                    self._check_open()
-                last, polls = now, polls + 1
-            return await self._create_and_publish(request, deadline, snapshot=snapshot, share=True)
-        finally:
-            if snapshot.reachable:
-                with self._shielded():
-                    await self._registry.release_lease(identity, token=token)
-
-    def _poll_delay(self, polls_done: int, deadline: Deadline) -> float:
-        """Seconds to wait for another process.
-
-        Raises:
-            APITimeoutError: The call has no time left.
-        """
-        remaining = deadline.remaining()
-        if remaining == 0:
-            raise deadline.error()
-        seconds = poll_delay(polls_done, random=self._runtime.random)
-        return seconds if remaining is None else min(seconds, remaining)
+    async def _publish_kept(self, deadline: Deadline) -> None:
+        """Let the store learn of what was created while it did not respond."""
+        if self._registry.keeps_unpublished:
+            for session_id in await self._registry.publish_kept(deadline):
+                await self._discard(session_id, deadline)
 
     async def _try_refresh(
         self, request: SessionRequest, deadline: Deadline, *, snapshot: StoreSnapshot
@@ -265,6 +199,8 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
                 deadline,
                 self._cancel(cancel, session_id, deadline, missing_ok=True, policy=NO_RETRIES),
             )
+        except SessionStoreError:
+            pass  # it is cancelled
         except ChatKitError as error:
             logger.warning("The session that cannot be used could not be cancelled: %s", error)
 
@@ -281,13 +217,15 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
         try:
             cancelled = await self._call(operation, deadline, policy=policy)
         except SessionNotFoundError:
-            await self._registry.forget(self._scope, session_id)
+            self._registry.forget_kept(session_id)
+            await self._registry.forget(self._scope, session_id, deadline)
             if not missing_ok:
                 raise
         else:
-            stored = await self._registry.record(self._scope, session_id)
-            now = self._runtime.now()
-            await self._registry.keep(self._scope, record_of_cancelled(cancelled, stored, now=now))
+            self._registry.forget_kept(session_id)
+            stored = await self._registry.record(self._scope, session_id, deadline)
+            record = record_of_cancelled(cancelled, stored, now=self._runtime.now())
+            await self._registry.keep(self._scope, record, deadline)
 
 
 def new_token() -> bytes:

@@ -17,12 +17,13 @@ from chatkit_sessions._api.create_body import requested_lifetime, validate_min_r
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.refresh import refresh
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._config.settings import KeyCallable
+from chatkit_sessions._config.settings import NOT_GIVEN, KeyCallable
 from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions._sessions.records import info_from_record, with_current_status
 from chatkit_sessions.errors import (
     APIStatusError,
     ChatKitError,
+    InvalidRequestError,
     SessionNotRecordedError,
     SessionStoreError,
 )
@@ -30,13 +31,14 @@ from chatkit_sessions.models import CancelledSession, ChatKitSessionInfo, ChatKi
 from chatkit_sessions.options import SessionOptions
 
 from .base import E
-from .creation import CreationFlow, SessionRequest, new_token
+from .creation import SessionRequest, new_token
+from .sharing import SharingFlow
 from .state import Route
 
 logger: Final = logging.getLogger("chatkit_sessions")
 
 
-class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
+class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
     """The steps of each public method, after its arguments have been validated."""
 
     def _session_request(
@@ -69,23 +71,29 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
         recent = self._registry.recent
         if recent is not None:
             return await self._create_and_remember(request, deadline, recent)
-        snapshot = await self._registry.look_up_generation(request.identity)
+        snapshot = await self._registry.look_up_generation(request.identity, deadline)
+        await self._publish_kept(deadline)
         return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
 
     async def _get_or_create(
         self, request: SessionRequest, deadline: Deadline
     ) -> ChatKitSessionResponse:
         self._check_open()
-        snapshot = await self._registry.look_up(request.identity)
-        session = snapshot.usable(request.min_remaining)
+        snapshot = await self._look_up(request.identity, deadline)
+        await self._publish_kept(deadline)
+        session = snapshot.usable(request.min_remaining, now=self._monotonic())
         if session is not None:
             return session
         return await self._create_shared(request, deadline, snapshot=snapshot)
 
     async def _refresh(self, request: SessionRequest, deadline: Deadline) -> ChatKitSessionResponse:
         self._check_open()
-        snapshot = await self._registry.look_up(request.identity, presented=request.presented)
-        session = snapshot.usable(request.min_remaining, instead_of=request.presented)
+        identity, presented = request.identity, request.presented
+        snapshot = await self._registry.look_up(identity, deadline, presented=presented)
+        await self._publish_kept(deadline)
+        session = snapshot.usable(
+            request.min_remaining, now=self._monotonic(), instead_of=presented
+        )
         if session is not None:
             return session
         if not snapshot.reused:
@@ -97,7 +105,7 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
     ) -> ChatKitSessionInfo:
         info = await self._try_get(operation, deadline)
         if info is None:
-            stored = await self._registry.record(self._scope, session_id)
+            stored = await self._registry.record(self._scope, session_id, deadline)
             if stored is None:
                 raise SessionNotRecordedError(
                     f"{self._settings.host} has no route for reading a session, and this client "
@@ -108,12 +116,13 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
             info = info_from_record(stored.record)
         return with_current_status(info, now=self._runtime.now())
 
-    async def _list(self, user: str) -> list[ChatKitSessionInfo]:
+    async def _list(self, user: str, deadline: Deadline) -> list[ChatKitSessionInfo]:
         self._check_open()
+        await self._publish_kept(deadline)
         now = self._runtime.now()
         infos = [
             with_current_status(info_from_record(stored.record), now=now)
-            for stored in await self._registry.records(self._scope, user, ended=True)
+            for stored in await self._registry.records(self._scope, user, deadline)
         ]
         return sorted(infos, key=lambda info: info.expires_at, reverse=True)
 
@@ -128,9 +137,10 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
         self._check_open()
         store_error: SessionStoreError | None = None
         try:
-            stored = await self._registry.record(self._scope, session_id)
+            self._registry.evict_kept(session_id)
+            stored = await self._registry.record(self._scope, session_id, deadline)
             if stored is not None:
-                await self._registry.evict(stored)
+                await self._registry.evict(stored, deadline)
         except SessionStoreError as error:
             store_error = error  # raised below: ending the session matters more
         await self._cancel(operation, session_id, deadline, missing_ok=missing_ok)
@@ -139,17 +149,22 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
 
     async def _delete_all(self, user: str, deadline: Deadline) -> None:
         self._check_open()
-        await self._registry.sign_out(self._scope, user, generation=new_token())
-        records = await self._registry.records(self._scope, user, ended=False)
-        active = [stored for stored in records if stored.may_be_active]
-        for stored in active:
-            await self._registry.evict(stored)
+        generation = new_token()
         errors: list[ChatKitError] = []
-        for stored in active:
-            session_id = stored.record.id
+        group = self._scope.group_of_user(user)
+        active = self._registry.sign_out_without_store(group, generation=generation)
+        try:
+            active += await self._registry.sign_out(
+                self._scope, user, deadline, generation=generation
+            )
+        except SessionStoreError as error:
+            errors.append(error)  # raised below: what this process knows of is ended all the same
+        for session_id in dict.fromkeys(active):
             try:
                 cancel = operations.cancel(session_id)
                 await self._cancel(cancel, session_id, deadline, missing_ok=True)
+            except InvalidRequestError as error:
+                logger.warning("The session store lists what is no session: %s", error.message)
             except ChatKitError as error:
                 errors.append(error)
         for also in errors[1:]:
@@ -157,11 +172,11 @@ class SessionFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
         if errors:
             raise errors[0]
 
-    async def _admit(self, user: str, *, limit: int) -> float | None:
+    async def _admit(self, user: str, *, limit: int) -> float:
         """Count one more request of the user, for the endpoint; see `Registry.admit`."""
         self._check_open()
         group = self._scope.group_of_user(validate_user(user))
-        return await self._registry.admit(group, limit=limit)
+        return await self._registry.admit(group, self._deadline(NOT_GIVEN), limit=limit)
 
     async def _try_get(
         self, operation: Operation[ChatKitSessionInfo], deadline: Deadline

@@ -326,7 +326,7 @@ class ChatKitClient(SyncIO):
             InvalidRequestError: The user is not a string, or an empty one.
             SessionStoreError: The store does not respond.
         """
-        return run_blocking(self._list, validate_user(user))
+        return run_blocking(self._list, validate_user(user), self._deadline(NOT_GIVEN))
 
     def delete_session(
         self,

@@ -6,13 +6,14 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
 from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.per_process import PerProcess
-from chatkit_sessions._concurrency.single_flight import Flight
+from chatkit_sessions._concurrency.repeater import Repeater
+from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret, reject_awaitable
@@ -34,6 +35,8 @@ from .state import system_runtime
 T = TypeVar("T")
 
 KeySource: TypeAlias = Callable[[], str | SecretStr]
+
+_repeater: Final = PerProcess(Repeater)
 
 
 class SyncIO(SessionFlow[KeySource, threading.Event]):
@@ -100,9 +103,13 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
     async def _sleep(self, seconds: float) -> None:
         self._runtime.sleep(seconds)
 
-    async def _wait_for(self, flight: Flight[threading.Event], deadline: Deadline) -> None:
-        if not flight.done.wait(deadline.remaining()):
-            raise deadline.error()
+    async def _wait_for(self, done: threading.Event, seconds: float | None) -> bool:
+        return done.wait(seconds)
+
+    def _repeating(
+        self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
+    ) -> AbstractContextManager[object]:
+        return _repeater.get().repeating(lambda: run_blocking(flow), seconds)
 
     def _event_loop(self) -> None:
         return None

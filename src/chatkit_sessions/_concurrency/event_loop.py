@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from types import TracebackType
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from .workers import SLICES
+
 
 class Closable(Protocol):
     """What belongs to an event loop."""
@@ -122,6 +124,50 @@ class AsyncioLimit:
         except TimeoutError:
             return True
         return False
+
+
+def running_time_limit(seconds: float) -> AbstractAsyncContextManager[Limit, bool]:
+    """The same, counted in time for which the event loop runs.
+
+    A loop that something blocks, or that has too much to do, has not waited for what runs inside.
+    Under trio, all time counts.
+    """
+    return TrioLimit(seconds) if under_trio() else RunningLimit(seconds)
+
+
+class RunningLimit(AsyncioLimit):
+    """See `running_time_limit`."""
+
+    __slots__ = ("_left", "_part", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(None)
+        self._left = SLICES
+        self._part = seconds / SLICES
+
+    async def __aenter__(self) -> Limit:
+        await super().__aenter__()
+        self._wait()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._timer.cancel()
+        return await super().__aexit__(exc_type, exc_value, traceback)
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._part, self._count)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left > 0:
+            self._wait()
+        else:
+            self.end()
 
 
 class TrioLimit:

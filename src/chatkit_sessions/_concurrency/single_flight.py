@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 from chatkit_sessions.errors import ChatKitError
-from chatkit_sessions.models import ChatKitSessionResponse
 
 from .per_process import PerProcess
 
@@ -19,9 +18,10 @@ class SettableEvent(Protocol):
 
 
 E = TypeVar("E", bound=SettableEvent)
+T = TypeVar("T")
 
 
-class Flight(Generic[E]):
+class Flight(Generic[E, T]):
     """A call in flight.
 
     Args:
@@ -30,29 +30,29 @@ class Flight(Generic[E]):
 
     def __init__(self, done: E) -> None:
         self.done = done
-        self._session: ChatKitSessionResponse | None = None
+        self._result: T | None = None
         self._error: ChatKitError | None = None
 
-    def set_result(self, session: ChatKitSessionResponse) -> None:
-        """Give every waiter this session."""
-        self._session = session
+    def set_result(self, result: T) -> None:
+        """Give every waiter this result."""
+        self._result = result
 
     def set_error(self, error: ChatKitError) -> None:
         """Give every waiter this error."""
         self._error = copy.copy(error)
 
-    def result(self) -> ChatKitSessionResponse | None:
-        """The session; None where the leader gave up and a waiter has to lead.
+    def result(self) -> T | None:
+        """The result; None where the leader gave up and a waiter has to lead.
 
         Raises:
             ChatKitError: The call failed. Each waiter gets a copy, with a traceback of its own.
         """
         if self._error is not None:
             raise copy.copy(self._error)
-        return self._session
+        return self._result
 
 
-class SingleFlight(Generic[E]):
+class SingleFlight(Generic[E, T]):
     """The calls in flight in this process; a child after `fork()` waits for none of its parent's.
 
     Args:
@@ -61,17 +61,17 @@ class SingleFlight(Generic[E]):
 
     def __init__(self, new_event: Callable[[], E]) -> None:
         self._new_event = new_event
-        self._in_flight = PerProcess(dict[Hashable, Flight[E]])
+        self._in_flight = PerProcess(dict[Hashable, Flight[E, T]])
 
-    def new(self) -> Flight[E]:
+    def new(self) -> Flight[E, T]:
         """A flight that has not begun: to `join` with, and to `end` in any case."""
         return Flight(self._new_event())
 
-    def join(self, key: Hashable, own: Flight[E]) -> Flight[E]:
+    def join(self, key: Hashable, own: Flight[E, T]) -> Flight[E, T]:
         """The flight of that key: `own` where there was none, which the caller then leads."""
         return self._in_flight.get().setdefault(key, own)  # atomic
 
-    def end(self, key: Hashable, own: Flight[E]) -> None:
+    def end(self, key: Hashable, own: Flight[E, T]) -> None:
         """Release the waiters of a flight that the caller leads; harmless where it does not.
 
         A signal's exception within this method leaves them waiting until their deadlines: nothing
@@ -81,3 +81,31 @@ class SingleFlight(Generic[E]):
         if in_flight.get(key) is own:
             del in_flight[key]
         own.done.set()
+
+
+class Batches(SingleFlight[E, T], Generic[E, T]):
+    """Reads that are shared: one runs, and whoever asks meanwhile shares the next one.
+
+    Nobody is given what was read before they asked. So a flight can be joined until it starts, and
+    it starts when the one before has ended.
+    """
+
+    def __init__(self, new_event: Callable[[], E]) -> None:
+        super().__init__(new_event)
+        self._started = PerProcess(dict[Hashable, Flight[E, T]])
+
+    def running(self, key: Hashable) -> Flight[E, T] | None:
+        """The flight to wait for before starting the next one."""
+        return self._started.get().get(key)
+
+    def start(self, key: Hashable, own: Flight[E, T]) -> None:
+        """Let nobody else join."""
+        self._started.get()[key] = own
+        self._in_flight.get().pop(key, None)
+
+    def end(self, key: Hashable, own: Flight[E, T]) -> None:
+        """Release the waiters; harmless where the caller does not lead."""
+        started = self._started.get()
+        if started.get(key) is own:
+            del started[key]
+        super().end(key, own)

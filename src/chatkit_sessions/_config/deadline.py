@@ -65,6 +65,10 @@ class Deadline:
         """Seconds left, 0 or more; None for no limit."""
         return None if self.end is None else max(0.0, self.end - self.clock())
 
+    def half(self) -> float | None:
+        """Half of that: for a wait after which there is to be time for the API."""
+        return None if self.end is None else max(0.0, self.end - self.clock()) / 2
+
     @staticmethod
     def error() -> APITimeoutError:
         """What ends a call whose deadline has passed."""

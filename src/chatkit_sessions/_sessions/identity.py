@@ -9,7 +9,9 @@ from pydantic import SecretStr
 from chatkit_sessions._redaction import hidden_from_tracebacks
 
 SCHEMA: Final = 1
-"""Of what is stored; another one is another place, so that releases do not read each other's."""
+"""Of a stored session; another one has another slot, so that releases do not read each other's."""
+GROUPS: Final = 1
+"""Of the groups, which never changes: a sign-out by one release ends what any other has stored."""
 
 _DIGITS: Final = 32
 _quoted: Final = json.JSONEncoder().encode
@@ -25,8 +27,8 @@ class Identity:
     """
 
     def __init__(self, scope: "Scope", user: str, body: bytes) -> None:
+        self.user: Final = user
         self._scope = scope
-        self._user = user
         self._body = body
         self._group: str | None = None
         self._description: str | None = None
@@ -39,7 +41,7 @@ class Identity:
     def group(self) -> str:
         """Where the user's entries are."""
         if self._group is None:
-            self._group = self._scope.group_of_user(self._user)
+            self._group = self._scope.group_of_user(self.user)
         return self._group
 
     @property
@@ -47,7 +49,7 @@ class Identity:
         """Everything it depends on, as canonical JSON; the request's body as its digest."""
         if self._description is None:
             digest = hashlib.sha256(self._body).hexdigest()
-            self._description = self._scope.describe("create", self._user, digest)
+            self._description = self._scope.describe(SCHEMA, "create", self.user, digest)
         return self._description
 
     @property
@@ -81,25 +83,25 @@ class Scope:
         self.namespace: Final = namespace
         self.key: Final = key
         # Strings and nulls: their JSON has one form only.
-        common = [SCHEMA, base_url, organization, project, namespace, key]
-        self.text: Final = json.dumps(common).removesuffix("]")
+        common = [base_url, organization, project, namespace, key]
+        self.text: Final = json.dumps(common).removeprefix("[").removesuffix("]")
         """Equal for the same scope; holds no key."""
 
     def group_of_user(self, user: str) -> str:
         """The group of a user's entries."""
-        return _name(self.describe("user", user))
+        return _name(self.describe(GROUPS, "user", user))
 
     def group_of_session(self, session_id: str) -> str:
         """The group of what is known of one session by its id."""
-        return _name(self.describe("session", session_id))
+        return _name(self.describe(GROUPS, "session", session_id))
 
     def identity(self, user: str, body: bytes) -> Identity:
         """The identity of the session that a create request with this canonical body makes."""
         return Identity(self, user, body)
 
-    def describe(self, *what: str) -> str:
+    def describe(self, version: int, *what: str) -> str:
         """The scope, and what else there is, as one JSON list."""
-        return f"{self.text}, {', '.join(map(_quoted, what))}]"
+        return f"[{version}, {self.text}, {', '.join(map(_quoted, what))}]"
 
 
 @hidden_from_tracebacks

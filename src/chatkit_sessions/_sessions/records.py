@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from chatkit_sessions._api.create_body import MAX_EXPIRES_AFTER
+from chatkit_sessions._config.validation import problem_with_id
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.models import (
     CancelledSession,
@@ -19,6 +20,8 @@ from chatkit_sessions.models import (
 )
 from chatkit_sessions.stores.base import Entry
 
+WHOLE_SECOND: Final = 1.0
+"""Seconds by which the API's times, in whole seconds, may say too much."""
 DAY: Final = 86_400.0
 """Seconds for which a session is recorded after its expiry; then nobody can have a use for it."""
 
@@ -86,11 +89,11 @@ def record_schema() -> TypeAdapter[SessionRecord]:
 
 def session_ids(listed: Iterable[Entry | None], *, ended: bool) -> list[str]:
     """The sessions that a user's group lists, with or without those that have expired."""
-    return [
-        entry.value.decode(errors="replace")
-        for entry in listed
-        if entry is not None and (ended or entry.seconds > DAY)
+    values = [
+        entry.value for entry in listed if entry is not None and (ended or entry.seconds > DAY)
     ]
+    ids = [value.decode() for value in values if value.isascii()]
+    return [each for each in ids if problem_with_id(each) is None]
 
 
 def record_of_created(
@@ -169,7 +172,7 @@ def secret_lifetime(session: Timed, *, asked_for: float, elapsed: float) -> floa
         asked_for: Seconds that were asked for, or the API's default.
         elapsed: Seconds since the request was sent, by this machine's monotonic clock.
     """
-    return min(asked_for, _lifetime(session, asked_for)) - elapsed
+    return min(asked_for, _lifetime(session, asked_for)) - WHOLE_SECOND - elapsed
 
 
 def record_ttl(session: Timed, *, asked_for: float) -> float:

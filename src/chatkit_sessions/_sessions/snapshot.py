@@ -8,10 +8,11 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
-from chatkit_sessions.errors import SessionDeletedError
+from chatkit_sessions.errors import APIStatusError, SessionDeletedError
 from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.base import Entry
 
+from .failures import parse_failure
 from .identity import Identity, name_of_secret
 from .records import JSON, record_schema
 
@@ -35,41 +36,64 @@ class StoreSnapshot:
 
     session: ChatKitSessionResponse | None = None
     """None where there is none, or what is there cannot be read or is another identity's."""
-    seconds: float = 0.0
-    """How long the session's secret still works."""
+    works_until: float = 0.0
+    """When the session's secret may stop to work, by this process's monotonic clock."""
     value: bytes | None = field(default=None, repr=False)
     """What was there, readable or not."""
     generation: bytes | None = None
     reused: bool = False
     """Whether sessions of this identity are shared."""
     lease: bytes | None = None
+    """Who creates the next session at the moment."""
+    failure: Entry | None = None
+    """Why the last one could not be created."""
     presented_is_shared: bool = False
     """Whether the secret that is presented for a refresh is that of a shared session."""
     reachable: bool = True
     """Whether the store responded at all."""
 
     def usable(
-        self, min_remaining: float, *, instead_of: SecretStr | None = None
+        self, min_remaining: float, *, now: float, instead_of: SecretStr | None = None
     ) -> ChatKitSessionResponse | None:
         """The session, if it works for that many seconds and has another secret than that."""
-        if self.session is None or self.seconds < min_remaining:
+        seconds = self.works_until - now
+        if self.session is None or seconds <= 0 or seconds < min_remaining:
             return None
         return None if self.session.client_secret == instead_of else self.session
 
     def newer_than(
-        self, last: "StoreSnapshot", *, first: "StoreSnapshot", instead_of: SecretStr | None
+        self,
+        last: "StoreSnapshot",
+        *,
+        first: "StoreSnapshot",
+        now: float,
+        instead_of: SecretStr | None,
     ) -> ChatKitSessionResponse | None:
         """The session that somebody else created since the `last` snapshot, however long it lasts.
 
         Raises:
             SessionDeletedError: The user's sessions were deleted since the `first` snapshot.
+            ChatKitError: Somebody else failed to create one since then.
         """
         if self.generation is not None and self.generation != first.generation:
             raise sessions_deleted_error()
-        return None if self.value == last.value else self.usable(0.0, instead_of=instead_of)
+        if self.failure is not None and self.failure.value != _value(first.failure):
+            failure = parse_failure(self.failure)
+            if failure is not None:
+                raise failure
+        if self.value == last.value:
+            return None
+        return self.usable(0.0, now=now, instead_of=instead_of)
 
+    def check_rate_limit(self) -> None:
+        """Create nothing while the API has asked everybody to wait.
 
-UNREACHABLE: Final = StoreSnapshot(reachable=False)
+        Raises:
+            APIStatusError: The last failure, with what is left of its `retry_after`.
+        """
+        failure = None if self.failure is None else parse_failure(self.failure)
+        if isinstance(failure, APIStatusError) and failure.retry_after is not None:
+            raise failure
 
 
 def build_schemas() -> None:
@@ -85,7 +109,7 @@ def build_schemas() -> None:
 def snapshot_names(identity: Identity, presented: SecretStr | None = None) -> tuple[str, ...]:
     """The names that `parse_snapshot` needs."""
     slot = identity.slot
-    names = (f"secret:{slot}", f"reused:{slot}", f"lease:{slot}", GENERATION)
+    names = (f"secret:{slot}", f"reused:{slot}", f"lease:{slot}", f"failure:{slot}", GENERATION)
     return names if presented is None else (*names, name_of_secret(presented))
 
 
@@ -95,24 +119,35 @@ def parse_generation(entries: list[Entry | None]) -> StoreSnapshot:
     return StoreSnapshot(generation=_value(generation))
 
 
-def parse_snapshot(identity: Identity, entries: list[Entry | None]) -> StoreSnapshot:
-    """Parse the entries of `snapshot_names`."""
-    secret, reused, lease, last_sign_out, *presented = entries
+def parse_snapshot(
+    identity: Identity, entries: list[Entry | None], *, asked_at: float
+) -> StoreSnapshot:
+    """Parse the entries of `snapshot_names`.
+
+    Args:
+        identity: Whose entries.
+        entries: What the store returned.
+        asked_at: When it was asked, by this process's monotonic clock.
+    """
+    secret, reused, lease, failure, last_sign_out, *presented = entries
     generation = _value(last_sign_out)
     stored = None if secret is None else decode_session(secret.value)
     # A session from before the last sign-out does not count, from that moment on.
     usable = (
         stored is not None
         and stored.identity == identity.description
+        # The identity binds the user; that the session is theirs, too, costs a forger more.
+        and stored.session.user in {None, identity.user}
         and (generation is None or stored.generation == _text(generation))
     )
     return StoreSnapshot(
         session=stored.session if stored is not None and usable else None,
-        seconds=0.0 if secret is None else secret.seconds,
+        works_until=0.0 if secret is None else asked_at + secret.seconds,
         value=_value(secret),
         generation=generation,
         reused=reused is not None or secret is not None,
         lease=_value(lease),
+        failure=failure,
         presented_is_shared=any(presented),
     )
 

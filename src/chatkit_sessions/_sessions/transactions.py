@@ -1,9 +1,8 @@
 """What is committed to a store, for each step of a session's life."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.base import Entry
@@ -12,8 +11,10 @@ from .identity import Identity, name_of_secret
 from .records import DAY, SessionRecord, StoredRecord, encode_record
 from .snapshot import GENERATION, StoreSnapshot, decode_session, encode_session
 
-LEASE: Final = 10.0
-"""Seconds after which a worker that creates a session, and may have died, is waited for no more."""
+LEASE: Final = 3.0
+"""Seconds for which others wait for a worker that has died while it created a session."""
+RENEW_EVERY: Final = LEASE / 3
+"""Seconds after which a worker that still creates says so."""
 RECORD: Final = "record"
 
 _FIRST_DELAY: Final = 0.02
@@ -36,35 +37,49 @@ class CreatedSession(NamedTuple):
     record_group: str
     """The group of its record; names the session in its user's group, too."""
     identity: Identity
-    secret_ttl: float
-    """Seconds for which its secret works at least."""
+    works_until: float
+    """When its secret may stop to work, by this process's monotonic clock."""
     record_ttl: float
     """Seconds for which it is recorded."""
     share: bool
     """Whether its secret is kept, for others to use."""
 
 
-def acquire_lease(
-    identity: Identity, snapshot: StoreSnapshot, *, token: bytes, seconds: float
-) -> Transaction:
+class Lease(NamedTuple):
+    """The right to create the next session of an identity, which ends by itself."""
+
+    token: bytes
+    """Names who has it."""
+    clock_offset: float | None = None
+    """What to add to this process's monotonic clock for the store's, or a little less; None: the
+    store's clock cannot be read."""
+
+
+def acquire_lease(identity: Identity, snapshot: StoreSnapshot, lease: Lease) -> Transaction:
     """Become the one who creates the next session, unless somebody is or a newer one is there."""
     name = f"lease:{identity.slot}"
     return Transaction(
         identity.group,
-        {name: Entry(MaskedBytes(token), seconds)},
+        {name: Entry(MaskedBytes(lease.token), LEASE)},
         {name: None, f"secret:{identity.slot}": snapshot.value, GENERATION: snapshot.generation},
     )
 
 
-def lease_ttl(deadline: Deadline) -> float:
-    """Seconds for which others may not create: as long as the call can take, at most `LEASE`."""
-    return deadline.at_most(LEASE).remaining() or LEASE
-
-
-def release_lease(identity: Identity, *, token: bytes) -> Transaction:
-    """Let others create."""
+def renew_lease(identity: Identity, lease: Lease) -> Transaction:
+    """Create for a while longer, unless somebody else does by now."""
     name = f"lease:{identity.slot}"
-    return Transaction(identity.group, {name: None}, {name: token})
+    return Transaction(
+        identity.group, {name: Entry(MaskedBytes(lease.token), LEASE)}, {name: lease.token}
+    )
+
+
+def release_lease(identity: Identity, lease: Lease, *, failure: Entry | None) -> Transaction:
+    """Let others create; with a failure, those who have waited share it."""
+    name = f"lease:{identity.slot}"
+    changes: dict[str, Entry | None] = {name: None}
+    if failure is not None:
+        changes[f"failure:{identity.slot}"] = failure
+    return Transaction(identity.group, changes, {name: lease.token})
 
 
 def poll_delay(polls_done: int, *, random: Callable[[], float]) -> float:
@@ -73,20 +88,46 @@ def poll_delay(polls_done: int, *, random: Callable[[], float]) -> float:
     return longest * (1 - random() / 2)
 
 
-def publish(created: CreatedSession, *, generation: bytes | None) -> Transaction:
-    """List a session in its user's group, unless the user signed out in between."""
-    identity, session = created.identity, created.session
+def publish(
+    created: CreatedSession,
+    *,
+    generation: bytes | None,
+    lease: Lease | None,
+    now: float,
+    is_lease_over: bool = False,
+) -> Transaction:
+    """List a session in its user's group, unless the user signed out in between.
+
+    Args:
+        created: The session. Its secret is stored if it is shared and works at `now`.
+        generation: The last sign-out when the call began.
+        lease: What entitled to create it, which ends with this; None where there was none.
+        now: This process's monotonic clock.
+        is_lease_over: Whether the lease has ended, and nobody may have taken it since.
+    """
+    slot, session = created.identity.slot, created.session
     changes = _listing(session.id, record_group=created.record_group, ttl=created.record_ttl)
+    when: dict[str, bytes | None] = {GENERATION: generation}
     if created.share:
-        changes[f"reused:{identity.slot}"] = Entry(MaskedBytes(b"1"), created.record_ttl)
-        changes[f"secret:{identity.slot}"] = None
-    if created.share and created.secret_ttl > 0:
-        changes[f"secret:{identity.slot}"] = Entry(
-            encode_session(identity, session, generation), created.secret_ttl
+        changes[f"reused:{slot}"] = Entry(MaskedBytes(b"1"), created.record_ttl)
+        changes[f"secret:{slot}"] = None
+    if created.share and lease is not None:
+        changes[f"lease:{slot}"] = None
+        when[f"lease:{slot}"] = None if is_lease_over else lease.token
+    if created.share and created.works_until > now:
+        seconds = created.works_until - now
+        offset = None if lease is None else lease.clock_offset
+        # The store may make the change at any time after now.
+        expires_at = None if offset is None else created.works_until + offset
+        changes[f"secret:{slot}"] = Entry(
+            encode_session(created.identity, session, generation),
+            seconds,
+            listed=True,
+            expires_at=expires_at,
         )
-        known = Entry(MaskedBytes(b"1"), created.secret_ttl)
-        changes[name_of_secret(session.client_secret)] = known
-    return Transaction(identity.group, changes, {GENERATION: generation})
+        mark = Entry(MaskedBytes(b"1"), seconds, expires_at=expires_at)
+        changes[name_of_secret(session.client_secret)] = mark
+    return Transaction(created.identity.group, changes, when)
 
 
 def list_session(group: str, session_id: str, *, record_group: str, ttl: float) -> Transaction:
@@ -99,9 +140,54 @@ def _listing(session_id: str, *, record_group: str, ttl: float) -> dict[str, Ent
     return {f"session:{record_group}": listed}
 
 
-def sign_out(group: str, *, generation: bytes) -> Transaction:
-    """Keep nothing of the user that was begun before now."""
-    return Transaction(group, {GENERATION: Entry(MaskedBytes(generation), DAY)}, {})
+class Publication(NamedTuple):
+    """An attempt to publish a session."""
+
+    created: CreatedSession
+    first: StoreSnapshot
+    """What the store held when the call began."""
+    generation: bytes | None
+    """The last sign-out."""
+    lease: Lease | None = None
+    is_lease_over: bool = False
+    is_deleted: bool = False
+    """Whether the user has signed out since the call began."""
+
+    def transaction(self, now: float) -> Transaction:
+        """What to commit."""
+        return publish(
+            self.created,
+            generation=self.generation,
+            lease=self.lease,
+            now=now,
+            is_lease_over=self.is_lease_over,
+        )
+
+    def after_conflict(self, found: StoreSnapshot) -> "Publication | None":
+        """The next attempt where the store holds something else; None: it is published already."""
+        created, is_deleted, is_lease_over = self.created, self.is_deleted, False
+        if found.generation is not None and found.generation != self.generation:
+            # Not shared but listed: the next sign-out ends it if cancelling fails.
+            created, is_deleted = created._replace(share=False), True
+        if self.lease is not None and found.lease != self.lease.token:
+            if found.session is not None and found.session.id == created.session.id:
+                return None  # a commit that was repeated
+            is_lease_over = found.lease is None and found.value == self.first.value
+            if not is_lease_over:
+                created = created._replace(share=False)  # somebody else creates one, or has
+        return self._replace(
+            created=created,
+            generation=found.generation,
+            is_lease_over=is_lease_over,
+            is_deleted=is_deleted,
+        )
+
+
+def sign_out(group: str, names: Iterable[str], *, generation: bytes) -> Transaction:
+    """Keep nothing of the user that was begun before now; `names` are those of the group's list."""
+    changes: dict[str, Entry | None] = {name: None for name in names if name.startswith("secret:")}
+    changes[GENERATION] = Entry(MaskedBytes(generation), DAY)
+    return Transaction(group, changes, {})
 
 
 def record(group: str, stored: StoredRecord) -> Transaction:

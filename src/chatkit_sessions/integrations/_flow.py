@@ -5,18 +5,14 @@ suspends, and the synchronous endpoint runs them without an event loop.
 """
 
 import inspect
-import threading
-import time
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Final, TypeVar, cast
+from typing import TypeVar, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions._sessions.registry import Registry
 from chatkit_sessions.errors import ChatKitError
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions
-from chatkit_sessions.stores.memory import MemorySessionStore
 
 from ._actions import Action, Create, Read, Refresh, SignOut
 from ._messages import EndpointRequest, EndpointResponse
@@ -54,8 +50,6 @@ class EndpointFlow:
         self._rules = EndpointRules(session_by_id=session_by_id, allowed_origins=allowed_origins)
         self._reuse = reuse
         self._rate_limit = validate_rate_limit(rate_limit)
-        # Counts during an outage of the client's store.
-        self._own_counts: Final = Registry(MemorySessionStore(), time.monotonic, threading.Event)
 
     @property
     def routes(self) -> Mapping[str, tuple[str, ...]]:
@@ -81,10 +75,7 @@ class EndpointFlow:
         if self._rate_limit is None or not isinstance(action, Create | Refresh):
             return 0.0
         admit = self._client._admit  # noqa: SLF001 -- one package
-        seconds = await admit(action.user, limit=self._rate_limit)
-        if seconds is None:
-            seconds = await self._own_counts.admit(action.user, limit=self._rate_limit)
-        return seconds or 0.0
+        return await admit(action.user, limit=self._rate_limit)
 
     async def _carry_out(
         self, action: Action, options: SessionOptions

@@ -42,9 +42,15 @@ end
 return entries
 """)
 
+NOW: Final = _script("""
+local time = redis.call('TIME')
+return time[1] * 1000 + math.floor(time[2] / 1000)
+""")
+
 # KEYS: the list of names, those that have to be what they were, those that change.
 # ARGV: how many conditions, each as 'is' and the value or 'absent' and nothing, then the changes,
-# each as name, milliseconds (nothing: remove it), value, and 'listed' or nothing.
+# each as name; 'in' and milliseconds, 'at' and the time in milliseconds, or nothing and nothing:
+# remove it; value; 'listed' or nothing.
 COMMIT: Final = _script("""
 local conditions = tonumber(ARGV[1])
 for i = 1, conditions do
@@ -55,21 +61,24 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local at = 2 * conditions + 2
 for i = 2 + conditions, #KEYS do
-  local name, milliseconds, value, listed = unpack(ARGV, at, at + 3)
-  at = at + 4
-  if milliseconds == '' then
+  local name, ends, milliseconds, value, listed = unpack(ARGV, at, at + 4)
+  at = at + 5
+  milliseconds = tonumber(milliseconds) or 0
+  if ends == 'at' then milliseconds = milliseconds - now end
+  if milliseconds <= 0 then
     redis.call('DEL', KEYS[i])
+    redis.call('ZREM', KEYS[1], name)
   else
     redis.call('SET', KEYS[i], value, 'PX', milliseconds)
-  end
-  if listed == 'listed' then
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-    redis.call('ZADD', KEYS[1], now + milliseconds, name)
-    if redis.call('PTTL', KEYS[1]) < tonumber(milliseconds) then
-      redis.call('PEXPIRE', KEYS[1], milliseconds)
+    if listed == 'listed' then
+      redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+      redis.call('ZADD', KEYS[1], now + milliseconds, name)
+      if redis.call('PTTL', KEYS[1]) < milliseconds then
+        redis.call('PEXPIRE', KEYS[1], milliseconds)
+      end
+    else
+      redis.call('ZREM', KEYS[1], name)
     end
-  else
-    redis.call('ZREM', KEYS[1], name)
   end
 end
 return 1
@@ -120,12 +129,18 @@ class Keys:
             arguments += ["absent", ""] if expected is None else ["is", expected]
         for name, entry in changes.items():
             if entry is None:
-                arguments += [name, "", "", ""]
-            else:
-                milliseconds = max(1, math.floor(entry.seconds * 1000))
-                listed = "listed" if entry.listed else ""
-                arguments += [name, milliseconds, entry.value, listed]
+                arguments += [name, "", "", "", ""]
+                continue
+            ends, seconds = "in", max(0.001, entry.seconds)
+            if entry.expires_at is not None:
+                ends, seconds = "at", entry.expires_at
+            listed = "listed" if entry.listed else ""
+            arguments += [name, ends, math.floor(seconds * 1000), entry.value, listed]
         return arguments
+
+    def now_arguments(self, group: str) -> list[Argument]:
+        """What follows the script in the command."""
+        return [1, self.list_key(group)]
 
     def _keys(self, group: str, names: Sequence[str] | Mapping[str, object]) -> list[str]:
         return [f"{self._prefix}:{{{group}}}:{name}" for name in names]
@@ -138,5 +153,11 @@ def _entry(value: bytes | int | None, milliseconds: bytes | int | None) -> Entry
 
 
 def parse_names(reply: object) -> list[str]:
-    """Parse the list of names."""
-    return [name.decode() for name in cast("list[bytes]", reply)]
+    """Parse the list of names; what is none of ours, because it is not ASCII, is left out."""
+    names = cast("list[bytes]", reply)
+    return [name.decode() for name in names if name.isascii()]
+
+
+def parse_now(reply: object) -> float:
+    """Parse what `NOW` returns, in seconds."""
+    return cast("int", reply) / 1000

@@ -24,11 +24,14 @@ class Entry:
         value: What was put there. It may be a secret, and is not part of the repr.
         seconds: How long it lives from now on, by the store's own clock; more than 0.
         listed: Whether `names` tells it.
+        expires_at: When it ends by the store's own clock, if it has one that `now` reads; in place
+            of `seconds`, which a change that is made late would prolong.
     """
 
     value: MaskedBytes = field(repr=False)
     seconds: float
     listed: bool = False
+    expires_at: float | None = None
 
 
 class SessionStore(Protocol):
@@ -36,6 +39,14 @@ class SessionStore(Protocol):
 
     Every method raises SessionStoreError where the store cannot answer; the clients then do
     without it as far as they can.
+
+    A store may have two things more, as those of this library do:
+
+    - `timeout`, the seconds that the clients wait for an operation. A store of plain functions then
+      runs in threads of the library's; without it, in the caller's, and bounds itself. For an async
+      store it is 1 where there is none.
+    - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
+      `Entry.expires_at`, so that a change which is made late does not prolong an entry.
     """
 
     @property

@@ -3,6 +3,7 @@
 import heapq
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,8 @@ class MemorySessionStore:
         self._clock = clock
         self._lock = PerProcess(threading.Lock)
         # By group and name: the value and when it ends. The first one written comes first.
-        self._entries: dict[tuple[str, str], tuple[MaskedBytes, float]] = {}
+        # A plain dict would walk over every place that was freed to find the first one.
+        self._entries: OrderedDict[tuple[str, str], tuple[MaskedBytes, float]] = OrderedDict()
         self._listed: dict[str, dict[str, None]] = {}
         # When entries end, soonest first; some are gone by then, or end at another time.
         self._ends: list[tuple[float, str, str]] = []
@@ -90,6 +92,10 @@ class MemorySessionStore:
             self._make_room(now)
             return True
 
+    def now(self, _group: str) -> float:
+        """Seconds by the store's clock, which `expires_at` counts by."""
+        return self._clock()
+
     def _entry(self, group: str, name: str, now: float) -> Entry | None:
         found = self._entries.get((group, name))
         if found is None or found[1] <= now:
@@ -97,7 +103,9 @@ class MemorySessionStore:
         return Entry(found[0], found[1] - now)
 
     def _put(self, group: str, name: str, entry: Entry, now: float) -> None:
-        end = now + entry.seconds
+        end = now + entry.seconds if entry.expires_at is None else entry.expires_at
+        if end <= now:
+            return
         self._entries[group, name] = entry.value, end
         if entry.listed:
             self._listed.setdefault(group, {})[name] = None

@@ -5,114 +5,40 @@ They need redis-py: `pip install "chatkit-sessions[redis]"`.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self, cast
+from typing import Self, cast
 
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.event_loop import PerLoop, under_trio
-from chatkit_sessions._config.validation import as_secret, problem_with_timeout
-from chatkit_sessions._redaction import safe_repr
-from chatkit_sessions.errors import ConfigurationError, SessionStoreError
+from chatkit_sessions._config.validation import as_secret
+from chatkit_sessions.errors import ConfigurationError
 
-from ._redis_commands import COMMIT, READ, Argument, Keys, Script, parse_names
+from ._redis_commands import COMMIT, NOW, READ, Argument, Keys, Script, parse_names, parse_now
 from .base import Entry
 
 try:
     import redis
     import redis.asyncio
-    from redis.asyncio.connection import parse_url
-    from redis.asyncio.retry import Retry as AsyncRetry
-    from redis.backoff import NoBackoff
-    from redis.client import NEVER_DECODE
-    from redis.exceptions import (
-        ConnectionError as RedisConnectionError,
-        NoScriptError,
-        RedisClusterException,
-        RedisError,
+
+    from ._redis_connections import (
+        AS_BYTES,
+        DEFAULT_TIMEOUT,
+        NO_SCRIPT,
+        AsyncCommands,
+        Commands,
+        async_pool_settings,
+        check_client,
+        check_timeout,
+        check_url,
+        failure,
+        pool_settings,
     )
-    from redis.retry import Retry
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The Redis stores need redis-py: pip install "chatkit-sessions[redis]"'
     ) from _error
 
 __all__ = ["AsyncRedisSessionStore", "RedisSessionStore"]
-
-DEFAULT_TIMEOUT: Final = 1.0
-"""Seconds that connecting, and each reply, may take: a call goes on without the store then."""
-MAX_CONNECTIONS: Final = 32
-
-# What redis-py raises of a cluster is no RedisError.
-_TROUBLES: Final = (RedisError, RedisClusterException, OSError)
-_NO_SCRIPT: Final = object()
-"""In place of a reply: Redis has not been given the script."""
-# A reply as it came, however the client is set to: values are bytes.
-_AS_BYTES: Final[dict[str, list[object]]] = {NEVER_DECODE: []}
-
-
-class _Commands(Protocol):
-    """What is used of redis-py's clients, which type it as anything."""
-
-    def execute_command(self, *arguments: Argument, **options: object) -> object: ...
-
-
-class _AsyncCommands(Protocol):
-    """The same of its asyncio clients."""
-
-    async def execute_command(self, *arguments: Argument, **options: object) -> object: ...
-
-    async def aclose(self) -> None: ...
-
-
-def _failure(error: Exception) -> SessionStoreError | None:
-    """To be raised outside the `except`: redis-py's frames hold what was sent.
-
-    Returns:
-        None where Redis does not know the script yet, and is to be given it.
-    """
-    if isinstance(error, NoScriptError):
-        return None
-    return SessionStoreError(
-        f"The session store does not answer ({type(error).__name__}: {safe_repr(str(error))}).",
-        hint="Check that Redis runs, takes the user and password, permits the commands and has "
-        "memory left.",
-    )
-
-
-def _settings(timeout: float | None, retry: object) -> dict[str, object]:
-    """redis-py's words for them."""
-    if timeout is None or problem_with_timeout(timeout) is not None:
-        problem = problem_with_timeout(timeout) or "must be seconds: a call cannot wait for ever"
-        raise ConfigurationError(f"`timeout` {problem}.")
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": retry,
-        "timeout": 5 * timeout,  # to wait for a connection that others use
-        "max_connections": MAX_CONNECTIONS,
-    }
-
-
-# A kept connection that the server has closed meanwhile is made anew, once. That is safe: every
-# change that clients make may be made twice. A server that is silent is not asked again.
-_RETRIES: Final = 1
-_RETRIED: Final = (RedisConnectionError,)
-
-
-def _check_url(url: object) -> SecretStr:
-    """Refuse a URL that redis-py cannot read, without a word of it: it may hold a password."""
-    if isinstance(url, SecretStr):
-        try:
-            parse_url(url.get_secret_value())
-        except ValueError:
-            pass  # its text quotes the URL
-        else:
-            return url
-    raise ConfigurationError(
-        "`url` must be redis://, rediss:// or unix://, such as rediss://user:password@host:6379/0; "
-        "in a password, characters other than letters, digits, `-`, `.`, `_` and `~` are "
-        "percent-encoded."
-    )
 
 
 class RedisSessionStore:
@@ -124,17 +50,27 @@ class RedisSessionStore:
             others in the same Redis, such as `shop-production`: who has the same one, and may have
             users of the same id, shares their sessions.
         prefix: What keys begin with: letters, digits and `_.:-`.
+        timeout: Seconds that an operation may take, whatever the client is set to: more than 0, at
+            most 1,000,000.
 
     Raises:
-        ConfigurationError: The namespace or the prefix cannot be used.
+        ConfigurationError: The client, the namespace, the prefix or the timeout cannot be used.
     """
 
     def __init__(
-        self, client: redis.Redis | redis.RedisCluster, *, namespace: str, prefix: str = "chatkit"
+        self,
+        client: redis.Redis | redis.RedisCluster,
+        *,
+        namespace: str,
+        prefix: str = "chatkit",
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        check_client(client, asynchronous=False)
         self._keys = Keys(namespace, prefix)
-        self._client = cast("_Commands", client)
+        self._client = cast("Commands", client)
         self._owned: redis.Redis | None = None
+        self.timeout = check_timeout(timeout)
+        """Seconds that a call waits for an operation."""
 
     @classmethod
     def from_url(
@@ -151,8 +87,8 @@ class RedisSessionStore:
             url: `redis://…`, `rediss://…` (TLS) or `unix://…`, as redis-py takes it.
             namespace: See the class.
             prefix: See the class.
-            timeout: Seconds that connecting, and each reply, may take: more than 0, at most
-                1,000,000; left out: 1.
+            timeout: Seconds that an operation may take, connecting included: more than 0, at most
+                1,000,000.
 
         Raises:
             ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
@@ -160,11 +96,10 @@ class RedisSessionStore:
         url = as_secret(url)  # local variables are part of tracebacks
         Keys(namespace, prefix)  # refused before there is a pool, which shows the password
         pool = redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] -- redis-py leaves its options untyped
-            _check_url(url).get_secret_value(),
-            **_settings(timeout, Retry(NoBackoff(), _RETRIES, _RETRIED)),
+            check_url(url).get_secret_value(), **pool_settings(check_timeout(timeout))
         )
         owned = redis.Redis.from_pool(pool)
-        store = cls(owned, namespace=namespace, prefix=prefix)
+        store = cls(owned, namespace=namespace, prefix=prefix, timeout=timeout)
         store._owned = owned
         return store
 
@@ -206,18 +141,22 @@ class RedisSessionStore:
         """See `SessionStore.commit`."""
         return self._run(COMMIT, self._keys.commit_arguments(group, changes, when)) == 1
 
+    def now(self, group: str) -> float:
+        """Seconds by the clock of the server that has the group, which `expires_at` counts by."""
+        return parse_now(self._run(NOW, self._keys.now_arguments(group)))
+
     def _run(self, script: Script, arguments: Sequence[Argument]) -> object:
         reply = self._execute("EVALSHA", script.sha, *arguments)
-        return self._execute("EVAL", script.text, *arguments) if reply is _NO_SCRIPT else reply
+        return self._execute("EVAL", script.text, *arguments) if reply is NO_SCRIPT else reply
 
     def _execute(self, *command: Argument) -> object:
         try:
-            return self._client.execute_command(*command, **_AS_BYTES)
-        except _TROUBLES as error:
-            failure = _failure(error)
-        if failure is None:
-            return _NO_SCRIPT
-        raise failure
+            return self._client.execute_command(*command, **AS_BYTES)
+        except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
+            told = failure(error)
+        if told is None:
+            return NO_SCRIPT
+        raise told
 
 
 class AsyncRedisSessionStore:
@@ -228,9 +167,11 @@ class AsyncRedisSessionStore:
             `redis.asyncio.RedisCluster`, of the event loop that uses the store; never closed.
         namespace: As for `RedisSessionStore`.
         prefix: As for `RedisSessionStore`.
+        timeout: As for `RedisSessionStore`.
 
     Raises:
-        ConfigurationError: The namespace or the prefix cannot be used; by each use, under trio.
+        ConfigurationError: The client, the namespace, the prefix or the timeout cannot be used; by
+            each use, under trio.
     """
 
     def __init__(
@@ -239,9 +180,14 @@ class AsyncRedisSessionStore:
         *,
         namespace: str,
         prefix: str = "chatkit",
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        check_client(client, asynchronous=True)
         self._keys = Keys(namespace, prefix)
-        self._client: _AsyncCommands | PerLoop[_AsyncCommands] = cast("_AsyncCommands", client)
+        self._client: AsyncCommands | PerLoop[AsyncCommands] = cast("AsyncCommands", client)
+        self._cluster = client if isinstance(client, redis.asyncio.RedisCluster) else None
+        self.timeout = check_timeout(timeout)
+        """Seconds that a call waits for an operation."""
 
     @classmethod
     def from_url(
@@ -260,16 +206,16 @@ class AsyncRedisSessionStore:
             url: As for `RedisSessionStore.from_url`.
             namespace: As for `RedisSessionStore`.
             prefix: As for `RedisSessionStore`.
-            timeout: Seconds that connecting, and each reply, may take: more than 0, at most
-                1,000,000; left out: 1.
+            timeout: Seconds that an operation may take, connecting included: more than 0, at most
+                1,000,000.
 
         Raises:
             ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
         Keys(namespace, prefix)  # refused before there is a pool, which shows the password
-        checked = _check_url(url)
-        settings = _settings(timeout, AsyncRetry(NoBackoff(), _RETRIES, _RETRIED))
+        checked = check_url(url)
+        settings = async_pool_settings()
 
         def connect() -> redis.asyncio.Redis:
             pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] -- as above
@@ -277,9 +223,9 @@ class AsyncRedisSessionStore:
             )
             return redis.asyncio.Redis.from_pool(pool)
 
-        store = cls(connect(), namespace=namespace, prefix=prefix)
+        store = cls(connect(), namespace=namespace, prefix=prefix, timeout=timeout)
         # In place of the one that nobody has connected: each event loop needs its own.
-        store._client = PerLoop(cast("Callable[[], _AsyncCommands]", connect))
+        store._client = PerLoop(cast("Callable[[], AsyncCommands]", connect))
         return store
 
     def __repr__(self) -> str:
@@ -322,9 +268,13 @@ class AsyncRedisSessionStore:
         """See `AsyncSessionStore.commit`."""
         return await self._run(COMMIT, self._keys.commit_arguments(group, changes, when)) == 1
 
+    async def now(self, group: str) -> float:
+        """As `RedisSessionStore.now`."""
+        return parse_now(await self._run(NOW, self._keys.now_arguments(group)))
+
     async def _run(self, script: Script, arguments: Sequence[Argument]) -> object:
         reply = await self._execute("EVALSHA", script.sha, *arguments)
-        if reply is _NO_SCRIPT:
+        if reply is NO_SCRIPT:
             return await self._execute("EVAL", script.text, *arguments)
         return reply
 
@@ -333,9 +283,12 @@ class AsyncRedisSessionStore:
             raise ConfigurationError("AsyncRedisSessionStore works under asyncio, not under trio.")
         client = await self._client.get() if isinstance(self._client, PerLoop) else self._client
         try:
-            return await client.execute_command(*command, **_AS_BYTES)
-        except _TROUBLES as error:
-            failure = _failure(error)
-        if failure is None:
-            return _NO_SCRIPT
-        raise failure
+            if self._cluster is not None:
+                # Many first commands at once meet a cluster client that is half initialized.
+                await self._cluster.initialize()
+            return await client.execute_command(*command, **AS_BYTES)
+        except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
+            told = failure(error)
+        if told is None:
+            return NO_SCRIPT
+        raise told

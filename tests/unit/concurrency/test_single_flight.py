@@ -1,22 +1,24 @@
 """Concurrent calls for the same thing share one in-flight call."""
 
 import threading
+from typing import TypeAlias
 
 import pytest
 
 from chatkit_sessions import APITimeoutError, ChatKitSessionResponse
-from chatkit_sessions._concurrency.single_flight import SingleFlight
+from chatkit_sessions._concurrency.single_flight import Batches, SingleFlight
 from support import session_json
 
+Flights: TypeAlias = SingleFlight[threading.Event, ChatKitSessionResponse]
 SESSION = ChatKitSessionResponse.model_validate(session_json())
 
 
 @pytest.fixture
-def single_flight() -> SingleFlight[threading.Event]:
+def single_flight() -> Flights:
     return SingleFlight(threading.Event)
 
 
-def test_the_first_to_join_leads(single_flight: SingleFlight[threading.Event]) -> None:
+def test_the_first_to_join_leads(single_flight: Flights) -> None:
     first, second = single_flight.new(), single_flight.new()
 
     assert single_flight.join("key", first) is first
@@ -24,7 +26,7 @@ def test_the_first_to_join_leads(single_flight: SingleFlight[threading.Event]) -
     assert single_flight.join("other key", second) is second
 
 
-def test_waiters_get_the_leader_s_session(single_flight: SingleFlight[threading.Event]) -> None:
+def test_waiters_get_the_leader_s_session(single_flight: Flights) -> None:
     own = single_flight.new()
     flight = single_flight.join("key", own)
     own.set_result(SESSION)
@@ -36,7 +38,7 @@ def test_waiters_get_the_leader_s_session(single_flight: SingleFlight[threading.
 
 
 def test_each_waiter_gets_a_copy_of_the_leader_s_error(
-    single_flight: SingleFlight[threading.Event],
+    single_flight: Flights,
 ) -> None:
     own, error = single_flight.new(), APITimeoutError("too late")
     own.set_error(error)
@@ -51,7 +53,7 @@ def test_each_waiter_gets_a_copy_of_the_leader_s_error(
 
 
 def test_a_leader_that_gives_up_leaves_no_result(
-    single_flight: SingleFlight[threading.Event],
+    single_flight: Flights,
 ) -> None:
     own = single_flight.new()
     single_flight.join("key", own)
@@ -64,7 +66,7 @@ def test_a_leader_that_gives_up_leaves_no_result(
 
 
 def test_ending_a_flight_that_never_joined_ends_no_other(
-    single_flight: SingleFlight[threading.Event],
+    single_flight: Flights,
 ) -> None:
     leader, waiter = single_flight.new(), single_flight.new()
     single_flight.join("key", leader)
@@ -73,3 +75,43 @@ def test_ending_a_flight_that_never_joined_ends_no_other(
 
     assert not leader.done.is_set()
     assert single_flight.join("key", waiter) is leader
+
+
+class TestBatches:
+    def test_a_flight_can_be_joined_until_it_starts(self) -> None:
+        batches = Batches[threading.Event, str](threading.Event)
+        first, second, third = batches.new(), batches.new(), batches.new()
+
+        assert batches.join("key", first) is first
+        assert batches.running("key") is None
+        assert batches.join("key", second) is first
+        batches.start("key", first)
+        assert batches.join("key", second) is second
+        assert batches.join("key", third) is second
+        assert batches.running("key") is first
+
+    def test_a_flight_that_ends_makes_way(self) -> None:
+        batches = Batches[threading.Event, str](threading.Event)
+        first, second = batches.new(), batches.new()
+        batches.join("key", first)
+        batches.start("key", first)
+        batches.join("key", second)
+        first.set_result("found")
+
+        batches.end("key", first)
+
+        assert first.done.is_set()
+        assert first.result() == "found"
+        assert batches.running("key") is None
+        assert not second.done.is_set()
+
+    def test_whoever_does_not_lead_ends_nothing(self) -> None:
+        batches = Batches[threading.Event, str](threading.Event)
+        first, second = batches.new(), batches.new()
+        batches.join("key", first)
+        batches.start("key", first)
+
+        batches.end("key", second)
+
+        assert batches.running("key") is first
+        assert not first.done.is_set()

@@ -142,11 +142,28 @@ def test_a_request_that_is_overtaken_is_counted_all_the_same(
 
 
 @pytest.mark.parametrize("use", [0, 1])
-def test_a_request_is_not_counted_where_the_store_does_not_answer(
-    connect: Connect, time: Time, use: int
-) -> None:
+def test_a_store_that_fails_once_is_asked_again(connect: Connect, time: Time, use: int) -> None:
     store = FailingStore(MemorySessionStore(namespace="shop", clock=lambda: time.monotonic))
     store.fails_at = use
     client = connect(Script([ok()]), store=store_of(connect, store))
 
-    assert admit(client, limit=3) is None
+    assert [admit(client, limit=1) == 0, admit(client, limit=1) == 0] == [True, False]
+
+
+def test_a_process_counts_for_itself_while_the_store_is_out(connect: Connect, time: Time) -> None:
+    store = FailingStore(MemorySessionStore(namespace="shop", clock=lambda: time.monotonic))
+    store.out = True
+    client = connect(Script([ok()]), store=store_of(connect, store))
+
+    assert [admit(client, limit=2) == 0 for _ in range(4)] == [True, True, False, False]
+
+
+def test_a_process_counts_for_itself_where_the_store_cannot_be_changed(
+    connect: Connect, time: Time
+) -> None:
+    """As a Redis that is full, or a replica."""
+    store = FailingStore(MemorySessionStore(namespace="shop", clock=lambda: time.monotonic))
+    store.is_full = True
+    client = connect(Script([ok()]), store=store_of(connect, store))
+
+    assert [admit(client, limit=2) == 0 for _ in range(4)] == [True, True, False, False]

@@ -1,0 +1,148 @@
+"""Threads that run blocking functions, so that whoever waits for one can stop waiting."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Final, TypeVar, cast
+
+T = TypeVar("T")
+
+SLICES: Final = 10
+"""A limit is counted in this many parts. A process that the machine does not run for a while loses
+one part at the most, and not the whole limit."""
+
+
+class NotStartedError(Exception):
+    """No thread became free in time."""
+
+
+class OverdueError(Exception):
+    """The function took longer than it may; its thread goes on, and its result is dropped."""
+
+
+class Workers:
+    """At most so many daemon threads, and as many again that are lost to functions that hang.
+
+    There is no lock that an interrupt could leave locked: every step is one atomic operation.
+
+    Args:
+        most: How many functions run at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._idle: deque[None] = deque()
+        """One for each thread that waits for a job which nobody has put in the queue yet."""
+        self._threads: set[threading.Thread] = set()
+        self._hanging: list[_Job] = []
+
+    def run(self, function: Callable[[], T], *, patience: float | None, limit: float) -> T:
+        """Run a function in a thread.
+
+        Args:
+            function: What to run, with the caller's context variables.
+            patience: Seconds for a thread to become free; None: no limit.
+            limit: Seconds for the function.
+
+        Returns:
+            What the function returns; its exceptions propagate unchanged.
+
+        Raises:
+            NotStartedError: The patience is over.
+            OverdueError: The limit is over, or too many functions hang already.
+        """
+        if len(self._hanging) >= self._most:
+            self._hanging = [each for each in self._hanging if not each.is_over]
+            if len(self._hanging) >= self._most:
+                raise OverdueError
+        job = _Job(function)
+        self._submit(job)
+        if not job.wait(patience=patience, limit=limit) and job.decide():
+            if job.thread is None:
+                raise NotStartedError
+            self._hanging.append(job)
+            self._threads.discard(job.thread)
+            raise OverdueError
+        return cast("T", job.result())
+
+    def _submit(self, job: "_Job") -> None:
+        self._jobs.put(job)
+        try:
+            self._idle.pop()
+        except IndexError:
+            if len(self._threads) < self._most:
+                name = "chatkit-sessions-store"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.add(thread)
+                thread.start()
+
+    def _work(self) -> None:
+        thread = threading.current_thread()
+        while True:
+            job = self._next()
+            if not job.run(thread):  # another thread may have taken this one's place
+                self._threads.discard(thread)
+                return
+            del job  # an idle thread holds nothing
+
+    def _next(self) -> "_Job":
+        try:
+            return self._jobs.get_nowait()
+        except Empty:
+            self._idle.append(None)
+            return self._jobs.get()
+
+
+class _Job:
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._context = copy_context()
+        self._outcome: tuple[object] | BaseException = NotStartedError()
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self._wanted: list[None] = [None]  # until it is decided
+        self.thread: threading.Thread | None = None
+        self.is_over = False
+
+    def run(self, thread: threading.Thread) -> bool:
+        """Run in that thread; return whether the thread is needed for other jobs."""
+        if not self._wanted:
+            return True
+        self.thread = thread
+        try:
+            self._outcome = (self._context.run(self._function),)
+        except BaseException as error:  # noqa: BLE001 -- raised again where the result is wanted
+            self._outcome = error
+        self.is_over = True
+        is_wanted = self.decide()
+        self._ended.release()
+        return is_wanted
+
+    def wait(self, *, patience: float | None, limit: float) -> bool:
+        """Wait until it has ended; the limit counts from when it starts."""
+        part = limit / SLICES
+        while limit > 0 and (patience is None or patience > 0):
+            if self._ended.acquire(timeout=part):
+                return True
+            if self.thread is not None:
+                limit -= part
+            elif patience is not None:
+                patience -= part
+        return False
+
+    def decide(self) -> bool:
+        """Be the first to say: it has ended, or it is given up."""
+        try:
+            self._wanted.pop()
+        except IndexError:
+            return False
+        return True
+
+    def result(self) -> object:
+        outcome, self._outcome = self._outcome, NotStartedError()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome[0]

@@ -1,0 +1,119 @@
+"""One store as the clients reach it: within limits, not during an outage, and a stand-in then."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
+from chatkit_sessions.stores.memory import MemorySessionStore
+
+from .bounds import Bounds, StoreBusyError
+from .circuit_breaker import CircuitBreaker
+from .snapshot import StoreSnapshot
+from .transactions import CreatedSession, Transaction
+
+T = TypeVar("T")
+
+MAX_UNPUBLISHED: Final = 1_000
+"""Sessions that are remembered during an outage; the oldest make room."""
+
+
+class StoreState:
+    """What this process knows of one store, whichever clients it is given to.
+
+    Args:
+        store: That store; it is not kept.
+    """
+
+    def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
+        self.circuit_breaker: Final = CircuitBreaker(time.monotonic)
+        self.bounds: Final = Bounds(store)
+        self.stand_in = MemorySessionStore()
+        """Takes the store's place during an outage, and is emptied when that is over."""
+        self.unpublished: Final[dict[str, tuple[CreatedSession, StoreSnapshot]]] = {}
+        """Sessions, by id, that the store is to learn of when it responds again."""
+
+    def keep(self, created: CreatedSession, snapshot: StoreSnapshot) -> None:
+        """Remember a session that could not be published."""
+        self.unpublished[created.session.id] = created, snapshot
+        while len(self.unpublished) > MAX_UNPUBLISHED:
+            self.unpublished.pop(next(iter(self.unpublished)), None)
+
+    def end_outage(self) -> None:
+        """Forget what was only good for as long as the store was out."""
+        self.stand_in = MemorySessionStore()
+
+
+_states: Final[WeakKeyDictionary[object, StoreState]] = WeakKeyDictionary()
+
+
+def state_of(store: SessionStore | AsyncSessionStore) -> StoreState:
+    """What this process knows of a store; nothing yet where it is seen for the first time."""
+    new = StoreState(store)
+    try:
+        return _states.setdefault(store, new)
+    except TypeError:  # a user's own, which cannot be a key
+        return new
+
+
+class StoreAccess:
+    """Reads and changes a store.
+
+    Args:
+        store: Whose entries.
+    """
+
+    def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
+        self.store: Final = store
+        self.state: Final = state_of(store)
+
+    # Each is tried twice, outside of an outage, and raises SessionStoreError if it fails again
+
+    async def get(self, group: str, names: Sequence[str], deadline: Deadline) -> list[Entry | None]:
+        """Read entries."""
+        return await self._run(lambda: self.store.get(group, names), deadline)
+
+    async def names(self, group: str, deadline: Deadline) -> list[str]:
+        """Read the names of listed entries."""
+        return await self._run(lambda: self.store.names(group), deadline)
+
+    async def commit(self, transaction: Transaction, deadline: Deadline) -> bool:
+        """Change entries. They may be changed twice, or even if this fails."""
+        group, changes, when = transaction
+        return await self._run(lambda: self.store.commit(group, changes, when=when), deadline)
+
+    async def now(self, group: str, deadline: Deadline) -> float | None:
+        """Seconds by the clock of the store, None where it has none that can be read."""
+        clock: Callable[[str], float | Awaitable[float]] | None = getattr(self.store, "now", None)
+        return None if clock is None else await self._run(lambda: clock(group), deadline)
+
+    async def unless_out(self, operation: Callable[[], Awaitable[T]]) -> T | None:
+        """Do one of these if the store responds; None if it does not, or did not a moment ago."""
+        if not self.state.circuit_breaker.allows_request():
+            return None
+        try:
+            return await operation()
+        except SessionStoreError:
+            return None  # logged already, if it is an outage
+
+    async def _run(self, operation: Callable[[], T | Awaitable[T]], deadline: Deadline) -> T:
+        breaker = self.state.circuit_breaker
+        is_last = breaker.is_open
+        while True:
+            begun = breaker.now()
+            try:
+                result = await self.state.bounds.run(operation, deadline)
+            except StoreBusyError:
+                raise
+            except SessionStoreError as error:
+                breaker.record_failure(error, begun=begun)
+                if is_last:
+                    raise
+                is_last = True
+            else:
+                if breaker.record_success():
+                    self.state.end_outage()
+                return result

@@ -1,0 +1,91 @@
+"""How long an operation of a store can take, whoever made its connections."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError, Workers
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
+
+if TYPE_CHECKING:
+    from chatkit_sessions._concurrency.turns import Turns
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT: Final = 1.0
+"""Seconds for an operation of an async store that has no `timeout` of its own."""
+AT_ONCE: Final = 32
+"""Operations at once, in an event loop or in all threads; as many connections as a store makes."""
+
+
+class StoreBusyError(SessionStoreError):
+    """The operation did not begin in time, which says nothing about the store."""
+
+
+class Bounds:
+    """Runs the operations of one store: some at once, each for a limited time.
+
+    An operation has as long as the store's `timeout`, but no more than half of what the call has
+    left: the API must be reached all the same. Waiting for its turn does not count, and neither
+    does time in which this process did not run.
+
+    A store of plain functions that has no `timeout` (one in memory, or a user's own) runs in the
+    caller's thread, and bounds itself.
+
+    Args:
+        store: Whose operations; it is not kept.
+    """
+
+    def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
+        self._turns = _turns() if inspect.iscoroutinefunction(store.get) else None
+        self._workers = PerProcess(lambda: Workers(AT_ONCE))
+        default = None if self._turns is None else DEFAULT_LIMIT
+        self._timeout: float | None = getattr(store, "timeout", default)
+
+    async def run(self, operation: Callable[[], T | Awaitable[T]], deadline: Deadline) -> T:
+        """Run an operation of the store.
+
+        Raises:
+            StoreBusyError: It did not begin.
+            SessionStoreError: It took too long, or failed.
+        """
+        if self._timeout is None:
+            return cast("T", operation())
+        patience = deadline.half()
+        if patience == 0:
+            raise _busy()
+        limit = self._timeout if patience is None else min(self._timeout, patience)
+        try:
+            if self._turns is not None:
+                awaited = cast("Callable[[], Awaitable[T]]", operation)
+                return await self._turns.run(awaited, patience=patience, limit=limit)
+            run = self._workers.get().run
+            return run(cast("Callable[[], T]", operation), patience=patience, limit=limit)
+        except NotStartedError:
+            error: SessionStoreError = _busy()
+        except OverdueError:
+            error = _overdue(limit)
+        raise error
+
+
+def _turns() -> "Turns":
+    from chatkit_sessions._concurrency.turns import Turns  # noqa: PLC0415 -- it needs asyncio
+
+    return Turns(AT_ONCE)
+
+
+def _busy() -> StoreBusyError:
+    return StoreBusyError(
+        "The call had no time left to ask the session store.",
+        hint="This process has more to do than it can, or the call has a short `timeout`.",
+    )
+
+
+def _overdue(seconds: float) -> SessionStoreError:
+    return SessionStoreError(
+        f"The session store does not respond within {seconds:.3g} s.",
+        hint="Check that Redis runs, can be reached from here and is not overloaded.",
+    )

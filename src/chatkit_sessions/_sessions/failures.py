@@ -1,0 +1,80 @@
+"""A failure to create a session, as it lies in a store for those who wait for that session."""
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chatkit_sessions import errors
+from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    ChatKitError,
+)
+from chatkit_sessions.models import ChatKitErrorDetail
+from chatkit_sessions.stores.base import Entry
+
+FAILURE_TTL: Final = 3.0
+"""Seconds for which a failure is kept for those who wait, unless the API says `retry-after`."""
+MAX_RETRY_AFTER: Final = 60.0
+"""Seconds for which a `retry-after` keeps everybody from asking."""
+SHARED: Final = (APIStatusError, APIConnectionError, APIResponseValidationError)
+"""What the API did, or did not; any other error is the caller's own."""
+
+
+class _StoredFailure(BaseModel):
+    """What lies in `failure:<slot>`: the attributes of the error, without the response's body."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    kind: str
+    """The name of its class."""
+    token: str
+    """Whose failure it is: two are never the same."""
+    message: str
+    hint: str
+    status_code: int | None = None
+    error: ChatKitErrorDetail | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
+    should_retry: bool | None = None
+    content_type: str | None = None
+    content_length: int | None = None
+    answered: bool | None = None
+
+
+_ATTRIBUTES: Final = _StoredFailure.model_fields.keys() - {"kind", "token"}
+
+
+def encode_failure(error: ChatKitError, *, token: bytes) -> Entry | None:
+    """Encode a failure for the store; None where it is the caller's own and says nothing to others.
+
+    What it holds has been redacted: errors of this library hold no secret.
+    """
+    if not isinstance(error, SHARED):
+        return None
+    attributes = {name: value for name, value in vars(error).items() if name in _ATTRIBUTES}
+    stored = _StoredFailure(kind=type(error).__name__, token=token.decode(), **attributes)
+    wait: float | None = getattr(error, "retry_after", None)
+    seconds = min(wait, MAX_RETRY_AFTER) if wait else FAILURE_TTL
+    return Entry(MaskedBytes(stored.model_dump_json(exclude_unset=True).encode()), seconds)
+
+
+def parse_failure(entry: Entry) -> ChatKitError | None:
+    """An error of its own for each caller; None where it cannot be read."""
+    try:
+        stored = _StoredFailure.model_validate_json(entry.value)
+    except ValidationError:
+        return None
+    kind: object = getattr(errors, stored.kind, None)
+    if not isinstance(kind, type) or not issubclass(kind, SHARED):
+        return None
+    error = kind.__new__(kind, stored.message)
+    names = stored.model_fields_set & _ATTRIBUTES
+    vars(error).update({name: getattr(stored, name) for name in names})
+    if isinstance(error, APIStatusError):
+        error.body = None
+        if error.retry_after is not None:
+            error.retry_after = min(error.retry_after, entry.seconds)
+    return error

@@ -1,0 +1,271 @@
+"""What creating a session needs of a store, which goes on without the store during an outage."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Final
+
+from pydantic import SecretStr
+
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions.errors import ChatKitError
+from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
+
+from . import transactions
+from .access import StoreAccess
+from .failures import encode_failure
+from .identity import Identity
+from .rate_limit import REQUESTS, count_request
+from .records import StoredRecord
+from .snapshot import (
+    GENERATION,
+    StoreSnapshot,
+    parse_generation,
+    parse_snapshot,
+    snapshot_names,
+)
+from .transactions import RENEW_EVERY, CreatedSession, Lease, Publication, Transaction
+
+MAX_PUBLISHED_AT_ONCE: Final = 50
+"""Sessions of an outage that one call publishes."""
+RELEASE_TIMEOUT: Final = 1.0
+"""Seconds that a call whose time may be up still takes to let others create."""
+
+
+class SharedSessions:
+    """Looks sessions up and publishes them, as far as the store responds.
+
+    During an outage a store in memory takes its place, and what could not be published is kept for
+    when it responds again. Nothing here raises SessionStoreError.
+
+    Args:
+        store: Where everything lies.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(self, store: SessionStore | AsyncSessionStore, clock: Callable[[], float]) -> None:
+        self._access: Final = StoreAccess(store)
+        self._state: Final = self._access.state
+        self._clock: Final = clock
+
+    # What there is
+
+    async def look_up_generation(self, identity: Identity, deadline: Deadline) -> StoreSnapshot:
+        """Read the last sign-out, before a session is created that is not shared."""
+        entries = await self._try_get(identity.group, [GENERATION], deadline)
+        if entries is not None:
+            return parse_generation(entries)
+        entries = self._state.stand_in.get(identity.group, [GENERATION])
+        return replace(parse_generation(entries), reachable=False)
+
+    async def look_up(
+        self, identity: Identity, deadline: Deadline, *, presented: SecretStr | None = None
+    ) -> StoreSnapshot:
+        """Read what there is of an identity, and of the secret that is presented."""
+        names = snapshot_names(identity, presented)
+        asked_at = self._clock()
+        entries = await self._try_get(identity.group, names, deadline)
+        if entries is None:
+            return self.look_up_without_store(identity, presented=presented)
+        return parse_snapshot(identity, entries, asked_at=asked_at)
+
+    def look_up_without_store(
+        self, identity: Identity, *, presented: SecretStr | None = None
+    ) -> StoreSnapshot:
+        """Read what this process has created during the outage."""
+        names = snapshot_names(identity, presented)
+        entries = self._state.stand_in.get(identity.group, names)
+        snapshot = parse_snapshot(identity, entries, asked_at=self._clock())
+        return replace(snapshot, reachable=False)
+
+    # The right to create
+
+    async def acquire_lease(
+        self, identity: Identity, snapshot: StoreSnapshot, lease: Lease, deadline: Deadline
+    ) -> bool | None:
+        """Become the one who creates; None: the store does not respond."""
+        transaction = transactions.acquire_lease(identity, snapshot, lease)
+        return await self._try_commit(transaction, deadline)
+
+    async def with_clock(self, identity: Identity, lease: Lease, deadline: Deadline) -> Lease:
+        """The same lease, with what is needed to tell when a session expires by the store."""
+        now = await self._access.unless_out(lambda: self._access.now(identity.group, deadline))
+        return lease if now is None else lease._replace(clock_offset=now - self._clock())
+
+    async def renew_lease(self, identity: Identity, lease: Lease) -> None:
+        """Create for a while longer."""
+        deadline = Deadline.after(RENEW_EVERY, self._clock)
+        await self._try_commit(transactions.renew_lease(identity, lease), deadline)
+
+    async def release_lease(
+        self, identity: Identity, lease: Lease, *, error: BaseException | None
+    ) -> None:
+        """Let others create, unless they share this failure."""
+        failure = None
+        if isinstance(error, ChatKitError):
+            failure = encode_failure(error, token=lease.token)
+        transaction = transactions.release_lease(identity, lease, failure=failure)
+        await self._try_commit(transaction, Deadline.after(RELEASE_TIMEOUT, self._clock))
+
+    # Sessions that have been created
+
+    async def publish(
+        self,
+        created: CreatedSession,
+        deadline: Deadline,
+        *,
+        snapshot: StoreSnapshot,
+        lease: Lease | None = None,
+    ) -> bool:
+        """Record and list a new session; False: the user signed out since the snapshot."""
+        try:
+            published = await self._publish(created, deadline, snapshot=snapshot, lease=lease)
+        except BaseException:  # the call is cancelled
+            self._state.keep(created, snapshot)
+            raise
+        return self._keep(created, snapshot) if published is None else published
+
+    async def publish_kept(self, deadline: Deadline) -> list[str]:
+        """Publish what was created while the store was out.
+
+        Returns:
+            The ids of sessions whose user has signed out meanwhile.
+        """
+        deleted: list[str] = []
+        kept = self._state.unpublished
+        for session_id in list(islice(kept, MAX_PUBLISHED_AT_ONCE)):
+            found = kept.pop(session_id, None)
+            if found is None:
+                continue  # another call publishes it
+            created, snapshot = found
+            published: bool | None = None
+            try:
+                published = await self._publish(created, deadline, snapshot=snapshot, lease=None)
+            finally:
+                if published is None:
+                    self._state.keep(created, snapshot)
+            if published is None:
+                break
+            if not published:
+                deleted.append(session_id)
+        return deleted
+
+    async def _publish(
+        self,
+        created: CreatedSession,
+        deadline: Deadline,
+        *,
+        snapshot: StoreSnapshot,
+        lease: Lease | None,
+    ) -> bool | None:
+        """As `publish`; None: the store does not respond."""
+        if lease is None:
+            # Somebody else may have created the session to share: this one is only listed, for the
+            # next sign-out to end.
+            created = created._replace(share=False)
+        if not snapshot.reachable:  # nobody knows whether the user signed out in between
+            snapshot = await self.look_up(created.identity, deadline)
+        stored = StoredRecord(created.record, created.record_ttl)
+        record = transactions.record(created.record_group, stored)
+        if not snapshot.reachable or await self._try_commit(record, deadline) is None:
+            return None
+        attempt = Publication(created, snapshot, snapshot.generation, lease)
+        while True:
+            transaction = attempt.transaction(self._clock())
+            committed = await self._try_commit(transaction, deadline)
+            if committed is None:
+                return None
+            found = None if committed else await self.look_up(created.identity, deadline)
+            following = None if found is None else attempt.after_conflict(found)
+            if following is None:
+                return not attempt.is_deleted
+            attempt = following
+
+    def _keep(self, created: CreatedSession, snapshot: StoreSnapshot) -> bool:
+        """Remember a session that cannot be published now; False: the user has signed out."""
+        if not self._state.circuit_breaker.is_open:
+            self._state.keep(created, snapshot)
+            return True
+        generation = None if snapshot.reachable else snapshot.generation
+        group, changes, when = transactions.publish(
+            created, generation=generation, lease=None, now=self._clock()
+        )
+        if not self._state.stand_in.commit(group, changes, when=when):
+            return False
+        self._state.keep(created, snapshot)
+        return True
+
+    @property
+    def keeps_unpublished(self) -> bool:
+        """Whether the store is to learn of some sessions, and responds."""
+        return bool(self._state.unpublished) and not self._state.circuit_breaker.is_open
+
+    def evict_kept(self, session_id: str) -> None:
+        """Stop returning this session, if it was created during an outage."""
+        found = self._state.unpublished.get(session_id)
+        if found is not None:
+            identity = found[0].identity
+            self._state.stand_in.commit(identity.group, {f"secret:{identity.slot}": None}, when={})
+
+    def forget_kept(self, session_id: str) -> None:
+        """The session has ended: the store need not learn of it."""
+        self._state.unpublished.pop(session_id, None)
+
+    def sign_out_without_store(self, group: str, *, generation: bytes) -> list[str]:
+        """Return nothing more of what this process has created during an outage.
+
+        Returns:
+            The ids of those sessions.
+        """
+        if self._state.circuit_breaker.is_open:
+            stand_in = self._state.stand_in
+            names = stand_in.names(group)
+            _, changes, when = transactions.sign_out(group, names, generation=generation)
+            stand_in.commit(group, changes, when=when)
+        kept = list(self._state.unpublished.values())
+        return [created.session.id for created, _ in kept if created.identity.group == group]
+
+    # Requests of an endpoint
+
+    async def admit(self, group: str, deadline: Deadline, *, limit: int) -> float:
+        """Count one more request of a user; return the seconds until it may be made.
+
+        During an outage, this process counts for itself.
+        """
+        while True:  # as long as others count, too; at most `limit` of them can
+            entries = await self._try_get(group, [REQUESTS], deadline)
+            if entries is None:
+                break
+            count = count_request(entries[0], limit=limit)
+            if not isinstance(count, Entry):
+                return count
+            committed = await self._try_commit(_counted(group, entries[0], count), deadline)
+            if committed is None:
+                break
+            if committed:
+                return 0.0
+        stand_in = self._state.stand_in
+        while True:
+            (entry,) = stand_in.get(group, [REQUESTS])
+            count = count_request(entry, limit=limit)
+            if not isinstance(count, Entry):
+                return count
+            _, changes, when = _counted(group, entry, count)
+            if stand_in.commit(group, changes, when=when):
+                return 0.0
+
+    # Each returns None if the store does not respond
+
+    async def _try_get(
+        self, group: str, names: Sequence[str], deadline: Deadline
+    ) -> list[Entry | None] | None:
+        return await self._access.unless_out(lambda: self._access.get(group, names, deadline))
+
+    async def _try_commit(self, transaction: Transaction, deadline: Deadline) -> bool | None:
+        return await self._access.unless_out(lambda: self._access.commit(transaction, deadline))
+
+
+def _counted(group: str, before: Entry | None, after: Entry) -> Transaction:
+    return Transaction(
+        group, {REQUESTS: after}, {REQUESTS: None if before is None else before.value}
+    )

@@ -1,0 +1,121 @@
+"""Threads for functions that may hang."""
+
+import contextvars
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError, Workers, _Job
+
+NO_TIME = 0.01
+
+
+def at_once(count: int, call: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+
+def test_a_function_runs_in_another_thread_with_the_caller_s_context() -> None:
+    workers = Workers(1)
+    variable = contextvars.ContextVar[str]("variable", default="")
+    variable.set("of the caller")
+
+    told = workers.run(
+        lambda: (variable.get(), threading.current_thread()), patience=None, limit=60
+    )
+
+    assert told[0] == "of the caller"
+    assert told[1] is not threading.current_thread()
+    assert told[1].daemon
+
+
+def test_what_a_function_raises_is_raised() -> None:
+    def fail() -> None:
+        raise LookupError("of its own")
+
+    with pytest.raises(LookupError, match="of its own"):
+        Workers(1).run(fail, patience=60, limit=60)
+
+
+def test_threads_are_used_again() -> None:
+    workers = Workers(8)
+
+    told = {workers.run(threading.current_thread, patience=60, limit=60) for _ in range(20)}
+
+    assert len(told) <= 2
+
+
+def test_no_more_functions_run_at_once_than_there_may() -> None:
+    workers, lock = Workers(3), threading.Lock()
+    running = most = 0
+
+    def run() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        with lock:
+            running -= 1
+
+    at_once(30, lambda: [workers.run(run, patience=None, limit=60) for _ in range(20)])
+
+    assert 1 <= most <= 3
+
+
+def test_waiting_for_a_thread_does_not_count() -> None:
+    """Whoever comes when all are busy waits for longer than a function may take."""
+    workers, go_on = Workers(1), threading.Event()
+    begun = threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    holder = threading.Thread(target=lambda: workers.run(hold, patience=None, limit=60))
+    holder.start()
+    assert begun.wait(60)
+
+    with pytest.raises(NotStartedError):
+        workers.run(lambda: None, patience=NO_TIME, limit=NO_TIME)
+    go_on.set()
+    holder.join(60)
+
+    assert workers.run(lambda: "done", patience=None, limit=60) == "done"
+
+
+def test_a_function_that_hangs_is_left_and_another_thread_takes_its_place() -> None:
+    workers, go_on = Workers(1), threading.Event()
+    hanging: list[threading.Thread] = []
+
+    def hang() -> None:
+        hanging.append(threading.current_thread())
+        go_on.wait(60)
+
+    with pytest.raises(OverdueError):
+        workers.run(hang, patience=None, limit=NO_TIME)
+    with pytest.raises(OverdueError):  # no more threads are lost
+        workers.run(lambda: None, patience=None, limit=60)
+    go_on.set()
+    hanging[0].join(60)
+
+    assert not hanging[0].is_alive()
+    told = workers.run(threading.current_thread, patience=None, limit=60)
+    assert told is not hanging[0]
+
+
+def test_a_job_that_nobody_has_begun_is_waited_for() -> None:
+    class Ended:
+        answers = iter([False, False, True])
+
+        def acquire(self, timeout: float) -> bool:
+            assert timeout > 0
+            return next(self.answers)
+
+    job = _Job(lambda: None)
+    vars(job)["_ended"] = Ended()
+
+    assert job.wait(patience=None, limit=NO_TIME)

@@ -1,0 +1,168 @@
+"""How long an operation of a store may take, and what counts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from chatkit_sessions import SessionStoreError
+from chatkit_sessions._concurrency.event_loop import RunningLimit
+from chatkit_sessions._concurrency.turns import Turns
+from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._sessions.access import StoreState, state_of
+from chatkit_sessions._sessions.bounds import Bounds, StoreBusyError
+from chatkit_sessions.stores import Entry, MemorySessionStore
+from stored_sessions import created
+from workers import AsyncFailingStore, FailingStore
+
+NO_TIME = 0.01
+AT_NOON = 100.0
+
+
+def clock() -> float:
+    return AT_NOON
+
+
+async def hang() -> object:
+    await asyncio.sleep(60)
+    return "never"
+
+
+async def run(
+    bounds: Bounds, operation: Callable[[], Awaitable[object]], deadline: Deadline
+) -> object:
+    result: object = await bounds.run(operation, deadline)
+    return result
+
+
+@dataclass
+class Unhashable:
+    """A user's own store, which cannot be a key of a dictionary."""
+
+    namespace: str = "shop"
+    entries: list[Entry | None] = field(default_factory=list[Entry | None])
+
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        del group, names
+        return self.entries
+
+    def names(self, group: str) -> list[str]:
+        return [group]
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        return bool(group and changes and when)
+
+
+class TestBounds:
+    def test_a_call_without_time_left_does_not_ask(self) -> None:
+        bounds = Bounds(AsyncFailingStore(FailingStore(MemorySessionStore())))
+
+        async def main() -> None:
+            with pytest.raises(StoreBusyError, match="no time left"):
+                await run(bounds, hang, Deadline(clock, AT_NOON))
+
+        asyncio.run(main())
+
+    def test_an_operation_has_half_of_what_the_call_has_left(self) -> None:
+        bounds = Bounds(AsyncFailingStore(FailingStore(MemorySessionStore())))
+
+        async def main() -> None:
+            with pytest.raises(SessionStoreError, match=r"within 0\.02 s"):
+                await run(bounds, hang, Deadline(clock, AT_NOON + 0.04))
+
+        asyncio.run(main())
+
+    def test_a_turn_that_does_not_come_is_no_fault_of_the_store(self) -> None:
+        bounds = Bounds(AsyncFailingStore(FailingStore(MemorySessionStore())))
+
+        async def fail() -> object:
+            raise NotStartedError
+
+        async def main() -> None:
+            with pytest.raises(StoreBusyError):
+                await run(bounds, fail, Deadline(clock, None))
+
+        asyncio.run(main())
+
+
+class TestTurns:
+    def test_no_more_functions_run_at_once_than_there_may(self) -> None:
+        running = most = 0
+
+        async def run() -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+        async def main() -> None:
+            turns = Turns(3)
+            await asyncio.gather(*[turns.run(run, patience=None, limit=60) for _ in range(20)])
+
+        asyncio.run(main())
+
+        assert most == 3
+
+    def test_waiting_for_a_turn_has_its_own_limit(self) -> None:
+        async def main() -> None:
+            turns, go_on = Turns(1), asyncio.Event()
+            holder = asyncio.create_task(turns.run(go_on.wait, patience=None, limit=60))
+            await asyncio.sleep(0)
+            with pytest.raises(NotStartedError):
+                await turns.run(go_on.wait, patience=NO_TIME, limit=60)
+            go_on.set()
+            assert await holder
+
+        asyncio.run(main())
+
+    def test_under_trio_a_function_has_its_limit_too(self) -> None:
+        async def main() -> None:
+            with pytest.raises(OverdueError):
+                await Turns(1).run(trio.sleep_forever, patience=None, limit=NO_TIME)
+
+        trio.run(main)
+
+    def test_a_loop_that_is_blocked_has_not_waited(self) -> None:
+        """However late the loop comes to look, one part of the limit is over."""
+
+        async def main() -> None:
+            limit = RunningLimit(60)
+            async with limit:
+                left = limit._left
+                limit._timer.cancel()
+                limit._count()
+                assert limit._left == left - 1
+
+        asyncio.run(main())
+
+
+class TestStoreState:
+    def test_is_one_for_all_clients_of_a_store(self) -> None:
+        store = MemorySessionStore()
+
+        assert state_of(store) is state_of(store)
+        assert state_of(store) is not state_of(MemorySessionStore())
+
+    def test_is_the_client_s_own_where_a_store_cannot_be_a_key(self) -> None:
+        store = Unhashable()
+
+        assert state_of(store) is not state_of(store)
+
+    def test_keeps_so_many_sessions_and_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("chatkit_sessions._sessions.access.MAX_UNPUBLISHED", 2)
+        state = StoreState(MemorySessionStore())
+        sessions = [
+            created()._replace(session=created().session.model_copy(update={"id": f"cksess_{n}"}))
+            for n in range(3)
+        ]
+
+        for each in sessions:
+            state.keep(each, None)  # type: ignore[arg-type]  # what it kept with does not matter
+
+        assert [*state.unpublished] == ["cksess_1", "cksess_2"]

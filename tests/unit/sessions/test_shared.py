@@ -1,0 +1,138 @@
+"""What is kept of sessions that a store does not learn of at once."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from chatkit_sessions import InternalServerError, SessionStoreError
+from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._sessions.shared import SharedSessions
+from chatkit_sessions._sessions.snapshot import StoreSnapshot
+from chatkit_sessions._sessions.transactions import Lease
+from chatkit_sessions.stores import Entry, MemorySessionStore
+from stored_sessions import IDENTITY, SESSION, created
+
+
+def clock() -> float:
+    return 100.0
+
+
+NO_LIMIT = Deadline(clock, None)
+FIRST = StoreSnapshot()
+
+
+class Store(MemorySessionStore):
+    """Fails at some commits, or does something else instead."""
+
+    def __init__(self, *outcomes: BaseException | None) -> None:
+        super().__init__(namespace="shop", clock=clock)
+        self.outcomes = list(outcomes)
+        self.conflicts = 0
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome is not None:
+            raise outcome
+        if self.conflicts:
+            self.conflicts -= 1
+            return False
+        return super().commit(group, changes, when=when)
+
+
+OUT: BaseException | None = SessionStoreError("The session store does not respond.")
+
+
+def kept(shared: SharedSessions) -> list[str]:
+    return [*shared._state.unpublished]
+
+
+def test_a_session_whose_call_is_cancelled_is_kept() -> None:
+    shared = SharedSessions(Store(KeyboardInterrupt()), clock)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
+
+    assert kept(shared) == [SESSION.id]
+    assert run_blocking(shared.publish_kept, NO_LIMIT) == []
+    assert kept(shared) == []
+
+
+def test_a_session_that_is_recorded_and_not_listed_is_kept() -> None:
+    shared = SharedSessions(Store(None, OUT, OUT), clock)
+
+    assert run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
+
+    assert kept(shared) == [SESSION.id]
+
+
+def test_what_cannot_be_published_stays() -> None:
+    store = Store()
+    shared = SharedSessions(store, clock)
+    shared._state.keep(created(), FIRST)
+    store.outcomes = [OUT, OUT]
+
+    assert run_blocking(shared.publish_kept, NO_LIMIT) == []
+
+    assert kept(shared) == [SESSION.id]
+    assert not shared.keeps_unpublished, "not while the store is out"
+
+
+def test_what_another_call_publishes_is_left_to_it() -> None:
+    class Taken(dict[object, object]):
+        def pop(self, *_: object) -> None:
+            return None
+
+    shared = SharedSessions(Store(), clock)
+    vars(shared._state)["unpublished"] = Taken({SESSION.id: (created(), FIRST)})
+
+    assert run_blocking(shared.publish_kept, NO_LIMIT) == []
+
+
+def test_requests_are_counted_without_the_store_even_if_others_count_too() -> None:
+    shared = SharedSessions(Store(OUT, OUT), clock)
+    stand_in = Store()
+    stand_in.conflicts = 2
+    shared._state.stand_in = stand_in
+
+    assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0
+    assert stand_in.conflicts == 0
+
+
+def test_a_lease_is_renewed_and_released() -> None:
+    store, lease = Store(), Lease(b"me")
+    shared = SharedSessions(store, clock)
+    assert run_blocking(shared.acquire_lease, IDENTITY, FIRST, lease, NO_LIMIT)
+
+    run_blocking(shared.renew_lease, IDENTITY, lease)
+    assert run_blocking(shared.look_up, IDENTITY, NO_LIMIT).lease == b"me"
+    run_blocking(
+        shared.release_lease, IDENTITY, lease, error=InternalServerError("", status_code=500)
+    )
+
+    found = run_blocking(shared.look_up, IDENTITY, NO_LIMIT)
+    assert found.lease is None
+    assert found.failure is not None
+
+
+def test_a_sign_out_of_an_outage_is_seen_by_what_could_not_be_published() -> None:
+    shared = SharedSessions(Store(OUT, OUT), clock)
+    assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
+    shared.sign_out_without_store(IDENTITY.group, generation=b"1")
+
+    assert not run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
+    assert kept(shared) == []
+
+
+def test_a_call_without_time_left_is_no_outage() -> None:
+    class Bounded(Store):
+        timeout = 1.0
+
+    shared = SharedSessions(Bounded(), clock)
+
+    assert run_blocking(shared.publish, created(), Deadline(clock, clock()), snapshot=FIRST)
+
+    assert kept(shared) == [SESSION.id]
+    assert shared.keeps_unpublished
