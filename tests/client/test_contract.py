@@ -37,7 +37,7 @@ def assert_holds(request: httpx.Request) -> None:
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_requests_hold(connect: Connect, call: Callable[[ChatKitClient], object]) -> None:
     load_contract()
-    script = Script([ok(status="cancelled")])
+    script = Script([ok(status="cancelled", user=None, workflow=None)])
 
     call(connect(script))
 
@@ -74,7 +74,7 @@ def test_whatever_is_not_refused_holds(
     state: dict[str, str | int | float | bool] | None,
 ) -> None:
     load_contract()
-    script = Script([ok()])
+    script = Script([ok(user=None, workflow=None)])
     http = httpx.Client(transport=httpx.MockTransport(script))
 
     with http, ChatKitClient(api_key="sk-1", workflow_id="wf_1", http_client=http) as chatkit:

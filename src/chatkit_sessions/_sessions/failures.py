@@ -42,6 +42,8 @@ class _StoredFailure(BaseModel):
     content_type: str | None = None
     content_length: int | None = None
     answered: bool | None = None
+    permanent: bool = False
+    session_id: str | None = None
 
 
 _ATTRIBUTES: Final = _StoredFailure.model_fields.keys() - {"kind", "token"}
@@ -72,6 +74,10 @@ def parse_failure(entry: Entry) -> ChatKitError | None:
         return None
     error = kind.__new__(kind, stored.message)
     names = stored.model_fields_set & _ATTRIBUTES
+    if isinstance(error, APIConnectionError):
+        names |= {"permanent"}  # which a release before may not have stored
+    elif isinstance(error, APIResponseValidationError):
+        names |= {"session_id"}  # as above
     vars(error).update({name: getattr(stored, name) for name in names})
     if isinstance(error, APIStatusError):
         error.body = None
