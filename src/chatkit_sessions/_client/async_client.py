@@ -190,7 +190,7 @@ class AsyncChatKitClient(AsyncIO):
             automatic_thread_titling=automatic_thread_titling,
         )
         request, deadline = self._session_request(user, options), self._deadline(timeout)
-        return await self._bounded(deadline, self._create(request, deadline))
+        return await self._bounded(deadline, self._create, request, deadline)
 
     async def get_or_create_session(
         self,
@@ -236,7 +236,7 @@ class AsyncChatKitClient(AsyncIO):
         )
         request = self._session_request(user, options, min_remaining=min_remaining)
         deadline = self._deadline(timeout)
-        return await self._bounded(deadline, self._get_or_create(request, deadline))
+        return await self._bounded(deadline, self._get_or_create, request, deadline)
 
     async def refresh_session(
         self,
@@ -274,13 +274,12 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: The response to create is not what the contract says.
             TypeError: An option does not exist.
         """
-        secret: object = as_secret(client_secret)
-        del client_secret  # local variables are part of tracebacks
-        secret = validate_client_secret(secret)
+        client_secret = as_secret(client_secret)  # local variables are part of tracebacks
+        secret = validate_client_secret(client_secret)
         reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
         request = self._session_request(user, options, replaces=secret)
         deadline = self._deadline(timeout)
-        return await self._bounded(deadline, self._refresh(request, deadline))
+        return await self._bounded(deadline, self._refresh, request, deadline)
 
     async def get_session(
         self, session_id: str, *, timeout: float | NotGiven | None = NOT_GIVEN
@@ -308,7 +307,7 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: The response is not what the contract says.
         """
         operation, deadline = operations.get(session_id), self._deadline(timeout)
-        return await self._bounded(deadline, self._get(operation, session_id, deadline))
+        return await self._bounded(deadline, self._get, operation, session_id, deadline)
 
     async def sessions_for(self, user: str) -> list[ChatKitSessionInfo]:
         """List the user's sessions that the client's store has recorded, the last to expire first.
@@ -329,7 +328,7 @@ class AsyncChatKitClient(AsyncIO):
             SessionStoreError: The store does not respond.
         """
         deadline = self._deadline(NOT_GIVEN)
-        return await self._bounded(deadline, self._list(validate_user(user), deadline))
+        return await self._bounded(deadline, self._list, validate_user(user), deadline)
 
     async def delete_session(
         self,
@@ -358,7 +357,7 @@ class AsyncChatKitClient(AsyncIO):
         """
         operation, deadline = operations.cancel(session_id), self._deadline(timeout)
         await self._bounded(
-            deadline, self._delete(operation, session_id, deadline, missing_ok=missing_ok)
+            deadline, self._delete, operation, session_id, deadline, missing_ok=missing_ok
         )
 
     async def delete_sessions(
@@ -382,4 +381,4 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: A response is not what the contract says.
         """
         deadline = self._deadline(timeout)
-        await self._bounded(deadline, self._delete_all(validate_user(user), deadline))
+        await self._bounded(deadline, self._delete_all, validate_user(user), deadline)

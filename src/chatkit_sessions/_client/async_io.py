@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import ParamSpec, Self, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
@@ -41,6 +41,7 @@ from .base import client_closed_error
 from .flow import SessionFlow
 from .state import Lifetime, system_runtime
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 AsyncKeySource: TypeAlias = Callable[[], str | SecretStr | Awaitable[str | SecretStr]]
@@ -103,11 +104,17 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         if owns_connections and isinstance(self._http, PerLoop):
             await self._http.aclose()
 
-    async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
+    async def _bounded(
+        self,
+        deadline: Deadline,
+        flow: Callable[P, Coroutine[object, None, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         async with time_limit(deadline.remaining()) as limit:
             self._in_progress[limit] = self._lifetime
             try:
-                return await flow
+                return await flow(*args, **kwargs)
             finally:
                 del self._in_progress[limit]
         raise client_closed_error() if self._lifetime.closed else deadline.error()

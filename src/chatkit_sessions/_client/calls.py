@@ -4,7 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, ParamSpec, TypeVar
 
 from pydantic import SecretStr
 
@@ -30,6 +30,7 @@ from chatkit_sessions.errors import (
 from .base import BaseClient, E
 from .state import Route
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 ROUTE_MISSING_FOR: Final = 600.0
@@ -60,7 +61,13 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
         """Reuse no connection that is open now, where the connections are the client's own."""
 
     @abstractmethod
-    async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
+    async def _bounded(
+        self,
+        deadline: Deadline,
+        flow: Callable[P, Coroutine[object, None, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """Run a flow within its deadline and the client's lifetime."""
 
     async def _call(

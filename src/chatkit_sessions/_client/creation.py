@@ -197,7 +197,12 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
         try:
             await self._bounded(
                 deadline,
-                self._cancel(cancel, session_id, deadline, missing_ok=True, policy=NO_RETRIES),
+                self._cancel,
+                cancel,
+                session_id,
+                deadline,
+                missing_ok=True,
+                policy=NO_RETRIES,
             )
         except SessionStoreError:
             pass  # it is cancelled

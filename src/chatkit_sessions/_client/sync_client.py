@@ -272,9 +272,8 @@ class ChatKitClient(SyncIO):
             APIResponseValidationError: The response to create is not what the contract says.
             TypeError: An option does not exist.
         """
-        secret: object = as_secret(client_secret)
-        del client_secret  # local variables are part of tracebacks
-        secret = validate_client_secret(secret)
+        client_secret = as_secret(client_secret)  # local variables are part of tracebacks
+        secret = validate_client_secret(client_secret)
         reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
         request = self._session_request(user, options, replaces=secret)
         deadline = self._deadline(timeout)

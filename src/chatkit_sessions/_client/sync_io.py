@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
@@ -32,6 +32,7 @@ from chatkit_sessions.stores.base import SessionStore
 from .flow import SessionFlow
 from .state import system_runtime
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 KeySource: TypeAlias = Callable[[], str | SecretStr]
@@ -96,9 +97,15 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
             if owned is not None:
                 owned.close()
 
-    async def _bounded(self, deadline: Deadline, flow: Coroutine[object, None, T]) -> T:
+    async def _bounded(
+        self,
+        deadline: Deadline,
+        flow: Callable[P, Coroutine[object, None, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         del deadline  # each wait in a thread checks it
-        return await flow
+        return await flow(*args, **kwargs)
 
     async def _sleep(self, seconds: float) -> None:
         self._runtime.sleep(seconds)

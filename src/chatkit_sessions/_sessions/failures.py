@@ -15,6 +15,8 @@ from chatkit_sessions.errors import (
 from chatkit_sessions.models import ChatKitErrorDetail
 from chatkit_sessions.stores.base import Entry
 
+from .records import JSON
+
 FAILURE_TTL: Final = 3.0
 """Seconds for which a failure is kept for those who wait, unless the API says `retry-after`."""
 MAX_RETRY_AFTER: Final = 60.0
@@ -56,11 +58,14 @@ def encode_failure(error: ChatKitError, *, token: bytes) -> Entry | None:
     """
     if not isinstance(error, SHARED):
         return None
-    attributes = {name: value for name, value in vars(error).items() if name in _ATTRIBUTES}
-    stored = _StoredFailure(kind=type(error).__name__, token=token.decode(), **attributes)
+    values = {name: value for name, value in vars(error).items() if name in _ATTRIBUTES}
+    detail: ChatKitErrorDetail | None = values.get("error")
+    if detail is not None:
+        values["error"] = {name: getattr(detail, name) for name in type(detail).model_fields}
+    values |= {"kind": type(error).__name__, "token": token.decode()}
     wait: float | None = getattr(error, "retry_after", None)
     seconds = min(wait, MAX_RETRY_AFTER) if wait else FAILURE_TTL
-    return Entry(MaskedBytes(stored.model_dump_json(exclude_unset=True).encode()), seconds)
+    return Entry(MaskedBytes(JSON.encode(values).encode()), seconds)
 
 
 def parse_failure(entry: Entry) -> ChatKitError | None:
