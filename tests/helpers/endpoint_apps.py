@@ -249,6 +249,7 @@ class ReadingMiddleware(BaseHTTPMiddleware):
     async def dispatch(
         self, request: StarletteRequest, call_next: RequestResponseEndpoint
     ) -> StarletteResponse:
+        await request.body()  # whoever reads it afterwards only, gets nothing, says Starlette
         await self._wiring.aread("before", request.body)
         response = await call_next(request)
         await self._wiring.aread("after", request.body)
