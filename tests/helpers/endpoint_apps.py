@@ -148,7 +148,7 @@ class App:
     """An application of one framework, as a browser meets it."""
 
     def __init__(self, send: Send, prefix: str) -> None:
-        self._send = send
+        self.send = send
         self._prefix = prefix
 
     def __call__(
@@ -167,7 +167,7 @@ class App:
             sent["Content-Type"] = content_type
         if content is None:
             content = b"" if json_body is None else json.dumps(json_body).encode()
-        return self._send(
+        return self.send(
             method, self._prefix + path, headers={**sent, **(headers or {})}, content=content
         )
 
@@ -368,7 +368,7 @@ def _flask(client: object, wiring: Wiring, prefix: str, settings: EndpointSettin
             **settings,
         )
     )
-    test_client = app.test_client()
+    test_client = app.test_client(use_cookies=False)
 
     def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
         answer = test_client.open(
@@ -504,6 +504,14 @@ def _django(client: object, wiring: Wiring, prefix: str, settings: EndpointSetti
     return send_for_wiring
 
 
+class OneHostClient(DjangoAsyncClient):
+    """Django's client, which would send its own `Host` header beside the one that it is given."""
+
+    async def request(self, **request: Any) -> Any:  # noqa: ANN401 -- Django's
+        request["headers"] = list(dict(request["headers"]).items())
+        return await super().request(**request)
+
+
 def through_django(
     urls: object,
     *,
@@ -516,7 +524,7 @@ def through_django(
     async def ask_async(
         method: str, path: str, content: bytes, headers: dict[str, str]
     ) -> HttpResponse:
-        client = DjangoAsyncClient(enforce_csrf_checks=enforce_csrf_checks)
+        client = OneHostClient(enforce_csrf_checks=enforce_csrf_checks)
         headers = {**headers}
         client.cookies.load(headers.pop("Cookie", ""))  # it sends a header of its own
         # Where there is a body, only the argument counts, and only the header where there is none.
@@ -559,7 +567,7 @@ _MAKERS: dict[Framework, Callable[[object, Wiring, str, EndpointSettings], Send]
 
 if not django_settings.configured:
     django_settings.configure(
-        ALLOWED_HOSTS=["testserver"],
+        ALLOWED_HOSTS=["testserver", "shop.example", "xn--mnchen-3ya.example", "[::1]"],
         MIDDLEWARE=[
             "django.middleware.csrf.CsrfViewMiddleware",
             "endpoint_apps.login_middleware",

@@ -175,11 +175,7 @@ def _require_annotations(dependency: Callable[..., object], argument: str) -> No
     Raises:
         ConfigurationError: A parameter has neither an annotation nor a default.
     """
-    try:
-        parameters = inspect.signature(dependency).parameters.values()
-    except (ValueError, TypeError):  # of a class in C
-        return
-    for each in parameters:
+    for each in inspect.signature(dependency).parameters.values():
         variable = each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
         if each.annotation is each.default is each.empty and not variable:
             raise ConfigurationError(
