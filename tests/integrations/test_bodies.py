@@ -213,19 +213,24 @@ class Gone(io.BytesIO):
 
 @pytest.mark.parametrize("framework", ["flask", "django"])
 @pytest.mark.parametrize(
-    ("environ", "status"),
+    ("given", "status"),
     [
-        ({"wsgi.input": Gone(), "CONTENT_LENGTH": "10"}, 400),
-        ({"wsgi.input": io.BytesIO(b" " * 70_000), "CONTENT_LENGTH": "70000"}, 413),
-        ({"wsgi.input": io.BytesIO(b"{}"), "CONTENT_LENGTH": "2"}, 200),
-        ({"wsgi.input": io.BytesIO(b""), "CONTENT_LENGTH": ""}, 200),
-        ({"wsgi.input": io.BytesIO(b"{}"), "CONTENT_LENGTH": "9" * 5000}, 413),
+        ((Gone, b"", "10"), 400),
+        ((io.BytesIO, b" " * 70_000, "70000"), 413),
+        ((io.BytesIO, b"{}", "2"), 200),
+        ((io.BytesIO, b"", ""), 200),
+        ((io.BytesIO, b"{}", "9" * 5000), 413),
     ],
     ids=["gone", "large", "small", "none", "absurd"],
 )
 def test_a_wsgi_server_may_pass_any_body_on(
-    fake: FakeChatKit, time: Time, framework: str, environ: dict[str, object], status: int
+    fake: FakeChatKit,
+    time: Time,
+    framework: str,
+    given: tuple[type[io.BytesIO], bytes, str],
+    status: int,
 ) -> None:
+    stream, content, length = given
     client = cast("ChatKitClient", Backend("flask", time, fake).client())
     started: list[str] = []
     asked = {
@@ -237,7 +242,8 @@ def test_a_wsgi_server_may_pass_any_body_on(
         "CONTENT_TYPE": "application/json",
         "wsgi.url_scheme": "http",
         "wsgi.errors": io.StringIO(),
-        **environ,
+        "wsgi.input": stream(content),
+        "CONTENT_LENGTH": length,
     }
 
     def start(line: str, *_: object) -> None:
@@ -253,6 +259,15 @@ def test_a_wsgi_server_may_pass_any_body_on(
         list(app(asked, start))
 
     assert started[0].startswith(str(status))
+
+
+def test_djangos_own_bound_may_be_narrower(fake: FakeChatKit, time: Time) -> None:
+    app = Backend("django", time, fake).app()
+
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100):
+        answer = app("POST", "/session", content=b" " * 200 + b"{}")
+
+    assert (answer.status_code, answer.error_code) == (413, "request_too_large")
 
 
 def test_flask_bounds_what_comes_without_a_length(fake: FakeChatKit, time: Time) -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Annotated, cast, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, cast
 
 import httpx
 import pytest
@@ -46,8 +46,9 @@ from support import JSON, Connect, Script, Time, ok
 from workers import inner
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
     from collections.abc import Callable
+
+    from starlette.types import ASGIApp
 
 FRAMEWORKS = ["django", "fastapi", "flask", "starlette"]
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -369,7 +370,7 @@ def test_fastapis_functions_may_have_any_signature_that_says_what_it_is(
         del request, lax
         return "ada"
 
-    chatkit_router(chatkit, user=functools.partial(user, lax=True), options=lambda: {})
+    chatkit_router(chatkit, user=functools.partial(user, lax=True), options=dict)
 
 
 def test_fastapis_schema_serves_generated_clients(chatkit: AsyncChatKitClient) -> None:

@@ -39,9 +39,7 @@ logger: Final = logging.getLogger("chatkit_sessions")
 MAX_RATE_LIMIT: Final = 1_000
 
 _PREFLIGHT_SECONDS: Final = 600
-_BEHIND_A_PROXY: Final = (
-    "https://chatkit-sessions.readthedocs.io/en/stable/behind-a-proxy.html#403-origin_not_allowed"
-)
+_BEHIND_A_PROXY: Final = "https://chatkit-sessions.readthedocs.io/en/stable/behind-a-proxy.html"
 _UPSTREAM_RETRY_AFTER: Final = 5.0
 """Seconds to wait where the API limits the rate and does not say for how long."""
 

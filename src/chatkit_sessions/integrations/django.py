@@ -194,7 +194,8 @@ def _rejection(
         return _response(screened)
     if csrf_exempt or endpoint.cors_headers(asked) or not _project_checks_csrf():
         return None
-    return _CsrfCheck(_no_response).process_view(request, _no_response, (), {})
+    # What stands for the view here is never called.
+    return _CsrfCheck(HttpResponse).process_view(request, HttpResponse, (), {})
 
 
 def _project_checks_csrf() -> bool:
@@ -202,11 +203,6 @@ def _project_checks_csrf() -> bool:
     return any(
         isinstance(each, type) and issubclass(each, CsrfViewMiddleware) for each in middleware
     )
-
-
-def _no_response(request: HttpRequest) -> HttpResponse:
-    """Stand in for the view of a middleware that is asked by itself."""
-    raise NotImplementedError(request.path)
 
 
 _RAISED: Final = (PermissionDenied, Http404, RequestDataTooBig, UnreadablePostError)
