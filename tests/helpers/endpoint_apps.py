@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Unpack, cast, get_args
@@ -275,8 +275,11 @@ def _starlette(client: object, wiring: Wiring, prefix: str, settings: EndpointSe
         await wiring.aread("options", request.body)
         return _options_of(wiring)
 
+    def later(get: Callable[[], object]) -> Callable[[StarletteRequest], object]:
+        return lambda _: get()
+
     routes = chatkit_routes(
-        _late(client, wiring, lambda get: lambda _: cast("AsyncChatKitClient", get())),
+        _late(client, wiring, later),
         user=user,
         options=options if wiring.options else None,
         prefix=prefix,
@@ -452,7 +455,7 @@ _reading = Wiring()
 
 
 @contextlib.contextmanager
-def _read_by(wiring: Wiring) -> Iterator[None]:
+def _read_by(wiring: Wiring) -> Generator[None, None, None]:
     """Django makes its middlewares itself: tell the one above whom it reads for."""
     global _reading  # noqa: PLW0603 -- see above
     before, _reading = _reading, wiring

@@ -84,7 +84,7 @@ def page(request: pytest.FixtureRequest, backend: int, tmp_path: Path) -> Iterat
         f"http {{ access_log off;\n{folders}{server}}}"
     )
     context = ssl.create_default_context()
-    authority.configure_trust(context)
+    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType] -- untyped
     process = subprocess.Popen([NGINX, "-c", tmp_path / "nginx.conf", "-p", tmp_path])  # noqa: S603 -- our own
     try:
         while process.poll() is None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import cast, get_args
 
 import pytest
@@ -93,7 +93,7 @@ async def who_asks(request: HttpRequest) -> str | None:
 
 
 @contextlib.contextmanager
-def asgi_app(framework: str, client: AsyncChatKitClient) -> Iterator[ASGIApp]:
+def asgi_app(framework: str, client: AsyncChatKitClient) -> Generator[ASGIApp, None, None]:
     if framework == "django async":
         with override_settings(
             ROOT_URLCONF=tuple(chatkit_urls(client, user=who_asks, csrf_exempt=True))
@@ -251,11 +251,11 @@ def test_a_wsgi_server_may_pass_any_body_on(
 
     urls = tuple(chatkit_urls(client, user=lambda _: "ada", csrf_exempt=True))
     with override_settings(ROOT_URLCONF=urls):
-        app: Callable[..., Iterable[bytes]] = WSGIHandler()
+        app = cast("Callable[..., Iterable[bytes]]", WSGIHandler())
         if framework == "flask":
             flask = Flask("shop")
             flask.register_blueprint(chatkit_blueprint(client, user=lambda: "ada"))
-            app = flask
+            app = cast("Callable[..., Iterable[bytes]]", flask)
         list(app(asked, start))
 
     assert started[0].startswith(str(status))
