@@ -274,7 +274,7 @@ def test_flask_bounds_what_comes_without_a_length(fake: FakeChatKit, time: Time)
     app = Flask("shop")
     client = cast("ChatKitClient", Backend("flask", time, fake).client())
     app.register_blueprint(chatkit_blueprint(client, user=lambda: "ada"))
-    whole = {"wsgi.input_terminated": True}
+    whole = {"wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
 
     statuses = [
         app.test_client()
@@ -289,3 +289,14 @@ def test_flask_bounds_what_comes_without_a_length(fake: FakeChatKit, time: Time)
     ]
 
     assert statuses == [200, 413]
+
+
+def test_flasks_own_bound_may_be_narrower(fake: FakeChatKit, time: Time) -> None:
+    app = Flask("shop")
+    app.config["MAX_CONTENT_LENGTH"] = 100
+    client = cast("ChatKitClient", Backend("flask", time, fake).client())
+    app.register_blueprint(chatkit_blueprint(client, user=lambda: "ada"))
+
+    answer = app.test_client().post("/api/chatkit/session", json={"a": "x" * 200})
+
+    assert (answer.status_code, "request_too_large" in answer.text) == (413, True)

@@ -370,7 +370,12 @@ def test_fastapis_functions_may_have_any_signature_that_says_what_it_is(
         del request, lax
         return "ada"
 
-    chatkit_router(chatkit, user=functools.partial(user, lax=True), options=dict)
+    def options() -> CreateSessionOptions:
+        return {}
+
+    router = chatkit_router(chatkit, user=functools.partial(user, lax=True), options=options)
+
+    assert router.routes
 
 
 def test_fastapis_schema_serves_generated_clients(chatkit: AsyncChatKitClient) -> None:

@@ -64,8 +64,10 @@ def chatkit_blueprint(
 
     def add(path: str, methods: tuple[str, ...]) -> None:
         def handle(**variables: str) -> Response:
-            # What reads the body, be it here, in `user` or in `options`, reads no more than that.
-            request.max_content_length = min(request.max_content_length or MAX_BODY, MAX_BODY)
+            # Whoever reads the body, here, in `user` or in `options`, reads no more than that.
+            # Werkzeug cuts off a longer one of unknown length, so that one byte has to be over.
+            bound = MAX_BODY + 1
+            request.max_content_length = min(request.max_content_length or bound, bound)
             asked = _plain(path.format(**variables))
             try:
                 response = run_blocking(
