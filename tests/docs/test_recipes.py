@@ -16,14 +16,19 @@ from aiohttp.web import Request, RequestKey, StreamResponse, middleware
 from litestar.enums import ScopeType
 from litestar.testing import TestClient as LitestarClient
 from litestar.types import Receive, Scope, Send
+from starlette.testclient import TestClient as StarletteClient
 
 from chatkit_sessions.testing import FakeChatKit, FakeServer
+from endpoint_apps import through_django
 from support import logging_as_it_was
 
 if TYPE_CHECKING:
     from aiohttp.web import Application
+    from flask import Flask
     from litestar import Litestar
+    from starlette.applications import Starlette
 
+    from chatkit_sessions import AsyncChatKitClient, ChatKitClient
     from support import JSON
 
 DOCUMENT = Path(__file__).parents[2] / "docs/endpoint.md"
@@ -71,6 +76,55 @@ def ask_litestar(
             answer = client.request(method, path, headers=headers, content=body)
             answers.append((answer.status_code, dict(answer.headers), answer.content))
     return answers
+
+
+WORKFLOWS = DOCUMENT.with_name("workflows.md")
+
+
+def ask_with_framework(name: str, recipe: dict[str, object], paths: list[str]) -> list[int]:
+    """The statuses of Ada's POSTs."""
+    headers = {**JSON_TYPE, "X-Login": "ada"}
+    if name == "Flask":
+        with cast("ChatKitClient", recipe["chatkit"]):
+            flask = cast("Flask", recipe["app"]).test_client()
+            return [flask.post(path, headers=headers).status_code for path in paths]
+    if name == "Django":
+        with cast("ChatKitClient", recipe["chatkit"]):
+            send = through_django(
+                tuple(cast("list[object]", recipe["urlpatterns"])), is_async=False
+            )
+            answers = [send("POST", path, headers=headers, content=b"{}") for path in paths]
+            return [answer.status_code for answer in answers]
+    with StarletteClient(cast("Starlette", recipe["app"])) as client:
+        statuses = [client.post(path, headers=headers).status_code for path in paths]
+        assert client.portal is not None
+        client.portal.call(cast("AsyncChatKitClient", recipe["chatkit"]).aclose)
+    return statuses
+
+
+@pytest.mark.usefixtures("_logging")
+@pytest.mark.parametrize("name", ["FastAPI", "Starlette", "Flask", "Django"])
+def test_a_recipe_lets_the_page_choose_among_workflows(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeChatKit, server: FakeServer, name: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    fake.add_workflow("wf_sales")
+    fake.add_workflow("wf_support")
+    recipe = re.search(rf"## {name}\n\n```python\n(.*?)```", WORKFLOWS.read_text(), re.DOTALL)
+    assert recipe is not None
+    module = ModuleType("recipe")
+    monkeypatch.setitem(sys.modules, "recipe", module)
+    exec(compile(recipe[1], str(WORKFLOWS), "exec"), vars(module))  # noqa: S102 -- our own docs
+
+    path = "/api/chatkit/session"
+    paths = [f"{path}?assistant=sales", path, f"{path}?assistant=wf_secret"]
+    statuses = ask_with_framework(name, vars(module), paths)
+
+    assert statuses == [200, 200, 422 if name == "FastAPI" else 200]
+    workflows = [each.workflow_id for each in fake.sessions.values()]
+    assert workflows[:2] == ["wf_sales", "wf_support"]
+    assert workflows[2:] in ([], ["wf_support"])
 
 
 @pytest.fixture

@@ -43,14 +43,14 @@ EVERY_ROOM = set[str]().union(*ROOMS)
 # The other side of the wire, which shares with the client only what neither of them is about.
 SERVER_ROOMS = {"service", "testing"}
 SERVICE_MAY_IMPORT = {"service", "errors", "_redaction", "_concurrency", "stores"}
-# Each extra, and the module that alone may import it.
+# Each extra, with what it brings along, and the module that alone may import it.
 EXTRAS = {
     "stores.redis": {"redis"},
     "stores._redis_connections": {"redis"},
-    "integrations.starlette": {"starlette"},
-    "integrations.fastapi": {"fastapi"},
-    "integrations.flask": {"flask"},
-    "integrations.django": {"django"},
+    "integrations.starlette": {"starlette", "itsdangerous"},
+    "integrations.fastapi": {"fastapi", "starlette"},
+    "integrations.flask": {"flask", "werkzeug", "itsdangerous"},
+    "integrations.django": {"django", "asgiref"},
     "service.starlette": {"starlette"},
     "service.flask": {"flask"},
     "service.django": {"django"},

@@ -1,32 +1,63 @@
 """The endpoint in every framework, each asked through its own test client."""
 
 import asyncio
+import contextlib
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Unpack, cast, get_args
 
 import django
 import httpx
 from django.conf import settings as django_settings
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient as DjangoAsyncClient, Client as DjangoClient, override_settings
 from django.utils.decorators import sync_and_async_middleware
-from fastapi import FastAPI, Request as FastAPIRequest
+from fastapi import (
+    Depends,
+    FastAPI,
+    HTTPException as FastAPIHTTPException,
+    Request as FastAPIRequest,
+    Response as FastAPIResponse,
+)
 from fastapi.testclient import TestClient as FastAPITestClient
-from flask import Flask, request as flask_request
+from flask import (
+    Flask,
+    Response as FlaskResponse,
+    after_this_request,
+    request as flask_request,
+)
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response as StarletteResponse
 from starlette.testclient import TestClient as StarletteTestClient
+from starlette.types import ASGIApp
+from werkzeug.exceptions import Forbidden
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions.integrations import CreateSessionOptions, EndpointSettings
-from chatkit_sessions.integrations.django import chatkit_urls
-from chatkit_sessions.integrations.fastapi import chatkit_router
-from chatkit_sessions.integrations.flask import chatkit_blueprint
-from chatkit_sessions.integrations.starlette import chatkit_routes
+from chatkit_sessions.integrations.django import (
+    anonymous_visitor as django_visitor,
+    chatkit_urls,
+)
+from chatkit_sessions.integrations.fastapi import (
+    AnonymousVisitor as FastAPIVisitor,
+    chatkit_router,
+)
+from chatkit_sessions.integrations.flask import (
+    anonymous_visitor as flask_visitor,
+    chatkit_blueprint,
+)
+from chatkit_sessions.integrations.starlette import (
+    AnonymousVisitor as StarletteVisitor,
+    chatkit_routes,
+)
 from chatkit_sessions.testing import FakeChatKit
 from support import JSON, Time
 
@@ -53,6 +84,10 @@ class Answer:
         return cast("JSON", json.loads(self.body))
 
     @property
+    def error_message(self) -> str:
+        return cast("str", cast("JSON", self.json["error"])["message"])
+
+    @property
     def error_code(self) -> object:
         return cast("JSON", self.json["error"])["code"]
 
@@ -63,19 +98,60 @@ class Send(Protocol):
     ) -> Answer: ...
 
 
+Place: TypeAlias = Literal["before", "user", "options", "after"]
+
+
 @dataclass
 class Wiring:
-    """What the application hands to the endpoint: by default who the header names, no options."""
+    """What the application hands to the endpoint, and what it does around it.
+
+    By default the user is who the header names, there are no options, and nothing is done.
+    """
 
     user: Callable[[str | None], object] = lambda login: login
     options: Callable[[], object] | None = None
+    reads_body: tuple[Place, ...] = ()
+    """Where code of the application reads the body."""
+    bodies: list[bytes] = field(default_factory=list[bytes])
+    """What it read."""
+    refuses: bool = False
+    """Whether `user` raises what the framework has for 403."""
+    needs_login: bool = False
+    """Whether the whole application lets nobody in who is not signed in (FastAPI)."""
+    sets_cookie: bool = False
+    """Whether `user` sets a cookie (FastAPI and Flask)."""
+    visitors: bool = False
+    """Whether the user is an anonymous visitor."""
+    late_client: Callable[[], object] | None = None
+    """Returns the client when a request needs it."""
+    settings: dict[str, object] = field(default_factory=dict[str, object])
+    """What the framework's function alone takes."""
+
+    def who(self, login: str | None, *, refusal: Exception, visitor: Callable[[], str]) -> object:
+        """Who is signed in."""
+        if self.refuses:
+            raise refusal
+        if self.visitors:
+            assert visitor() == visitor()
+            return visitor()
+        return self.user(login)
+
+    def read(self, place: Place, read: Callable[[], bytes]) -> None:
+        """Read the body in that place, if it is to be read there."""
+        if place in self.reads_body:
+            self.bodies.append(read())
+
+    async def aread(self, place: Place, read: Callable[[], Awaitable[bytes]]) -> None:
+        """Read the body as `read` does."""
+        if place in self.reads_body:
+            self.bodies.append(await read())
 
 
 class App:
     """An application of one framework, as a browser meets it."""
 
     def __init__(self, send: Send, prefix: str) -> None:
-        self._send = send
+        self.send = send
         self._prefix = prefix
 
     def __call__(
@@ -94,7 +170,7 @@ class App:
             sent["Content-Type"] = content_type
         if content is None:
             content = b"" if json_body is None else json.dumps(json_body).encode()
-        return self._send(
+        return self.send(
             method, self._prefix + path, headers={**sent, **(headers or {})}, content=content
         )
 
@@ -152,34 +228,96 @@ class Backend:
         return App(send, prefix)
 
 
-def _starlette(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
-    async def user(request: StarletteRequest) -> str | None:
-        return cast("str | None", wiring.user(request.headers.get(LOGIN)))
+def secret_of(answer: Answer) -> str:
+    assert answer.status_code == 200
+    return cast("str", answer.json["client_secret"])
 
-    def options(_: StarletteRequest) -> CreateSessionOptions:
+
+def assert_refused(answer: Answer, status_code: int, code: str) -> None:
+    assert answer.status_code == status_code
+    error = cast("JSON", answer.json["error"])
+    assert set(error) == {"code", "message"}
+    assert error["code"] == code
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+
+
+class ReadingMiddleware(BaseHTTPMiddleware):
+    """Reads the body before the view, and again after it, as logs and audits do."""
+
+    def __init__(self, app: ASGIApp, wiring: Wiring) -> None:
+        super().__init__(app)
+        self._wiring = wiring
+
+    async def dispatch(
+        self, request: StarletteRequest, call_next: RequestResponseEndpoint
+    ) -> StarletteResponse:
+        await request.body()  # whoever reads it afterwards only, gets nothing, says Starlette
+        await self._wiring.aread("before", request.body)
+        response = await call_next(request)
+        await self._wiring.aread("after", request.body)
+        return response
+
+
+def _starlette(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
+    visitor = StarletteVisitor("a secret key")
+
+    async def user(request: StarletteRequest) -> str | None:
+        await wiring.aread("user", request.body)
+        who = wiring.who(
+            request.headers.get(LOGIN),
+            refusal=StarletteHTTPException(403),
+            visitor=lambda: visitor(request),
+        )
+        return cast("str | None", who)
+
+    async def options(request: StarletteRequest) -> CreateSessionOptions:
+        await wiring.aread("options", request.body)
         return _options_of(wiring)
 
+    def later(get: Callable[[], object]) -> Callable[[StarletteRequest], object]:
+        return lambda _: get()
+
     routes = chatkit_routes(
-        cast("AsyncChatKitClient", client),
+        _late(client, wiring, later),
         user=user,
         options=options if wiring.options else None,
         prefix=prefix,
         **settings,
     )
-    return _through_httpx(StarletteTestClient(Starlette(routes=routes), base_url=ORIGIN))
+    middleware = [Middleware(ReadingMiddleware, wiring=wiring)] if wiring.reads_body else []
+    app = Starlette(routes=routes, middleware=middleware)
+    return _through_httpx(StarletteTestClient(app, base_url=ORIGIN))
 
 
 def _fastapi(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
-    def user(request: FastAPIRequest) -> object:
-        return wiring.user(request.headers.get(LOGIN))
+    visitor = FastAPIVisitor("a secret key")
 
-    async def options() -> CreateSessionOptions:
+    async def user(request: FastAPIRequest, response: FastAPIResponse) -> object:
+        await wiring.aread("user", request.body)
+        if wiring.sets_cookie:
+            response.set_cookie("seen", "yes")
+        return wiring.who(
+            request.headers.get(LOGIN),
+            refusal=FastAPIHTTPException(403),
+            visitor=lambda: visitor(request),
+        )
+
+    async def options(request: FastAPIRequest) -> CreateSessionOptions:
+        await wiring.aread("options", request.body)
         return _options_of(wiring)
 
-    app = FastAPI()
+    async def around(request: FastAPIRequest) -> AsyncIterator[None]:
+        if wiring.needs_login and LOGIN not in request.headers:
+            raise FastAPIHTTPException(401)
+        await wiring.aread("before", request.body)
+        yield
+        await wiring.aread("after", request.body)
+
+    app = FastAPI(dependencies=[Depends(around)])
     app.include_router(
         chatkit_router(
-            cast("AsyncChatKitClient", client),
+            _late(client, wiring, lambda get: get),
             user=user,
             options=options if wiring.options else None,
             prefix=prefix,
@@ -187,6 +325,11 @@ def _fastapi(client: object, wiring: Wiring, prefix: str, settings: EndpointSett
         )
     )
     return _through_httpx(FastAPITestClient(app, base_url=ORIGIN))
+
+
+def _late(client: object, wiring: Wiring, adapt: Callable[[Callable[[], object]], object]) -> Any:  # noqa: ANN401 -- each framework's
+    """The client, or in the framework's way the function that returns it."""
+    return client if wiring.late_client is None else adapt(wiring.late_client)
 
 
 def _through_httpx(client: StarletteTestClient) -> Send:
@@ -199,23 +342,39 @@ def _through_httpx(client: StarletteTestClient) -> Send:
 
 def _flask(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
     def user() -> str | None:
-        return cast("str | None", wiring.user(flask_request.headers.get(LOGIN)))
+        wiring.read("user", flask_request.get_data)
+        if wiring.sets_cookie:
+            after_this_request(_see)
+        login = flask_request.headers.get(LOGIN)
+        who = wiring.who(login, refusal=Forbidden(), visitor=flask_visitor)
+        return cast("str | None", who)
 
     def options() -> CreateSessionOptions:
+        wiring.read("options", flask_request.get_data)
         return _options_of(wiring)
+
+    def before() -> None:
+        wiring.read("before", flask_request.get_data)
+
+    def after(response: FlaskResponse) -> FlaskResponse:
+        wiring.read("after", flask_request.get_data)
+        return response
 
     app = Flask("shop")
     app.config["PROPAGATE_EXCEPTIONS"] = True
+    app.secret_key = "a secret key"
+    app.before_request(before)
+    app.after_request(after)
     app.register_blueprint(
         chatkit_blueprint(
-            cast("ChatKitClient", client),
+            _late(client, wiring, lambda get: get),
             user=user,
             options=options if wiring.options else None,
             prefix=prefix,
             **settings,
         )
     )
-    test_client = app.test_client()
+    test_client = app.test_client(use_cookies=False)
 
     def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
         answer = test_client.open(
@@ -226,6 +385,11 @@ def _flask(client: object, wiring: Wiring, prefix: str, settings: EndpointSettin
     return send
 
 
+def _see(response: FlaskResponse) -> FlaskResponse:
+    response.set_cookie("seen", "yes")
+    return response
+
+
 @sync_and_async_middleware
 def login_middleware(
     get_response: Callable[[HttpRequest], HttpResponse | Awaitable[HttpResponse]],
@@ -234,7 +398,10 @@ def login_middleware(
 
     def sign_in(request: HttpRequest) -> None:
         login = request.headers.get(LOGIN)
-        user = SimpleNamespace(pk=int(login) if login and login.isdigit() else login)
+        user = SimpleNamespace(
+            pk=int(login) if login and login.isdigit() else login,
+            is_authenticated=login is not None,
+        )
 
         async def auser() -> SimpleNamespace:
             return user
@@ -256,34 +423,115 @@ def login_middleware(
     return sync_middleware
 
 
+@sync_and_async_middleware
+def reading_middleware(
+    get_response: Callable[[HttpRequest], HttpResponse | Awaitable[HttpResponse]],
+) -> Callable[[HttpRequest], object]:
+    """Reads the body before the view and after it, as logs and audits do."""
+
+    def read(place: Place, request: HttpRequest) -> None:
+        _reading.read(place, lambda: request.body)
+
+    if inspect.iscoroutinefunction(get_response):
+
+        async def middleware(request: HttpRequest) -> HttpResponse:
+            read("before", request)
+            response = await cast("Awaitable[HttpResponse]", get_response(request))
+            read("after", request)
+            return response
+
+        return middleware
+
+    def sync_middleware(request: HttpRequest) -> object:
+        read("before", request)
+        response = get_response(request)
+        read("after", request)
+        return response
+
+    return sync_middleware
+
+
+_reading = Wiring()
+
+
+@contextlib.contextmanager
+def _read_by(wiring: Wiring) -> Generator[None, None, None]:
+    """Django makes its middlewares itself: tell the one above whom it reads for."""
+    global _reading  # noqa: PLW0603 -- see above
+    before, _reading = _reading, wiring
+    try:
+        yield
+    finally:
+        _reading = before
+
+
 def _django(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
     def user(request: HttpRequest) -> str | None:
-        return cast("str | None", wiring.user(request.headers.get(LOGIN)))
+        wiring.read("user", lambda: request.body)
+        who = wiring.who(
+            request.headers.get(LOGIN),
+            refusal=PermissionDenied(),
+            visitor=lambda: django_visitor(request),
+        )
+        return cast("str | None", who)
 
     async def user_async(request: HttpRequest) -> str | None:
         return user(request)
 
-    def options(_: HttpRequest) -> CreateSessionOptions:
+    def options(request: HttpRequest) -> CreateSessionOptions:
+        wiring.read("options", lambda: request.body)
         return _options_of(wiring)
 
     is_async = isinstance(client, AsyncChatKitClient)
+
+    def later(get: Callable[[], object]) -> Callable[[HttpRequest], object]:
+        async def get_async(_: HttpRequest) -> object:
+            return get()
+
+        return get_async if is_async else lambda _: get()
+
     urls = chatkit_urls(
-        cast("ChatKitClient | AsyncChatKitClient", client),
+        _late(client, wiring, later),
         user=user_async if is_async else user,
         options=options if wiring.options else None,
         prefix=prefix,
+        csrf_exempt=bool(wiring.settings.get("csrf_exempt")),
         **settings,
     )
-    return through_django(tuple(urls), is_async=is_async)
+    middleware = [*django_settings.MIDDLEWARE, "endpoint_apps.reading_middleware"]
+    send = through_django(tuple(urls), is_async=is_async, middleware=middleware)
+
+    def send_for_wiring(
+        method: str, path: str, *, headers: dict[str, str], content: bytes
+    ) -> Answer:
+        with _read_by(wiring):
+            return send(method, path, headers=headers, content=content)
+
+    return send_for_wiring
 
 
-def through_django(urls: object, *, is_async: bool, enforce_csrf_checks: bool = False) -> Send:
+class OneHostClient(DjangoAsyncClient):
+    """Django's client, which would send its own `Host` header beside the one that it is given."""
+
+    async def request(self, **request: Any) -> Any:  # noqa: ANN401 -- Django's
+        request["headers"] = list(dict(request["headers"]).items())
+        return await super().request(**request)
+
+
+def through_django(
+    urls: object,
+    *,
+    is_async: bool,
+    enforce_csrf_checks: bool = False,
+    middleware: Sequence[str] | None = None,
+) -> Send:
     """Send through the real middleware, cross-site request forgery's included."""
 
     async def ask_async(
         method: str, path: str, content: bytes, headers: dict[str, str]
     ) -> HttpResponse:
-        client = DjangoAsyncClient(enforce_csrf_checks=enforce_csrf_checks)
+        client = OneHostClient(enforce_csrf_checks=enforce_csrf_checks)
+        headers = {**headers}
         client.cookies.load(headers.pop("Cookie", ""))  # it sends a header of its own
         # Where there is a body, only the argument counts, and only the header where there is none.
         content_type = headers.pop("Content-Type", "") if content else ""
@@ -291,7 +539,9 @@ def through_django(urls: object, *, is_async: bool, enforce_csrf_checks: bool = 
         return await cast("Awaitable[HttpResponse]", asked)
 
     def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
-        with override_settings(ROOT_URLCONF=urls):
+        with override_settings(
+            ROOT_URLCONF=urls, MIDDLEWARE=middleware or django_settings.MIDDLEWARE
+        ):
             answer = (
                 asyncio.run(ask_async(method, path, content, headers))
                 if is_async
@@ -301,7 +551,9 @@ def through_django(urls: object, *, is_async: bool, enforce_csrf_checks: bool = 
                     )
                 )
             )
-        return Answer(answer.status_code, httpx.Headers(list(answer.items())), answer.content)
+        cookies = [("Set-Cookie", each.OutputString()) for each in answer.cookies.values()]
+        told = httpx.Headers([*answer.items(), *cookies])
+        return Answer(answer.status_code, told, answer.content)
 
     return send
 
@@ -321,7 +573,7 @@ _MAKERS: dict[Framework, Callable[[object, Wiring, str, EndpointSettings], Send]
 
 if not django_settings.configured:
     django_settings.configure(
-        ALLOWED_HOSTS=["testserver"],
+        ALLOWED_HOSTS=["testserver", "shop.example", "xn--mnchen-3ya.example", "[::1]"],
         MIDDLEWARE=[
             "django.middleware.csrf.CsrfViewMiddleware",
             "endpoint_apps.login_middleware",

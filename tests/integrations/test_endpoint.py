@@ -10,9 +10,18 @@ from chatkit_sessions import ConfigurationError
 from chatkit_sessions.integrations import MAX_BODY, CreateSessionOptions, EndpointSettings
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
-from chatkit_sessions.testing.clock import FakeClock
-from endpoint_apps import FRAMEWORKS, ORIGIN, Answer, App, Backend, Framework, Wiring
-from support import JSON, NOON, Time
+from endpoint_apps import (
+    FRAMEWORKS,
+    ORIGIN,
+    Answer,
+    App,
+    Backend,
+    Framework,
+    Wiring,
+    assert_refused,
+    secret_of,
+)
+from support import JSON, Time
 from workers import AsyncFailingStore, FailingStore
 
 if TYPE_CHECKING:
@@ -20,40 +29,6 @@ if TYPE_CHECKING:
 
 PAGE = "https://app.example.com"
 FOREIGN = "https://evil.example"
-
-
-@pytest.fixture(params=FRAMEWORKS)
-def framework(request: pytest.FixtureRequest) -> Framework:
-    return cast("Framework", request.param)
-
-
-@pytest.fixture
-def fake() -> FakeChatKit:
-    return FakeChatKit(clock=FakeClock(start=NOON))
-
-
-@pytest.fixture
-def backend(framework: Framework, time: Time, fake: FakeChatKit) -> Backend:
-    return Backend(framework, time, fake)
-
-
-@pytest.fixture
-def app(backend: Backend) -> App:
-    return backend.app()
-
-
-def secret_of(answer: Answer) -> str:
-    assert answer.status_code == 200
-    return cast("str", answer.json["client_secret"])
-
-
-def assert_refused(answer: Answer, status_code: int, code: str) -> None:
-    assert answer.status_code == status_code
-    error = cast("JSON", answer.json["error"])
-    assert set(error) == {"code", "message"}
-    assert error["code"] == code
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-type"] == "application/json"
 
 
 # The routes
@@ -474,7 +449,8 @@ def test_the_call_ends_with_an_error_once_the_client_is_closed(backend: Backend)
         {"Sec-Fetch-Site": ""},
         {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"},
         {"Origin": FOREIGN, "Sec-Fetch-Site": "same-origin"},
-        {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null", "Sec-Fetch-Site": "none"},
         {"Origin": f"{PAGE}.evil.example"},
         {"Origin": f"{PAGE}:8443"},
         {"Origin": PAGE.replace("https", "http")},
@@ -514,6 +490,7 @@ def test_a_page_of_another_origin_gets_nothing(
         {"Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "none"},
         {"Origin": ORIGIN.replace("http", "https")},
+        {"Origin": "null", "Sec-Fetch-Site": "same-origin"},  # Firefox under `no-referrer`
     ],
     ids=str,
 )

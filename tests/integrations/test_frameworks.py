@@ -1,19 +1,20 @@
 """What each framework's module does in the framework's own way."""
 
 import asyncio
+import functools
 import importlib
 import json
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import httpx
 import pytest
 from django.middleware.csrf import get_token
 from django.test import RequestFactory
 from django.urls import include, path
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient as FastAPITestClient
 from flask import Flask
 from starlette.applications import Starlette
@@ -21,8 +22,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as StarletteRequest
 from starlette.testclient import TestClient as StarletteTestClient
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ConfigurationError
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
     ChatKitEndpoint,
@@ -33,12 +35,20 @@ from chatkit_sessions.integrations import (
 )
 from chatkit_sessions.integrations.django import chatkit_urls
 from chatkit_sessions.integrations.fastapi import chatkit_router
-from chatkit_sessions.integrations.flask import chatkit_blueprint
-from chatkit_sessions.integrations.starlette import chatkit_routes
+from chatkit_sessions.integrations.flask import (
+    anonymous_visitor as visitor_of_flask,
+    chatkit_blueprint,
+)
+from chatkit_sessions.integrations.starlette import AnonymousVisitor, chatkit_routes
 from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import LOGIN, ORIGIN, App, Backend, through_django
 from support import JSON, Connect, Script, Time, ok
 from workers import inner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp
 
 FRAMEWORKS = ["django", "fastapi", "flask", "starlette"]
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -237,6 +247,40 @@ def test_a_body_that_comes_in_many_pieces_is_read_to_the_limit_only(
     assert len(read) == 65
 
 
+def test_a_visitors_cookie_needs_one_more_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+
+    with pytest.raises(ImportError, match="pip install itsdangerous"):
+        AnonymousVisitor("a secret key")
+
+
+@pytest.mark.parametrize(
+    ("trusted", "headers", "status"),
+    [
+        ("*", {"X-Forwarded-Host": "shop.example"}, 200),
+        ("*", {"X-Forwarded-Host": "other.example, shop.example"}, 200),
+        ("*", {"X-Forwarded-Host": "shop.example, other.example"}, 403),
+        ("*", {}, 403),
+        ("10.9.9.9", {"X-Forwarded-Host": "shop.example"}, 403),
+    ],
+)
+def test_the_host_is_the_proxys_to_say_where_the_server_trusts_the_proxy(
+    chatkit: AsyncChatKitClient, trusted: str, headers: dict[str, str], status: int
+) -> None:
+    app = Starlette(routes=chatkit_routes(chatkit, user=lambda _: "ada"))
+    proxied = ProxyHeadersMiddleware(app, trusted_hosts=trusted)  # type: ignore[arg-type]  # its own types
+    client = StarletteTestClient(
+        cast("ASGIApp", proxied), base_url="http://127.0.0.1:8000", client=("127.0.0.1", 4711)
+    )
+    forwarded = {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "https", **headers}
+
+    answer = client.post(
+        "/api/chatkit/session", headers={**JSON_TYPE, "Origin": "https://shop.example", **forwarded}
+    )
+
+    assert answer.status_code == status
+
+
 # FastAPI
 
 
@@ -287,7 +331,93 @@ def test_fastapi_documents_the_routes(chatkit: AsyncChatKitClient) -> None:
     assert created["content"]["application/json"]["schema"]["$ref"].endswith("/BrowserSession")
 
 
+def test_fastapis_client_is_any_dependency_that_tests_can_replace(
+    chatkit: AsyncChatKitClient, fake: FakeChatKit
+) -> None:
+    def get_chatkit() -> AsyncChatKitClient:
+        raise AssertionError("replaced")
+
+    app = FastAPI()
+    app.include_router(chatkit_router(get_chatkit, user=lambda: "ada"))
+    app.dependency_overrides[get_chatkit] = lambda: chatkit
+
+    answer = FastAPITestClient(app).post("/api/chatkit/session", headers=JSON_TYPE)
+
+    assert answer.status_code == 200
+    assert len(fake.sessions) == 1
+
+
+@pytest.mark.parametrize("argument", ["user", "options"])
+def test_fastapis_functions_without_annotations_are_told_what_to_write(
+    chatkit: AsyncChatKitClient, argument: str
+) -> None:
+    def bare(request) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 -- what it is about
+        del request
+
+    functions: dict[str, Callable[..., object]] = {"user": lambda: "ada", argument: bare}
+
+    with pytest.raises(ConfigurationError, match="has no annotation") as raised:
+        chatkit_router(chatkit, **functions)  # type: ignore[arg-type]  # no setting among them
+
+    assert f"The parameter `request` of `{argument}`" in raised.value.message
+    assert "`request: Request`" in raised.value.hint
+
+
+def test_fastapis_functions_may_have_any_signature_that_says_what_it_is(
+    chatkit: AsyncChatKitClient,
+) -> None:
+    def user(request: Request, *, lax: bool = False, **_: object) -> str:
+        del request, lax
+        return "ada"
+
+    def options() -> CreateSessionOptions:
+        return {}
+
+    router = chatkit_router(chatkit, user=functools.partial(user, lax=True), options=options)
+
+    assert router.routes
+
+
+def test_fastapis_schema_serves_generated_clients(chatkit: AsyncChatKitClient) -> None:
+    app = FastAPI(generate_unique_id_function=lambda route: route.name)
+    app.include_router(chatkit_router(chatkit, user=lambda: "ada", session_by_id=True))
+
+    schema = app.openapi()
+
+    operations = {
+        each["operationId"]: each
+        for methods in schema["paths"].values()
+        for each in methods.values()
+    }
+    assert set(operations) == {
+        "create_chatkit_session",
+        "refresh_chatkit_session",
+        "delete_chatkit_sessions",
+        "get_chatkit_session",
+        "delete_chatkit_session",
+    }
+    body = operations["refresh_chatkit_session"]["requestBody"]
+    assert body["required"] is True
+    fields = body["content"]["application/json"]["schema"]
+    assert fields["required"] == ["currentClientSecret"]
+    read = operations["get_chatkit_session"]["responses"]["200"]
+    assert read["content"]["application/json"]["schema"]["$ref"].endswith("/SessionState")
+    for each in operations.values():
+        for status in ("400", "401", "403", "404", "409", "413", "415", "429", "502", "503", "504"):
+            content = each["responses"][status]["content"]
+            assert content["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
+
+
 # Flask
+
+
+def test_flask_needs_a_secret_key_for_its_visitors(sync_chatkit: ChatKitClient) -> None:
+    app = Flask("shop")
+    app.register_blueprint(chatkit_blueprint(sync_chatkit, user=visitor_of_flask))
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+
+    with pytest.raises(RuntimeError, match="`secret_key`"):
+        app.test_client().post("/api/chatkit/session", headers=JSON_TYPE)
 
 
 def test_flask_can_have_several_blueprints(sync_chatkit: ChatKitClient) -> None:
@@ -349,6 +479,87 @@ def test_djangos_protection_against_forged_requests_stays_on(
     assert [answer.status_code for answer in forged] == [403, 403, 403]
     assert genuine.status_code == 200
     assert len(fake.requests) == 1
+
+
+LISTED = "https://app.example.com"
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "status"),
+    [
+        ({}, {"Origin": LISTED}, 200),  # it cannot read the token, and is named by the application
+        ({}, {"Origin": "https://evil.example"}, 403),
+        ({}, {"Origin": ORIGIN}, 403),
+        ({}, {"Origin": ORIGIN, "X-CSRFToken": "…"}, 200),
+        ({}, {"Origin": ORIGIN.replace("http", "https"), "X-CSRFToken": "…"}, 200),  # TLS in front
+        ({"csrf_exempt": True}, {}, 200),
+        ({"csrf_exempt": True}, {"Origin": ORIGIN}, 200),
+        ({"csrf_exempt": True}, {"Origin": "https://evil.example"}, 403),
+        ({"csrf_exempt": True}, {"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+    ids=str,
+)
+def test_djangos_token_is_asked_of_pages_that_can_have_it(
+    django_chatkit: ChatKitClient | AsyncChatKitClient,
+    settings: dict[str, bool],
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    csrf_exempt = settings.get("csrf_exempt", False)
+    urls = chatkit_urls(django_chatkit, allowed_origins=[LISTED], csrf_exempt=csrf_exempt)
+    app = django_app(django_chatkit, tuple(urls), csrf=True)
+    if "X-CSRFToken" in headers:
+        token = get_token(RequestFactory().get("/"))
+        headers = {**headers, "X-CSRFToken": token, "Cookie": f"csrftoken={token}"}
+
+    answer = app("POST", "/session", headers=headers)
+
+    assert answer.status_code == status
+    assert answer.headers.get("access-control-allow-origin") == (
+        LISTED if headers.get("Origin") == LISTED else None
+    )
+
+
+def test_djangos_token_is_asked_only_where_the_project_asks_for_it(
+    django_chatkit: ChatKitClient | AsyncChatKitClient,
+) -> None:
+    is_async = isinstance(django_chatkit, AsyncChatKitClient)
+    send = through_django(
+        tuple(chatkit_urls(django_chatkit)),
+        is_async=is_async,
+        enforce_csrf_checks=True,
+        middleware=["endpoint_apps.login_middleware"],
+    )
+
+    assert App(send, "/api/chatkit").create().status_code == 200
+
+
+def test_djangos_login_page_does_not_stand_before_the_endpoint() -> None:
+    """`LoginRequiredMiddleware`, Django's own; its models are why this runs apart."""
+    script = """
+import django
+from django.conf import settings
+from django.test import Client
+from chatkit_sessions.integrations.django import chatkit_urls
+from chatkit_sessions.testing import FakeChatKit
+if django.VERSION >= (5, 1):
+    contrib = "django.contrib."
+    settings.configure(
+        ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x", LOGGING_CONFIG=None,
+        SESSION_ENGINE=contrib + "sessions.backends.signed_cookies", LOGIN_URL="/login/",
+        INSTALLED_APPS=[contrib + "auth", contrib + "contenttypes"],
+        MIDDLEWARE=[contrib + "sessions.middleware.SessionMiddleware",
+                    contrib + "auth.middleware.AuthenticationMiddleware",
+                    contrib + "auth.middleware.LoginRequiredMiddleware"])
+    django.setup()
+    urlpatterns = chatkit_urls(FakeChatKit().client(), allowed_origins=["https://app.example"])
+    path, page = "/api/chatkit/session", {"Origin": "https://app.example"}
+    answer = Client().post(path, "{}", content_type="application/json", headers=page)
+    preflight = Client().options(path, headers={**page, "Access-Control-Request-Method": "POST"})
+    print(answer.status_code, answer.headers["Access-Control-Allow-Origin"], preflight.status_code)
+"""
+
+    assert run(script).strip() in {"401 https://app.example 204", ""}
 
 
 def test_django_refuses_a_host_that_is_not_its_own(sync_chatkit: ChatKitClient) -> None:

@@ -63,11 +63,11 @@ class BaseClient(Generic[KeyCallable, E]):
         if clock is not None:
             validate_clock(clock)
             runtime = runtime._replace(now=clock)
+        self._seconds = _seconds_of(clock, runtime)
         recent: RecentSessions | None = None
         if store is None:
-            seconds = _seconds_of(clock, runtime)
-            store = own = MemorySessionStore(clock=seconds)
-            recent = RecentSessions(own, seconds)
+            store = own = MemorySessionStore(clock=self._seconds)
+            recent = RecentSessions(own, self._seconds)
         self._runtime = runtime
         self._settings = settings
         self._shared_state = SharedState()
@@ -194,7 +194,7 @@ def client_closed_error() -> APIConnectionError:
 
 
 def _seconds_of(clock: Callable[[], datetime] | None, runtime: Runtime) -> Callable[[], float]:
-    """What a client's own store counts time by."""
+    """What a client's own store and the endpoint's limit count time by."""
     return runtime.monotonic if clock is None else lambda: clock().timestamp()
 
 

@@ -86,7 +86,9 @@ def load_settings(
     if key is None:
         raise ConfigurationError(
             f"No API key: set {KEY_VARIABLE} or pass `api_key`.",
-            hint="Create one at https://platform.openai.com/api-keys in the workflow's project.",
+            hint="Create one at https://platform.openai.com/api-keys in the workflow's project. To "
+            "make the client before a key is there (CI, image builds, management commands), pass a "
+            "function that returns the key: `api_key=load_key`.",
         )
     url_source = "`base_url`" if base_url is not None else "OPENAI_BASE_URL"
     url = base_url if base_url is not None else getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL

@@ -8,7 +8,7 @@
 """
 
 import json
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from pydantic import SecretStr
 
@@ -17,10 +17,15 @@ from chatkit_sessions._redaction import hidden_from_tracebacks
 from chatkit_sessions.errors import InvalidRequestError
 
 from ._messages import EndpointRequest, ErrorCode
+from ._paths import Paths
 
-SESSION: Final = "/session"
-REFRESH: Final = "/session/refresh"
-BY_ID: Final = "/session/{session_id}"
+
+class Problem(NamedTuple):
+    """Why a request is rejected."""
+
+    code: ErrorCode
+    message: str | None = None
+    """What the page is told; None: what it is always told with this code."""
 
 
 class Create(NamedTuple):
@@ -43,7 +48,7 @@ class SignOut(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Tell of a session, if it is the user's."""
+    """Return a session, if it is the user's."""
 
     user: str
     session_id: str
@@ -59,45 +64,38 @@ class Delete(NamedTuple):
 Action: TypeAlias = Create | Refresh | SignOut | Read | Delete
 
 
-def route_of(path: str) -> tuple[str, str]:
-    """The route of a path, and the id in it."""
-    if path in {SESSION, REFRESH}:
-        return path, ""
-    start, session_id = path[: len(SESSION) + 1], path[len(SESSION) + 1 :]
-    if start == f"{SESSION}/" and session_id and "/" not in session_id:
-        return BY_ID, session_id
-    return "", ""
-
-
-def parse_action(request: EndpointRequest, user: str) -> Action | ErrorCode:
-    route, session_id = route_of(request.path)
+def parse_action(request: EndpointRequest, user: str, paths: Paths) -> Action | Problem:
+    """What a request asks for whose method and type are right."""
+    route, session_id = paths.route_of(request.path)
     deletes = request.method == "DELETE"
-    if route == BY_ID:
+    if route == paths.by_id:
         if problem_with_session_id(session_id) is not None:
-            return "not_found"
+            return Problem("not_found")
         return Delete(user, session_id) if deletes else Read(user, session_id)
     if deletes:
         return SignOut(user)
-    if route == REFRESH:
-        client_secret = _current_client_secret(request)
-        return "invalid_request" if client_secret is None else Refresh(user, client_secret)
-    # Nothing in the body counts: who the user is and what a session is, the server decides.
-    no_body_or_object = not request.body or _is_object(request)
-    return Create(user) if no_body_or_object else "invalid_request"
+    # Nothing else in the body counts: the server decides who the user is and what a session is.
+    return _refresh(request, user) if route == paths.refresh else _create(request, user)
 
 
 @hidden_from_tracebacks
-def _is_object(request: EndpointRequest) -> bool:
-    return _parse_object(request.body) is not None
+def _create(request: EndpointRequest, user: str) -> Create | Problem:
+    is_object = not request.body or _parse_object(request.body) is not None
+    return Create(user) if is_object else Problem("invalid_request")
 
 
 @hidden_from_tracebacks
-def _current_client_secret(request: EndpointRequest) -> SecretStr | None:
-    fields = _parse_object(request.body)
+def _refresh(request: EndpointRequest, user: str) -> Refresh | Problem:
+    fields = _parse_object(request.body) if request.body else {}
+    if fields is None:
+        return Problem("invalid_request")
+    presented = fields.get("currentClientSecret")
+    if presented is None:
+        return Problem("invalid_request", "`currentClientSecret` is missing in the request's body.")
     try:
-        return validate_client_secret((fields or {}).get("currentClientSecret"))
+        return Refresh(user, validate_client_secret(presented))
     except InvalidRequestError:
-        return None
+        return Problem("invalid_request", "`currentClientSecret` is not a client secret.")
 
 
 def _parse_object(body: bytes) -> dict[str, object] | None:

@@ -5,87 +5,165 @@ suspends, and the synchronous endpoint runs them without an event loop.
 """
 
 import inspect
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple, TypeVar, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions.errors import ChatKitError
+from chatkit_sessions._config.validation import validate_timeout
+from chatkit_sessions.errors import (
+    BadRequestError,
+    ChatKitError,
+    SessionNotRecordedError,
+    UnprocessableEntityError,
+)
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions
 
 from ._actions import Action, Create, Read, Refresh, SignOut
-from ._messages import EndpointRequest, EndpointResponse
+from ._limits import RequestCounts
+from ._messages import EndpointRequest, EndpointResponse, ErrorCode, header
 from ._rules import EndpointRules, require_owner, validate_client, validate_rate_limit
 
 T = TypeVar("T")
+AnyClient = ChatKitClient | AsyncChatKitClient
+
+
+class Hooks(NamedTuple):
+    """What the endpoint asks of an application and its framework, each only when it is needed."""
+
+    client: Callable[[], Awaitable[object]]
+    user: Callable[[], Awaitable[str | None]]
+    body: Callable[[], Awaitable[bytes]]
+    """Reads at most `MAX_BODY` + 1 bytes."""
+    options: Callable[[], Awaitable[SessionOptions | None]]
 
 
 class EndpointFlow:
     """What both endpoints do; their settings are documented there.
 
     Args:
-        client: The client that the application passed.
-        expected: The class that it has to have.
+        client: The client that the application passed, or its function that returns one.
+        expected: The class that the client has to have.
         reuse: See `ChatKitEndpoint`.
         session_by_id: See `ChatKitEndpoint`.
         allowed_origins: See `ChatKitEndpoint`.
         rate_limit: See `ChatKitEndpoint`.
         timeout: See `ChatKitEndpoint`.
+        session_path: See `ChatKitEndpoint`.
+        refresh_path: See `ChatKitEndpoint`.
     """
 
     def __init__(
         self,
-        client: ChatKitClient | AsyncChatKitClient,
-        expected: type[ChatKitClient | AsyncChatKitClient],
+        client: AnyClient | Callable[..., object],
+        expected: type[AnyClient],
         *,
         reuse: bool,
         session_by_id: bool,
         allowed_origins: Iterable[str],
         rate_limit: int | None,
         timeout: float | None,
+        session_path: str,
+        refresh_path: str,
     ) -> None:
-        validate_client(client, expected, endpoint=type(self).__name__)
-        self._client = client.with_options(timeout=timeout, max_retries=0)
-        self._rules = EndpointRules(session_by_id=session_by_id, allowed_origins=allowed_origins)
+        self._expected = expected
+        self._timeout = validate_timeout(timeout)
+        self._rules = EndpointRules(
+            session_by_id=session_by_id,
+            allowed_origins=allowed_origins,
+            session_path=session_path,
+            refresh_path=refresh_path,
+        )
         self._reuse = reuse
         self._rate_limit = validate_rate_limit(rate_limit)
+        self._counts = None if self._rate_limit is None else RequestCounts(self._rate_limit)
+        self._last: tuple[object, AnyClient] | None = None
+        self._given = client
+        if isinstance(client, AnyClient) or not callable(client):
+            self._derive(client)
 
     @property
     def routes(self) -> Mapping[str, tuple[str, ...]]:
         """The methods of each path below the prefix; `{session_id}` is a variable."""
         return self._rules.routes
 
-    async def _handle(
-        self, request: EndpointRequest, user: str | None, options: SessionOptions | None
-    ) -> EndpointResponse:
+    def screen(self, request: EndpointRequest) -> EndpointResponse | None:
+        """The response where neither user nor body is needed for it."""
+        return self._rules.screen(request)
+
+    def reject(self, request: EndpointRequest, code: ErrorCode) -> EndpointResponse:
+        """The response to a request that the framework could not read."""
+        return self._rules.reject(request, code)
+
+    def cors_headers(self, request: EndpointRequest) -> dict[str, str]:
+        """What every response needs so that a page of an allowed origin can read it."""
+        return self._rules.cors_headers(header(request, "origin"))
+
+    def client(self, *arguments: object) -> object:
+        """The client that was given, or what the function returns that was given for it."""
+        given = self._given
+        return given(*arguments) if callable(given) else given
+
+    async def serve(self, request: EndpointRequest, hooks: Hooks) -> EndpointResponse:
+        """Respond to a request, and ask the application no more than the response needs."""
         try:
+            screened = self._rules.screen(request)
+            if screened is not None:
+                return screened
+            user = await hooks.user()
+            if user is None or user == "":
+                return self._rules.reject(request, "unauthenticated")
+            request = replace(request, body=await hooks.body())
             action = self._rules.decide(request, user)
             if isinstance(action, EndpointResponse):
                 return action
-            seconds = await self._seconds_to_wait(action)
+            client = self._derive(await hooks.client())
+            seconds = await self._seconds_to_wait(client, action)
             if seconds > 0:
                 return self._rules.limit(request, seconds)
-            return self._rules.succeed(request, await self._carry_out(action, options or {}))
+            creates = isinstance(action, Create | Refresh)
+            options = (await hooks.options() if creates else None) or {}
+            return self._rules.succeed(request, await self._carry_out(client, action, options))
         except ChatKitError as error:
             return self._rules.fail(request, error)
 
-    async def _seconds_to_wait(self, action: Action) -> float:
-        """Count a request for a secret; return the seconds until it may be made."""
-        if self._rate_limit is None or not isinstance(action, Create | Refresh):
+    def _derive(self, client: object) -> AnyClient:
+        """The client with the endpoint's settings.
+
+        Raises:
+            ConfigurationError: It is not a client of the expected class.
+        """
+        last = self._last
+        if last is not None and last[0] is client:
+            return last[1]
+        validate_client(client, self._expected, endpoint=type(self).__name__)
+        derived = cast("AnyClient", client).with_options(timeout=self._timeout, max_retries=0)
+        self._last = client, derived
+        return derived
+
+    async def _seconds_to_wait(self, client: AnyClient, action: Action) -> float:
+        """Count a request; return the seconds until it may be made."""
+        limit, counts = self._rate_limit, self._counts
+        if limit is None or counts is None or isinstance(action, SignOut):
             return 0.0
-        admit = self._client._admit  # noqa: SLF001 -- one package
-        return await admit(action.user, limit=self._rate_limit)
+        group = client._scope.group_of_user(action.user)  # noqa: SLF001 -- one package
+        seconds = counts.admit(group, client._seconds)  # noqa: SLF001 -- as above
+        if seconds > 0:
+            return seconds
+        seconds = await client._admit(action.user, limit=limit)  # noqa: SLF001 -- as above
+        if seconds > 0:
+            counts.take_back(group)
+        return seconds
 
     async def _carry_out(
-        self, action: Action, options: SessionOptions
+        self, client: AnyClient, action: Action, options: SessionOptions
     ) -> ChatKitSessionResponse | ChatKitSessionInfo | None:
-        client = self._client
         match action:
-            case Create(user) if self._reuse:
-                return await maybe_await(client.get_or_create_session(user, **options))
             case Create(user):
-                return await maybe_await(client.create_session(user, **options))
+                create = client.get_or_create_session if self._reuse else client.create_session
+                return await maybe_await(create(user, **options))
             case Refresh(user, client_secret):
                 return await maybe_await(
                     client.refresh_session(client_secret, user=user, **options)
@@ -94,17 +172,30 @@ class EndpointFlow:
                 await maybe_await(client.delete_sessions(user))
                 return None
             case Read(user, session_id):
-                return await self._get_owned(user, session_id)
+                return await _get_owned(client, user, session_id)
             case _:
-                await self._get_owned(action.user, action.session_id)
-                await maybe_await(client.delete_session(action.session_id, missing_ok=True))
+                await _delete_owned(client, action.user, action.session_id)
                 return None
 
-    async def _get_owned(self, user: str, session_id: str) -> ChatKitSessionInfo:
-        """Get a session that is the user's."""
-        info = await maybe_await(self._client.get_session(session_id))
-        require_owner(info, user)
-        return info
+
+async def _get_owned(client: AnyClient, user: str, session_id: str) -> ChatKitSessionInfo:
+    """Get a session that is the user's."""
+    try:
+        info = await maybe_await(client.get_session(session_id))
+    except (BadRequestError, UnprocessableEntityError) as error:
+        if error.error is None or error.error.param != "session_id":
+            raise
+        # A server with a route for reading rejects what cannot be one of its ids.
+        raise SessionNotRecordedError("The session's id cannot be one.") from None
+    require_owner(info, user)
+    return info
+
+
+async def _delete_owned(client: AnyClient, user: str, session_id: str) -> None:
+    """End a session that is the user's."""
+    info = await _get_owned(client, user, session_id)
+    if info.status != "cancelled":
+        await maybe_await(client.delete_session(session_id, missing_ok=True))
 
 
 async def maybe_await(value: T | Awaitable[T]) -> T:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias
+
+from typing_extensions import TypedDict  # pydantic and FastAPI take no other before Python 3.12
 
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.options import SessionOptions
@@ -10,6 +12,8 @@ from chatkit_sessions.options import SessionOptions
 MAX_BODY: Final = 65_536
 """Bytes that a request's body can have. Read at most one more: it is enough to reject the body."""
 DEFAULT_PREFIX: Final = "/api/chatkit"
+DEFAULT_SESSION_PATH: Final = "/session"
+DEFAULT_REFRESH_PATH: Final = "/session/refresh"
 DEFAULT_RATE_LIMIT: Final = 30
 DEFAULT_TIMEOUT: Final = 10.0
 
@@ -31,17 +35,40 @@ ErrorCode: TypeAlias = Literal[
     "store_unavailable",
     "upstream_timeout",
 ]
-"""What `error.code` of an answer can be."""
+"""What `error.code` of a response can be."""
 
 
 class EndpointSettings(TypedDict, total=False):
-    """The settings of an endpoint, whatever the framework; `ChatKitEndpoint` tells what they do."""
+    """The settings of an endpoint, whatever the framework; `ChatKitEndpoint` describes them."""
 
     reuse: bool
     session_by_id: bool
     allowed_origins: Iterable[str]
     rate_limit: int | None
     timeout: float | None
+    session_path: str
+    refresh_path: str
+
+
+class ErrorDetail(TypedDict):
+    """Why a request was rejected."""
+
+    code: ErrorCode
+    message: str
+
+
+class ErrorBody(TypedDict):
+    """The body of every response that is an error."""
+
+    error: ErrorDetail
+
+
+class SessionState(TypedDict):
+    """What the page gets about one session."""
+
+    session_id: str
+    status: str | None
+    expires_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +78,8 @@ class EndpointRequest:
     Attributes:
         method: Such as `POST`, in capitals.
         path: Below the prefix: `/session`, `/session/refresh` or `/session/<id>`, unescaped.
-        url: The absolute URL that the framework says was asked for; its origin is taken for the
-            server's own.
+        url: The absolute URL that was asked for; its origin counts as the server's own. Take its
+            host from the `Host` header as it was sent, or from what a trusted proxy says.
         headers: Under names in any case.
         body: At most `MAX_BODY` + 1 bytes of it, and so never more in memory.
     """
@@ -70,11 +97,11 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointResponse:
-    """An HTTP answer, as plain values.
+    """An HTTP response, as plain values.
 
     Attributes:
         status_code: The HTTP status.
-        headers: All that belongs to the answer, except Content-Length.
+        headers: All that belongs to the response, except Content-Length.
         body: JSON, or nothing. It may hold a secret, and is not part of the repr.
     """
 

@@ -45,30 +45,56 @@ def is_same_origin(page: Origin, own: Origin | None) -> bool:
     """Whether a page comes from this server.
 
     A proxy may have ended TLS in front of it, so that it takes a request for plain http: the page
-    may be of https then. The other way round it is another origin.
+    may be of https then, and the `Host` header may name the proxy's port. The other way round it is
+    another origin.
     """
-    if own is None or (page.host, page.port) != (own.host, own.port):
+    if own is None or page.host != own.host:
         return False
-    return page.scheme == own.scheme or (page.scheme, own.scheme) == ("https", "http")
+    if page.scheme == own.scheme:
+        return page.port == own.port
+    return (page.scheme, own.scheme) == ("https", "http") and own.port in {
+        page.port,
+        _DEFAULT_PORTS["https"] if page.port is None else page.port,
+    }
 
 
-def validate_allowed_origins(origins: Iterable[str]) -> frozenset[Origin]:
-    """Read a setting.
+class AllowedOrigins:
+    """The origins whose pages may call, beside the server's own.
+
+    Args:
+        origins: The setting: origins, and patterns whose first label is `*`.
 
     Raises:
-        ConfigurationError: One of them is no origin.
+        ConfigurationError: One of them is neither.
     """
-    if isinstance(origins, str):
-        raise ConfigurationError("`allowed_origins` must be a list of origins, not one string.")
-    allowed: set[Origin] = set()
-    for text in origins:
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        if isinstance(origins, str):
+            raise ConfigurationError("`allowed_origins` must be a list of origins, not one string.")
+        self._exact: set[Origin] = set()
+        self._patterns: set[Origin] = set()
+        for text in origins:
+            is_pattern = "://*." in text
+            origin = parse_origin(text.replace("://*.", "://", 1))
+            # One label after the star would allow every site of a top-level domain.
+            if origin is None or (is_pattern and not _HOST_BELOW.fullmatch(origin.host)):
+                raise ConfigurationError(
+                    "`allowed_origins` must be origins such as https://app.example.com, without a "
+                    "path, or with a first label `*` such as https://*.preview.example.com, got "
+                    f"{safe_repr(text)}.",
+                    hint="List every origin whose pages may get their users' secrets. Names with "
+                    "other than ASCII letters are written in Punycode, as browsers send them.",
+                )
+            (self._patterns if is_pattern else self._exact).add(origin)
+
+    def __contains__(self, text: str) -> bool:
         origin = parse_origin(text)
         if origin is None:
-            raise ConfigurationError(
-                "`allowed_origins` must be origins such as https://app.example.com, without a path "
-                f"or a `*`, got {safe_repr(text)}.",
-                hint="List every origin whose pages may get their users' secrets. Names with other "
-                "than ASCII letters are written in Punycode, as browsers send them.",
-            )
-        allowed.add(origin)
-    return frozenset(allowed)
+            return False
+        first, _, rest = origin.host.partition(".")
+        return origin in self._exact or (
+            first != "" and origin._replace(host=rest) in self._patterns
+        )
+
+
+_HOST_BELOW: Final = re.compile(r"[^.\[]+(\.[^.]+)+")

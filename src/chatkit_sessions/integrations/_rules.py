@@ -18,18 +18,28 @@ from chatkit_sessions.errors import (
     RateLimitError,
     SessionNotRecordedError,
 )
-from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
+from chatkit_sessions.models import BrowserSession, ChatKitSessionInfo, ChatKitSessionResponse
 
-from ._actions import BY_ID, REFRESH, SESSION, Action, parse_action, route_of
+from ._actions import Action, Problem, parse_action
 from ._errors import ERRORS, code_of
-from ._messages import MAX_BODY, EndpointRequest, EndpointResponse, ErrorCode, header
-from ._origins import is_same_origin, origin_of, parse_origin, validate_allowed_origins
+from ._messages import (
+    MAX_BODY,
+    EndpointRequest,
+    EndpointResponse,
+    ErrorBody,
+    ErrorCode,
+    SessionState,
+    header,
+)
+from ._origins import AllowedOrigins, is_same_origin, origin_of, parse_origin
+from ._paths import validate_paths
 
 logger: Final = logging.getLogger("chatkit_sessions")
 
 MAX_RATE_LIMIT: Final = 1_000
 
 _PREFLIGHT_SECONDS: Final = 600
+_BEHIND_A_PROXY: Final = "https://chatkit-sessions.readthedocs.io/en/stable/behind-a-proxy.html"
 _UPSTREAM_RETRY_AFTER: Final = 5.0
 """Seconds to wait where the API limits the rate and does not say for how long."""
 
@@ -41,91 +51,145 @@ class EndpointRules:
         ConfigurationError: A setting cannot be used.
     """
 
-    def __init__(self, *, session_by_id: bool, allowed_origins: Iterable[str]) -> None:
-        self._allowed_origins = validate_allowed_origins(allowed_origins)
+    def __init__(
+        self,
+        *,
+        session_by_id: bool,
+        allowed_origins: Iterable[str],
+        session_path: str,
+        refresh_path: str,
+    ) -> None:
+        self._allowed_origins = AllowedOrigins(allowed_origins)
+        self._paths = paths = validate_paths(session_path, refresh_path)
         routes: dict[str, tuple[str, ...]] = {
-            SESSION: ("POST", "DELETE", "OPTIONS"),
-            REFRESH: ("POST", "OPTIONS"),
+            paths.session: ("POST", "DELETE", "OPTIONS"),
+            paths.refresh: ("POST", "OPTIONS"),
         }
         if session_by_id:
-            routes[BY_ID] = ("GET", "HEAD", "DELETE", "OPTIONS")
+            routes[paths.by_id] = ("GET", "HEAD", "DELETE", "OPTIONS")
         self.routes: Final = MappingProxyType(routes)
         """The methods of each path."""
 
-    def decide(self, request: EndpointRequest, user: str | None) -> Action | EndpointResponse:
-        """What to do, or the answer where there is nothing to do.
+    def screen(self, request: EndpointRequest) -> EndpointResponse | None:
+        """The response that needs neither user nor body: a rejection, or that to a preflight."""
+        problem = self._problem_with_head(request)
+        if problem is None:
+            if request.method == "OPTIONS":
+                return self._respond(request, 204, headers=self._preflight(request))
+            return None
+        if problem.code == "origin_not_allowed":
+            self._log_refused_origin(request)
+        if problem.code == "method_not_allowed":
+            methods = ", ".join(self._methods(request))
+            return self._reject(request, problem, headers={"Allow": methods})
+        return self._reject(request, problem)
+
+    def decide(self, request: EndpointRequest, user: str) -> Action | EndpointResponse:
+        """What to do for a user; the response where there is nothing to do.
 
         Raises:
-            InvalidRequestError: The user is none that the application should have given.
+            InvalidRequestError: The application's user is not a user's id.
         """
-        code = self._problem_with(request, user)
-        if code == "origin_not_allowed":
-            logger.warning(
-                "%s %s: refused a page of the origin %s, which is neither that of %s nor allowed",
-                *(request.method, route_of(request.path)[0]),
-                *(safe_repr(header(request, "origin")), safe_repr(request.url.partition("?")[0])),
-            )
-        if code == "method_not_allowed":
-            return self.reject(request, code, headers={"Allow": ", ".join(self._methods(request))})
-        if code is not None:
-            return self.reject(request, code)
-        if request.method == "OPTIONS":
-            return self._respond(request, 204, headers=self._preflight(request))
-        action = parse_action(request, validate_user(user))
-        return action if isinstance(action, tuple) else self.reject(request, action)
+        user = validate_user(user)
+        if len(request.body) > MAX_BODY:
+            return self.reject(request, "request_too_large")
+        if request.body and request.method == "POST" and not _is_json(request):
+            return self._reject(request, _NO_JSON)
+        action = parse_action(request, user, self._paths)
+        return self._reject(request, action) if isinstance(action, Problem) else action
 
-    def _problem_with(self, request: EndpointRequest, user: str | None) -> ErrorCode | None:
-        method, methods = request.method, self._methods(request)
-        # The first that is so counts.
-        problems: dict[ErrorCode, bool] = {
-            "not_found": not methods,
-            "origin_not_allowed": not self._is_from_an_allowed_page(request),
-            "method_not_allowed": method not in methods,
+    def _problem_with_head(self, request: EndpointRequest) -> Problem | None:
+        """Why a request is rejected that has to be read no further."""
+        methods = self._methods(request)
+        if not methods:
+            return Problem("not_found")
+        if not self._is_from_an_allowed_page(request):
+            return Problem("origin_not_allowed")
+        if request.method not in methods:
+            return Problem("method_not_allowed")
+        if request.method == "POST" and not _is_json(request):
             # A page can send any other type anywhere without asking its browser's permission.
-            "unsupported_media_type": method == "POST" and not _is_json(request),
-            "request_too_large": len(request.body) > MAX_BODY,
-            "unauthenticated": method != "OPTIONS" and (user is None or user == ""),
-        }
-        return next((code for code, applies in problems.items() if applies), None)
+            sent = header(request, "content-type")
+            if sent or not self._is_vouched_for(request):
+                return Problem("unsupported_media_type") if sent else _NO_JSON
+        length = header(request, "content-length") or ""
+        if length.isdecimal() and int(length[:_MAX_DIGITS]) > MAX_BODY:
+            return Problem("request_too_large")
+        return None
+
+    def _log_refused_origin(self, request: EndpointRequest) -> None:
+        origin = safe_repr(header(request, "origin"))
+        own = safe_repr("/".join(request.url.split("/", 3)[:3]))
+        logger.warning(
+            "%s %s: rejected a page of origin %s (Sec-Fetch-Site: %s), which is neither this "
+            "server's own, %s, nor allowed. If the page is yours and of this server, let the proxy "
+            "pass on the Host header and the scheme; if it is of another server, add its origin to "
+            "`allowed_origins`. See: %s",
+            *(request.method, self._route_of(request), origin),
+            *(safe_repr(header(request, "sec-fetch-site")), own, _BEHIND_A_PROXY),
+        )
+
+    def _route_of(self, request: EndpointRequest) -> str:
+        return self._paths.route_of(request.path)[0]
 
     def _methods(self, request: EndpointRequest) -> tuple[str, ...]:
-        return self.routes.get(route_of(request.path)[0], ())
+        return self.routes.get(self._route_of(request), ())
 
     def succeed(
         self,
         request: EndpointRequest,
         result: ChatKitSessionResponse | ChatKitSessionInfo | None,
     ) -> EndpointResponse:
-        """The answer where everything went well."""
+        """The response where everything went well."""
         if result is None:
             return self._respond(request, 204)
         return self._respond(request, 200, _encode(result))
 
     def fail(self, request: EndpointRequest, error: ChatKitError) -> EndpointResponse:
-        """The answer to an error, which goes to the log in full and to the page as a code."""
+        """The response to an error, which goes to the log in full and to the page as a code."""
         code: ErrorCode = code_of(error)
         status_code = ERRORS[code].status_code
         logger.log(
             logging.ERROR if status_code >= 500 else logging.WARNING,  # noqa: PLR2004 -- HTTP's
             "%s %s: answered with %d %s: %s",
-            *(request.method, route_of(request.path)[0], status_code, code, error),
+            *(request.method, self._route_of(request), status_code, code, error),
         )
-        if isinstance(error, RateLimitError):
+        if isinstance(error, RateLimitError) and code == "rate_limit_exceeded":
             return self.limit(request, error.retry_after or _UPSTREAM_RETRY_AFTER)
         return self.reject(request, code)
 
     def limit(self, request: EndpointRequest, seconds: float) -> EndpointResponse:
-        """The answer to a user, or an application, that asks too often."""
+        """The response to a user, or an application, that asks too often."""
         headers = {"Retry-After": str(math.ceil(seconds))}
         return self.reject(request, "rate_limit_exceeded", headers=headers)
 
     def reject(
         self, request: EndpointRequest, code: ErrorCode, *, headers: Mapping[str, str] | None = None
     ) -> EndpointResponse:
-        """The answer that says no."""
-        status_code, message = ERRORS[code]
-        body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        return self._respond(request, status_code, SecretBytes(body), headers=headers)
+        """The response that says no."""
+        return self._reject(request, Problem(code), headers=headers)
+
+    def cors_headers(self, origin: str | None) -> dict[str, str]:
+        """The headers that let a page of an allowed origin read any response."""
+        if origin is None or origin not in self._allowed_origins:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+            "Access-Control-Expose-Headers": "Retry-After",
+        }
+
+    def _reject(
+        self,
+        request: EndpointRequest,
+        problem: Problem,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> EndpointResponse:
+        status_code, message = ERRORS[problem.code]
+        told: ErrorBody = {"error": {"code": problem.code, "message": problem.message or message}}
+        body = SecretBytes(json.dumps(told).encode())
+        return self._respond(request, status_code, body, headers=headers)
 
     def _respond(
         self,
@@ -138,11 +202,7 @@ class EndpointRules:
         common = {"Cache-Control": "no-store", "Vary": "Origin"}
         if body:
             common["Content-Type"] = "application/json"
-        origin = header(request, "origin")
-        if origin is not None and self._is_listed(origin):
-            common["Access-Control-Allow-Origin"] = origin
-            common["Access-Control-Allow-Credentials"] = "true"
-            common["Access-Control-Expose-Headers"] = "Retry-After"
+        common |= self.cors_headers(header(request, "origin"))
         return EndpointResponse(
             status_code=status_code,
             headers={**common, **(headers or {})},
@@ -153,7 +213,7 @@ class EndpointRules:
     def _preflight(self, request: EndpointRequest) -> dict[str, str]:
         methods = ", ".join(self._methods(request))
         origin = header(request, "origin")
-        if origin is None or not self._is_listed(origin):
+        if origin is None or origin not in self._allowed_origins:
             return {"Allow": methods}
         wanted = header(request, "access-control-request-headers") or ""
         return {
@@ -164,25 +224,36 @@ class EndpointRules:
 
     # https://www.w3.org/TR/fetch-metadata/: pages cannot set these two headers.
     def _is_from_an_allowed_page(self, request: EndpointRequest) -> bool:
-        origin = header(request, "origin")
-        if origin is not None:
-            if self._is_listed(origin):
-                return True
-            page = parse_origin(origin)
-            if page is None or not is_same_origin(page, origin_of(request.url)):
-                return False
-        return header(request, "sec-fetch-site") in {None, "same-origin", "none"}
+        origin, site = header(request, "origin"), header(request, "sec-fetch-site")
+        if origin is None:
+            return site in {None, "same-origin", "none"}
+        if origin in self._allowed_origins:
+            return True
+        if origin == "null":  # as Firefox sends of every page with `Referrer-Policy: no-referrer`
+            return site == "same-origin"
+        page = parse_origin(origin)
+        is_own = page is not None and is_same_origin(page, origin_of(request.url))
+        return is_own and site in {None, "same-origin", "none"}
 
-    def _is_listed(self, origin: str) -> bool:
-        return parse_origin(origin) in self._allowed_origins
+    def _is_vouched_for(self, request: EndpointRequest) -> bool:
+        """Whether the browser says that an allowed page asks, of a request that is not rejected."""
+        return (
+            header(request, "origin") is not None
+            or header(request, "sec-fetch-site") == "same-origin"
+        )
 
 
+_NO_JSON: Final = Problem(
+    "unsupported_media_type", "The header `Content-Type: application/json` is missing."
+)
+_MAX_DIGITS: Final = 10
+"""Enough to tell that a length is too large: Python refuses integers of very many digits."""
 # Names of headers, with commas between them; and so nothing that ends a header.
 _NAMES: Final = re.compile(r"[A-Za-z0-9_\-]+(, ?[A-Za-z0-9_\-]+)*")
 
 
 def validate_rate_limit(limit: object) -> int | None:
-    """Refuse a limit that is none.
+    """Reject a limit that is none.
 
     Raises:
         ConfigurationError: It is not a whole number within the bounds.
@@ -198,7 +269,7 @@ def validate_rate_limit(limit: object) -> int | None:
 
 
 def validate_client(client: object, expected: type, *, endpoint: str) -> None:
-    """Refuse the client of the other colour.
+    """Reject an async client where a sync one is expected, and the other way round.
 
     Raises:
         ConfigurationError: It is no client of that type.
@@ -210,7 +281,7 @@ def validate_client(client: object, expected: type, *, endpoint: str) -> None:
 
 
 def require_owner(info: ChatKitSessionInfo, user: str) -> None:
-    """Refuse to tell of somebody else's session that it exists.
+    """Reveal nothing of somebody else's session, not even that it exists.
 
     Raises:
         SessionNotRecordedError: The session is not known to be the user's.
@@ -229,7 +300,9 @@ def _encode(result: ChatKitSessionResponse | ChatKitSessionInfo) -> SecretBytes:
     return SecretBytes(json.dumps(_to_json(result)).encode())
 
 
-def _to_json(result: ChatKitSessionResponse | ChatKitSessionInfo) -> Mapping[str, object]:
+def _to_json(
+    result: ChatKitSessionResponse | ChatKitSessionInfo,
+) -> BrowserSession | SessionState:
     if isinstance(result, ChatKitSessionResponse):
         return result.for_browser()
     return {

@@ -3,37 +3,42 @@
 It needs FastAPI: `pip install "chatkit-sessions[fastapi]"`.
 """
 
+import inspect
 from collections.abc import Callable
-from typing import Annotated, Final, Unpack
+from http import HTTPStatus
+from typing import Annotated, Any, Final, NamedTuple, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
+from chatkit_sessions.errors import ConfigurationError
 from chatkit_sessions.models import BrowserSession
 
-from ._async_endpoint import AsyncChatKitEndpoint
-from ._messages import DEFAULT_PREFIX, CreateSessionOptions, EndpointSettings
+from ._async_endpoint import AsyncChatKitEndpoint, awaited
+from ._errors import ERRORS
+from ._messages import (
+    DEFAULT_PREFIX,
+    CreateSessionOptions,
+    EndpointSettings,
+    ErrorBody,
+    SessionState,
+)
+from ._paths import validate_prefix
 
 try:
     from fastapi import APIRouter, Depends, Request, Response
+    from fastapi.routing import APIRoute
+    from starlette.types import Receive, Scope, Send
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The router for FastAPI needs it: pip install "chatkit-sessions[fastapi]"'
     ) from _error
 
-from .starlette import respond
+from .starlette import AnonymousVisitor, Mounted
 
-__all__ = ["chatkit_router"]
-
-_SUMMARIES: Final = {
-    ("POST", "/session"): "Get a session for the ChatKit widget",
-    ("POST", "/session/refresh"): "Get another secret for the ChatKit widget",
-    ("DELETE", "/session"): "End all of the user's ChatKit sessions",
-    ("GET", "/session/{session_id}"): "Tell of one of the user's ChatKit sessions",
-    ("DELETE", "/session/{session_id}"): "End one of the user's ChatKit sessions",
-}
+__all__ = ["AnonymousVisitor", "chatkit_router"]
 
 
 def chatkit_router(
-    client: AsyncChatKitClient,
+    client: AsyncChatKitClient | Callable[..., object],
     *,
     user: Callable[..., object],
     options: Callable[..., object] | None = None,
@@ -43,54 +48,147 @@ def chatkit_router(
     """Make the router that the widget's page calls; include it in the application.
 
     Args:
-        client: Makes the sessions. It stays yours to close, when the application ends.
-        user: A dependency of yours that returns the id of who is signed in, a string; None:
-            nobody. It may as well raise an HTTPException of yours.
+        client: Makes the sessions; or a dependency that returns it, which
+            `app.dependency_overrides` can replace. It stays yours to close, when the application
+            ends.
+        user: A dependency that returns the id of who is signed in, a string; None: nobody. It may
+            raise HTTPException, and set headers and cookies of the response.
         options: A dependency that returns the `CreateSessionOptions` of a session that this request
             creates, or None. As any dependency it runs for those who are not signed in, too, unless
-            it depends on one that raises. Left out: the API's own.
+            it depends on one that raises. Omitted: the API's defaults.
         prefix: What the routes' paths begin with.
         settings: See `AsyncChatKitEndpoint`.
 
     Raises:
         ConfigurationError: A setting cannot be used.
     """
-    endpoint = AsyncChatKitEndpoint(client, **settings)
-    router = APIRouter(prefix=prefix, tags=["chatkit"])
+    _require_annotations(user, "user")
+    if options is not None:
+        _require_annotations(options, "options")
+    endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
+    router = APIRouter(prefix=validate_prefix(prefix), tags=["chatkit"])
 
-    def add(path: str, method: str) -> None:
+    async def the_client() -> object:
+        return client
+
+    get_client = client if callable(client) else the_client
+
+    def add(path: str, method: str, operation: _Operation | None) -> None:
+        mounted = Mounted(endpoint, path)
+
+        class EndpointRoute(APIRoute):
+            async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+                await mounted.guard(super().handle, scope, receive, send)
+
         async def handle(
             request: Request,
+            injected: Response,
+            client: Annotated[object, Depends(get_client)],
             user: Annotated[str | None, Depends(user)],
             options: Annotated[CreateSessionOptions | None, Depends(options or _no_options)],
         ) -> Response:
-            return await respond(endpoint, path, request, user=user, options=options)
+            hooks = awaited(lambda: client, lambda: user, request.body, lambda: options)
+            response = await mounted.respond(request, hooks)
+            # FastAPI does so for all responses but those that a route makes itself.
+            response.raw_headers.extend(injected.raw_headers)
+            return response
 
-        # Browsers send no cookies with it: nobody is signed in.
-        async def preflight(request: Request) -> Response:
-            return await respond(endpoint, path, request, user=None, options=None)
-
-        summary = _SUMMARIES.get((method, path))
         router.add_api_route(
             path,
-            preflight if method == "OPTIONS" else handle,
+            handle,
             methods=[method],
-            summary=summary,
-            include_in_schema=summary is not None,
-            responses={200: {"model": BrowserSession}} if method == "POST" else None,
-            status_code=204 if method == "DELETE" else 200,
             dependencies=[Depends(_session_id)] if "{session_id}" in path else None,
+            route_class_override=EndpointRoute,
+            response_model=None,
+            **_documentation(operation),
         )
 
-    for path, methods in endpoint.routes.items():
+    for (path, methods), operations in zip(endpoint.routes.items(), _OPERATIONS, strict=False):
         for method in methods:
-            add(path, method)
+            add(path, method, operations.get(method))
     return router
 
 
-def _no_options() -> None:
+class _Operation(NamedTuple):
+    """What the schema says of a route; clients generated from it take their names from here."""
+
+    name: str
+    summary: str
+    model: type | None = None
+    body: dict[str, object] | None = None
+
+
+_REFRESH_BODY: Final[dict[str, object]] = {
+    "title": "RefreshSession",
+    "type": "object",
+    "properties": {"currentClientSecret": {"type": "string", "title": "Currentclientsecret"}},
+    "required": ["currentClientSecret"],
+}
+_OPERATIONS: Final[tuple[dict[str, _Operation], ...]] = (
+    {
+        "POST": _Operation(
+            "create_chatkit_session", "Get a session for the ChatKit widget", BrowserSession
+        ),
+        "DELETE": _Operation("delete_chatkit_sessions", "End all of the user's ChatKit sessions"),
+    },
+    {
+        "POST": _Operation(
+            "refresh_chatkit_session",
+            "Get another secret for the ChatKit widget",
+            BrowserSession,
+            _REFRESH_BODY,
+        )
+    },
+    {
+        "GET": _Operation(
+            "get_chatkit_session", "Return one of the user's ChatKit sessions", SessionState
+        ),
+        "DELETE": _Operation("delete_chatkit_session", "End one of the user's ChatKit sessions"),
+    },
+)
+
+
+def _documentation(operation: _Operation | None) -> dict[str, Any]:
+    """The arguments of `add_api_route` for the schema; None: the route is not in it."""
+    if operation is None:
+        return {"include_in_schema": False}
+    responses: dict[int, dict[str, object]] = {
+        status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
+        for status in sorted({status for status, _ in ERRORS.values()})
+    }
+    if operation.model is not None:
+        responses[200] = {"model": operation.model}
+    content = {"application/json": {"schema": operation.body}}
+    body = {"requestBody": {"required": True, "content": content}}
+    return {
+        "name": operation.name,
+        "summary": operation.summary,
+        "responses": responses,
+        "status_code": 204 if operation.model is None else 200,
+        "openapi_extra": None if operation.body is None else body,
+    }
+
+
+def _require_annotations(dependency: Callable[..., object], argument: str) -> None:
+    """Reject a parameter that FastAPI would take for one of the URL's, without saying so.
+
+    Raises:
+        ConfigurationError: A parameter has neither an annotation nor a default.
+    """
+    for each in inspect.signature(dependency).parameters.values():
+        variable = each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+        if each.annotation is each.default is each.empty and not variable:
+            raise ConfigurationError(
+                f"The parameter `{each.name}` of `{argument}` has no annotation: FastAPI takes it "
+                "from the URL's query, which anybody can write.",
+                hint="For the request write `request: Request`; for another dependency "
+                f"`{each.name}: Annotated[…, Depends(…)]`.",
+            )
+
+
+async def _no_options() -> None:
     """Leave everything to the API."""
 
 
-def _session_id(session_id: str) -> None:
-    """Tell FastAPI of the variable in the path; the endpoint checks it."""
+async def _session_id(session_id: str) -> None:
+    """Tell FastAPI of the variable in the path; the endpoint validates it."""

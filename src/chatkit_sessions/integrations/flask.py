@@ -4,9 +4,10 @@ It needs Flask: `pip install "chatkit-sessions[flask]"`.
 """
 
 from collections.abc import Callable
-from typing import Unpack
+from typing import Final, Unpack, cast
 
 from chatkit_sessions._client.sync_client import ChatKitClient
+from chatkit_sessions._concurrency.run import run_blocking
 
 from ._messages import (
     DEFAULT_PREFIX,
@@ -15,20 +16,26 @@ from ._messages import (
     EndpointRequest,
     EndpointSettings,
 )
-from ._sync_endpoint import ChatKitEndpoint
+from ._paths import validate_prefix
+from ._sync_endpoint import ChatKitEndpoint, blocking
+from ._visitors import COOKIE, MAX_AGE, SALT, new_visitor
 
 try:
-    from flask import Blueprint, Response, request
+    from flask import Blueprint, Response, after_this_request, current_app, request
+    from itsdangerous import BadSignature, TimestampSigner
+    from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The blueprint for Flask needs it: pip install "chatkit-sessions[flask]"'
     ) from _error
 
-__all__ = ["chatkit_blueprint"]
+__all__ = ["anonymous_visitor", "chatkit_blueprint"]
+
+_VISITOR: Final = "chatkit_sessions.visitor"
 
 
 def chatkit_blueprint(
-    client: ChatKitClient,
+    client: ChatKitClient | Callable[[], ChatKitClient],
     *,
     user: Callable[[], str | None],
     options: Callable[[], CreateSessionOptions] | None = None,
@@ -39,11 +46,12 @@ def chatkit_blueprint(
     """Make the blueprint that the widget's page calls; register it in the application.
 
     Args:
-        client: Makes the sessions. It stays yours to close.
-        user: Tells from your login the id of who is signed in; None: nobody. It is called within
-            the request, so that `flask.session` and `current_user` are there.
-        options: Tells the options of a session that this request creates, in the same way; it is
-            asked only where somebody is signed in. Left out: the API's own.
+        client: Makes the sessions; or a function that returns it when a request needs it. It stays
+            yours to close.
+        user: Returns, from your login, the id of who is signed in; None: nobody. It is called
+            within the request, so that `flask.session` and `current_user` are there.
+        options: Returns the options of a session that this request creates, in the same way; it is
+            called only where somebody is signed in. Omitted: the API's defaults.
         prefix: What the routes' paths begin with.
         name: The blueprint's name, in case that one application has several.
         settings: See `ChatKitEndpoint`.
@@ -52,22 +60,25 @@ def chatkit_blueprint(
         ConfigurationError: A setting cannot be used.
     """
     endpoint = ChatKitEndpoint(client, **settings)
-    blueprint = Blueprint(name, __name__, url_prefix=prefix)
+    blueprint = Blueprint(name, __name__, url_prefix=validate_prefix(prefix) or None)
 
     def add(path: str, methods: tuple[str, ...]) -> None:
         def handle(**variables: str) -> Response:
-            who = None if request.method == "OPTIONS" else user()
-            response = endpoint.handle(
-                EndpointRequest(
-                    method=request.method,
-                    path=path.format(**variables),
-                    url=request.url,
-                    headers=dict(request.headers),
-                    body=request.stream.read(MAX_BODY + 1),
-                ),
-                user=who,
-                options=options() if who and options else None,
-            )
+            # Whoever reads the body, here, in `user` or in `options`, reads no more than that.
+            # Werkzeug cuts off a longer one of unknown length, so that one byte has to be over.
+            bound = MAX_BODY + 1
+            request.max_content_length = min(request.max_content_length or bound, bound)
+            asked = _plain(path.format(**variables))
+            try:
+                response = run_blocking(
+                    endpoint.serve,
+                    asked,
+                    blocking(endpoint.client, user, request.get_data, options or _no_options),
+                )
+            except RequestEntityTooLarge:
+                response = endpoint.reject(asked, "request_too_large")
+            except ClientDisconnected:
+                response = endpoint.reject(asked, "invalid_request")
             return Response(response.body, response.status_code, response.headers)
 
         blueprint.add_url_rule(
@@ -78,6 +89,62 @@ def chatkit_blueprint(
             provide_automatic_options=False,
         )
 
+    def let_pages_read(response: Response) -> Response:
+        """Add what the browser wants to see, also to what the application's own errors become."""
+        response.headers.update(endpoint.cors_headers(_plain("")))
+        response.vary.add("Origin")
+        return response
+
     for path, methods in endpoint.routes.items():
         add(path, methods)
+    blueprint.after_request(let_pages_read)
     return blueprint
+
+
+def anonymous_visitor() -> str:
+    """Return the id of a visitor who is not signed in: a `user` for the blueprint, or part of one.
+
+    The id is random, and the visitor's browser keeps it in a cookie that the application's
+    `secret_key` signs. It begins with `visitor_`.
+
+    Raises:
+        RuntimeError: The application has no `secret_key`.
+    """
+    key = current_app.secret_key
+    if not key:
+        raise RuntimeError("Set the application's `secret_key`: it signs the visitor's cookie.")
+    made = cast("str | None", request.environ.get(_VISITOR))
+    if made is not None:
+        return made
+    config = cast("dict[str, object]", current_app.config)
+    older = config["SECRET_KEY_FALLBACKS"]
+    signer = TimestampSigner([*cast("list[str]", older or []), cast("str", key)], salt=SALT)
+    try:
+        return signer.unsign(request.cookies.get(COOKIE, ""), max_age=MAX_AGE).decode()
+    except BadSignature:
+        visitor = request.environ[_VISITOR] = new_visitor()
+
+    @after_this_request
+    def remember(response: Response) -> Response:
+        cookie = signer.sign(visitor).decode()
+        response.set_cookie(
+            COOKIE, cookie, max_age=MAX_AGE, secure=True, httponly=True, samesite="Lax"
+        )
+        return response
+
+    return visitor
+
+
+def _plain(path: str) -> EndpointRequest:
+    # Flask's `request.url` decodes international names, and browsers do not send them so.
+    host = request.environ.get("HTTP_HOST") or request.host
+    return EndpointRequest(
+        method=request.method,
+        path=path,
+        url=f"{request.scheme}://{host}{request.path}",
+        headers=dict(request.headers),
+    )
+
+
+def _no_options() -> None:
+    """Leave everything to the API."""
