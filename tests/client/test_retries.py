@@ -1,5 +1,6 @@
 """Which attempts are repeated, and for how long a call goes on, over both clients."""
 
+import asyncio
 import logging
 from typing import cast
 
@@ -299,3 +300,11 @@ def test_tests_of_users_may_put_something_in_place_of_waiting_and_of_time(
 
     assert waits == [0.5]
     assert len(script.requests) == 3
+
+
+def test_waiting_for_another_call_ends_with_the_time_that_it_has() -> None:
+    async def main() -> bool:
+        async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW) as chatkit:
+            return await chatkit._wait_for(asyncio.Event(), 0.0)
+
+    assert asyncio.run(main()) is False

@@ -102,10 +102,7 @@ class Exchange:
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
         """The body as it arrives."""
-        stream = self._response.stream
-        if not isinstance(stream, httpx.AsyncByteStream):  # a mock's
-            return self._response.aiter_raw()
-        return aiter(stream)
+        return aiter(cast("httpx.AsyncByteStream", self._response.stream))
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
         """The body that somebody, such as an event hook, has read and decoded before."""

@@ -97,10 +97,7 @@ class Exchange:
 
     def iter_raw(self) -> Iterator[bytes]:
         """The body as it arrives."""
-        stream = self._response.stream
-        if not isinstance(stream, httpx.SyncByteStream):  # a mock's
-            return self._response.iter_raw()
-        return iter(stream)
+        return iter(cast("httpx.SyncByteStream", self._response.stream))
 
     def iter_bytes(self) -> Iterator[bytes]:
         """The body that somebody, such as an event hook, has read and decoded before."""

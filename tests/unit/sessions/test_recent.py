@@ -2,15 +2,17 @@
 
 import hashlib
 
+import httpx
 import pytest
 
-from chatkit_sessions import SessionNotRecordedError
+from chatkit_sessions import ChatKitClient, SessionDeletedError, SessionNotRecordedError
 from chatkit_sessions._sessions import recent as module
 from chatkit_sessions._sessions.identity import Scope
 from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.memory import MemorySessionStore
 from support import NEW_SECRET, Connect, Script, invalid_url, ok, session_json
+from workers import inner
 
 DAY = 86_400.0
 SCOPE = Scope(
@@ -176,3 +178,22 @@ def test_a_session_that_was_created_can_be_asked_for(connect: Connect) -> None:
     assert {each.id for each in chatkit.sessions_for("user_123")} == {"cksess_new", "cksess_2"}
     with pytest.raises(SessionNotRecordedError):
         chatkit.get_session("cksess_3")
+
+
+def test_a_session_whose_user_signs_out_while_it_is_created_is_cancelled(connect: Connect) -> None:
+    clients: list[ChatKitClient] = []
+
+    def create(_: httpx.Request) -> httpx.Response:
+        client = inner(clients[0])
+        recent = client._registry.recent
+        assert recent is not None
+        recent.sign_out(client._scope, "user_123")
+        return ok()
+
+    script = Script([create, httpx.Response(200, json={"id": "cksess_new", "status": "cancelled"})])
+    clients.append(connect(script))
+
+    with pytest.raises(SessionDeletedError):
+        clients[0].create_session("user_123")
+
+    assert script.requests[1].url.path.endswith("/cksess_new/cancel")
