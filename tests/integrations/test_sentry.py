@@ -33,7 +33,9 @@ def test_where_sentry_does_not_watch_requests_nothing_is_added(
     processors: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sdk = sys.modules["sentry_sdk"]
-    monkeypatch.setattr(sdk, "get_client", lambda: SimpleNamespace(get_integration={}.get))
+    monkeypatch.setattr(
+        sdk, "get_client", lambda: SimpleNamespace(get_integration=dict[str, object]().get)
+    )
 
     keep_body_from_sentry()
 

@@ -54,7 +54,10 @@ class Stream(httpcore.NetworkStream):
 def test_a_response_that_came_before_the_request_was_read_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sync_connection, "socket_of", lambda _: Socket())
+    def socket_of(_: object) -> Socket:
+        return Socket()
+
+    monkeypatch.setattr(sync_connection, "socket_of", socket_of)
     connection = sync_connection.Connection(Stream())
     back: list[bool] = []
 
