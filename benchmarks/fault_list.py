@@ -57,7 +57,7 @@ def document(**changes: object) -> bytes:
             "state_variables": None,
             "tracing": {"enabled": True},
         },
-        "user": "somebody",
+        "user": "user-of-the-benchmark",  # the worker's: another user's session is rejected
         "rate_limits": {"max_requests_per_1_minute": 10},
         "max_requests_per_1_minute": 10,
         "status": "active",
