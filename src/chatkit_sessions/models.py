@@ -119,16 +119,7 @@ class ChatKitWorkflow(_Model):
     def _mask_state(
         self, state: dict[str, StateVariable] | None
     ) -> dict[str, StateVariable] | None:
-        if state is None:
-            return None
-        return {
-            name: MASK
-            if names_a_secret(name)
-            else redact(value)
-            if isinstance(value, str)
-            else value
-            for name, value in state.items()
-        }
+        return cast("dict[str, StateVariable] | None", redact_json(state))
 
 
 class ChatSessionRateLimits(_Model):

@@ -1,8 +1,4 @@
-"""What this library asks of an HTTP client, whoever made it.
-
-httpx has a maintained fork, httpx2, with the same names in a package of its own. A client of either
-can be supplied.
-"""
+"""What is asked of an HTTP client, be it of httpx or of httpx2, its fork with the same names."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import (

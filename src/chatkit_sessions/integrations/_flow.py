@@ -24,7 +24,8 @@ from chatkit_sessions.options import SessionOptions
 from ._actions import Action, Create, Read, Refresh, SignOut
 from ._limits import RequestCounts
 from ._messages import EndpointRequest, EndpointResponse, ErrorCode, header
-from ._rules import EndpointRules, require_owner, validate_client, validate_rate_limit
+from ._rules import EndpointRules
+from ._validation import require_owner, validate_client, validate_rate_limit
 
 T = TypeVar("T")
 AnyClient = ChatKitClient | AsyncChatKitClient

@@ -14,9 +14,7 @@ from chatkit_sessions._api.arguments import validate_user
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
 from chatkit_sessions.errors import (
     ChatKitError,
-    ConfigurationError,
     RateLimitError,
-    SessionNotRecordedError,
 )
 from chatkit_sessions.models import BrowserSession, ChatKitSessionInfo, ChatKitSessionResponse
 
@@ -36,7 +34,6 @@ from ._paths import validate_paths
 
 logger: Final = logging.getLogger("chatkit_sessions")
 
-MAX_RATE_LIMIT: Final = 1_000
 
 _PREFLIGHT_SECONDS: Final = 600
 _BEHIND_A_PROXY: Final = "https://chatkit-sessions.readthedocs.io/en/stable/behind-a-proxy.html"
@@ -250,44 +247,6 @@ _MAX_DIGITS: Final = 10
 """Enough to tell that a length is too large: Python refuses integers of very many digits."""
 # Names of headers, with commas between them; and so nothing that ends a header.
 _NAMES: Final = re.compile(r"[A-Za-z0-9_\-]+(, ?[A-Za-z0-9_\-]+)*")
-
-
-def validate_rate_limit(limit: object) -> int | None:
-    """Reject a limit that is none.
-
-    Raises:
-        ConfigurationError: It is not a whole number within the bounds.
-    """
-    if limit is None:
-        return None
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_RATE_LIMIT:
-        raise ConfigurationError(
-            f"`rate_limit` must be a whole number from 1 to {MAX_RATE_LIMIT:,}, or None for no "
-            f"limit, got {safe_repr(limit)}."
-        )
-    return limit
-
-
-def validate_client(client: object, expected: type, *, endpoint: str) -> None:
-    """Reject an async client where a sync one is expected, and the other way round.
-
-    Raises:
-        ConfigurationError: It is no client of that type.
-    """
-    if not isinstance(client, expected):
-        raise ConfigurationError(
-            f"{endpoint} needs the client {expected.__name__}, got {safe_repr(client)}."
-        )
-
-
-def require_owner(info: ChatKitSessionInfo, user: str) -> None:
-    """Reveal nothing of somebody else's session, not even that it exists.
-
-    Raises:
-        SessionNotRecordedError: The session is not known to be the user's.
-    """
-    if info.user != user:
-        raise SessionNotRecordedError("The session is not this user's.")
 
 
 def _is_json(request: EndpointRequest) -> bool:
