@@ -6,8 +6,9 @@ without an event loop; the asynchronous client awaits them.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Generic
+from typing import Final, Generic, Protocol
 
 from pydantic import SecretStr
 
@@ -36,6 +37,18 @@ from .sharing import SharingFlow
 from .state import Route
 
 logger: Final = logging.getLogger("chatkit_sessions")
+
+
+class LocalCounts(Protocol):
+    """The requests that one process has admitted."""
+
+    def admit(self, user: str, clock: Callable[[], float]) -> float:
+        """Count one more request, if there is room; return the seconds until there is."""
+        ...
+
+    def take_back(self, user: str) -> None:
+        """Uncount the last request."""
+        ...
 
 
 class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
@@ -172,11 +185,21 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
         if errors:
             raise errors[0]
 
-    async def _admit(self, user: str, *, limit: int) -> float:
-        """Count one more request of the user, for the endpoint; see `Registry.admit`."""
+    async def _admit(self, user: str, *, limit: int, counts: LocalCounts | None = None) -> float:
+        """Count one more request of the user, for the endpoint; see `Registry.admit`.
+
+        The process's own count is asked first: whoever is over the limit there is over it in the
+        store, too.
+        """
         self._check_open()
         group = self._scope.group_of_user(validate_user(user))
-        return await self._registry.admit(group, self._deadline(NOT_GIVEN), limit=limit)
+        seconds = 0.0 if counts is None else counts.admit(group, self._seconds)
+        if seconds > 0:
+            return seconds
+        seconds = await self._registry.admit(group, self._deadline(NOT_GIVEN), limit=limit)
+        if seconds > 0 and counts is not None:
+            counts.take_back(group)
+        return seconds
 
     async def _try_get(
         self, operation: Operation[ChatKitSessionInfo], deadline: Deadline

@@ -30,6 +30,7 @@ from .connections import (
     address_of,
     is_mocked,
     plain_request,
+    pool_of,
     timeouts_of,
     tls_context,
 )
@@ -176,8 +177,8 @@ class ProxiedPool(httpcore.AsyncConnectionPool):
         transport = httpx.AsyncHTTPTransport(
             verify=tls_context(), limits=PROXY_LIMITS, proxy=self._through
         )
-        pool, backend = transport._pool, RememberingBackend()  # noqa: SLF001 -- see `sync_pool`
-        pool._network_backend = backend  # noqa: SLF001 -- as above
+        backend = RememberingBackend()
+        pool = cast("httpcore.AsyncConnectionPool", pool_of(transport, backend))
         try:
             return await pool.handle_async_request(request)
         except BaseException:

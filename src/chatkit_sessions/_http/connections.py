@@ -194,6 +194,19 @@ def timeouts_of(request: httpcore.Request) -> Mapping[str, float | None]:
     return extensions["timeout"]
 
 
+def pool_of(
+    transport: httpx.HTTPTransport | httpx.AsyncHTTPTransport,
+    backend: httpcore.NetworkBackend | httpcore.AsyncNetworkBackend,
+) -> object:
+    """The pool of one of httpx's transports, which opens its connections with that backend.
+
+    httpx has no public way to either; a test over real sockets watches the two private names.
+    """
+    pool = transport._pool  # noqa: SLF001 -- see above
+    setattr(pool, "_network_backend", backend)  # noqa: B010 -- see above
+    return pool
+
+
 def is_mocked(method: Callable[..., object]) -> bool:
     """Whether a mock, such as respx, stands in the place of a method of httpcore's."""
     return not str(getattr(method, "__module__", "")).startswith("httpcore.")

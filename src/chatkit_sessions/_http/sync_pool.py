@@ -26,6 +26,7 @@ from .connections import (
     address_of,
     is_mocked,
     plain_request,
+    pool_of,
     timeouts_of,
     tls_context,
 )
@@ -161,8 +162,8 @@ class ProxiedPool(httpcore.ConnectionPool):
         transport = httpx.HTTPTransport(
             verify=tls_context(), limits=PROXY_LIMITS, proxy=self._through
         )
-        pool, backend = transport._pool, RememberingBackend()  # noqa: SLF001 -- see `Transport`
-        pool._network_backend = backend  # noqa: SLF001 -- as above
+        backend = RememberingBackend()
+        pool = cast("httpcore.ConnectionPool", pool_of(transport, backend))
         try:
             return pool.handle_request(request)
         except BaseException:

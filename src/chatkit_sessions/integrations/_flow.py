@@ -149,14 +149,8 @@ class EndpointFlow:
         limit, counts = self._rate_limit, self._counts
         if limit is None or counts is None or isinstance(action, SignOut):
             return 0.0
-        group = client._scope.group_of_user(action.user)  # noqa: SLF001 -- one package
-        seconds = counts.admit(group, client._seconds)  # noqa: SLF001 -- as above
-        if seconds > 0:
-            return seconds
-        seconds = await client._admit(action.user, limit=limit)  # noqa: SLF001 -- as above
-        if seconds > 0:
-            counts.take_back(group)
-        return seconds
+        admit = client._admit  # noqa: SLF001 -- one package
+        return await admit(action.user, limit=limit, counts=counts)
 
     async def _carry_out(
         self, client: AnyClient, action: Action, options: SessionOptions
