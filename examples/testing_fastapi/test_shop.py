@@ -71,6 +71,7 @@ def test_a_page_is_told_of_troubles(
     chatkit_fake.fail_next(**trouble)  # type: ignore[arg-type]  # one of its arguments each
 
     assert shop.post(SESSION, json={}).status_code == status_code
+    chatkit_fake.clock.advance(seconds=10)  # until then nobody asks again, as `retry-after` wants
     assert shop.post(SESSION, json={}).status_code == 200, "and then it is well again"
 
 
