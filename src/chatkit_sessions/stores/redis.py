@@ -69,7 +69,7 @@ class RedisSessionStore:
         self._keys = Keys(namespace, prefix)
         self._client = cast("Commands", client)
         self._owned: redis.Redis | None = None
-        self.timeout = check_timeout(timeout)
+        self.timeout: float = check_timeout(timeout)
         """Seconds that a call waits for an operation."""
 
     @classmethod
@@ -186,7 +186,7 @@ class AsyncRedisSessionStore:
         self._keys = Keys(namespace, prefix)
         self._client: AsyncCommands | PerLoop[AsyncCommands] = cast("AsyncCommands", client)
         self._cluster = client if isinstance(client, redis.asyncio.RedisCluster) else None
-        self.timeout = check_timeout(timeout)
+        self.timeout: float = check_timeout(timeout)
         """Seconds that a call waits for an operation."""
 
     @classmethod
