@@ -52,7 +52,7 @@ class ChatKitError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint: str = f"{hint or ''} More: {_section(type(self))}".lstrip()
+        self.hint: str = f"{hint or ''} See: {_section(type(self))}".lstrip()
 
     def __str__(self) -> str:
         return f"{self._headline()}\nHint: {self.hint}"
@@ -203,6 +203,21 @@ class APIStatusError(ChatKitError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.should_retry = should_retry
+
+    @property
+    def code(self) -> str | None:
+        """`error.code`, the API's short name of the case; None if there is none."""
+        return self.error.code if self.error else None
+
+    @property
+    def param(self) -> str | None:
+        """`error.param`, the argument at fault; None if the API names none."""
+        return self.error.param if self.error else None
+
+    @property
+    def type(self) -> str | None:
+        """`error.type`, the API's class of the error; None if `error` is None."""
+        return self.error.type if self.error else None
 
     def _headline(self) -> str:
         return _headline(self.status_code, self.message, self.request_id)

@@ -11,8 +11,10 @@ import httpx
 import httpx2
 import httpx_aiohttp
 import pytest
+import respx
 import trustme
 from hypothesis import given, strategies as st
+from respx.models import AllMockedAssertionError
 
 from chatkit_sessions import (
     APIConnectionError,
@@ -26,7 +28,7 @@ from chatkit_sessions import (
 )
 from raw_server import Connection, raw_server
 from secrets_shown import assert_silent, everything_shown
-from support import KEY, WORKFLOW, Connect, Script, ok, refused
+from support import KEY, WORKFLOW, Connect, Kind, Script, ok, refused
 
 
 class WithRequest(Exception):  # noqa: N818 -- somebody else's
@@ -59,10 +61,6 @@ class PlainError(Exception):
     """Somebody else's."""
 
 
-class OwnAssertionError(AssertionError):
-    """As respx raises for a call that is not mocked."""
-
-
 def raised_by(error: Callable[[httpx.Request], Exception]) -> Callable[[httpx.Request], NoReturn]:
     def fail(request: httpx.Request) -> NoReturn:
         try:
@@ -77,7 +75,9 @@ def of_builtins() -> list[type[Exception]]:
     found = [each for each in vars(builtins).values() if isinstance(each, type)]
     errors = [each for each in found if issubclass(each, Exception)]
     return [
-        each for each in errors if not issubclass(each, UnicodeError | ExceptionGroup | Warning)
+        each
+        for each in errors
+        if not issubclass(each, AssertionError | UnicodeError | ExceptionGroup | Warning)
     ]
 
 
@@ -145,13 +145,61 @@ def test_mistakes_of_the_program_are_not_repeated(
     assert caught.value.permanent is (attempts == 1)
 
 
-def test_what_is_raised_for_a_call_that_is_not_mocked_is_not_repeated(connect: Connect) -> None:
-    script = Script([OwnAssertionError("not mocked")])
+def test_an_assertion_of_a_test_that_fails_in_its_transport_passes_as_it_is(
+    connect: Connect,
+) -> None:
+    requests: list[httpx.Request] = []
 
-    with pytest.raises(APIConnectionError, match="OwnAssertionError: not mocked"):
-        connect(script).create_session("user_123")
+    def respond(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        assert request.method == "PUT", "a wrong verb"
+        return ok()
 
-    assert len(script.requests) == 1
+    chatkit = connect(httpx.MockTransport(respond))
+    with pytest.raises(AssertionError, match="a wrong verb") as caught:
+        chatkit.create_session("user_123")
+
+    assert type(caught.value) is AssertionError
+    assert caught.traceback[-1].name == "respond", "the line that failed is shown"
+    assert len(requests) == 1
+
+    with pytest.raises(AssertionError, match="a wrong verb"):
+        chatkit.get_or_create_session("user_123")
+    with pytest.raises(AssertionError, match="a wrong verb"):
+        chatkit.get_or_create_session("user_123")
+    assert len(requests) == 3, "whoever asks next is not told of it as an outage"
+
+
+@pytest.mark.parametrize("http_client", ["own", "supplied"])
+def test_a_call_that_respx_does_not_mock_is_respxs_own_error(
+    respx_mock: respx.MockRouter, kind: Kind, http_client: str
+) -> None:
+    url = "https://chatkit.test/v1"
+    create = respx_mock.post(f"{url}/chatkit/sessions").respond(401)
+
+    async def use_async_client() -> None:
+        http = httpx.AsyncClient() if http_client == "supplied" else None
+        async with AsyncChatKitClient(
+            api_key=KEY, workflow_id=WORKFLOW, base_url=url, http_client=http
+        ) as chatkit:
+            with pytest.raises(AuthenticationError):
+                await chatkit.create_session("user_123")
+            with pytest.raises(AllMockedAssertionError, match="not mocked"):
+                await chatkit.delete_session("cksess_1")
+
+    if kind == "async":
+        asyncio.run(use_async_client())
+    else:
+        http = httpx.Client() if http_client == "supplied" else None
+        with ChatKitClient(
+            api_key=KEY, workflow_id=WORKFLOW, base_url=url, http_client=http
+        ) as chatkit:
+            with pytest.raises(AuthenticationError):
+                chatkit.create_session("user_123")
+            with pytest.raises(AllMockedAssertionError, match="not mocked"):
+                chatkit.delete_session("cksess_1")
+
+    assert create.called
 
 
 def test_the_cause_is_what_was_raised_where_it_holds_nothing_but_text(connect: Connect) -> None:
@@ -360,7 +408,7 @@ def test_so_is_a_proxy_for_plain_http(connect: Connect) -> None:
 # What lasts
 
 
-@pytest.mark.parametrize("supplied", [False, True])
+@pytest.mark.parametrize("http_client", ["own", "supplied"])
 def test_a_certificate_that_is_not_trusted_is_tried_once(
     connect: Connect, *, supplied: bool
 ) -> None:
@@ -368,7 +416,7 @@ def test_a_certificate_that_is_not_trusted_is_tried_once(
     certificate = trustme.CA().issue_cert("127.0.0.1")
     certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # its types
     with raw_server(lambda _: None, tls=context) as server:
-        http = connect.http_client() if supplied else None
+        http = connect.http_client() if http_client == "supplied" else None
         chatkit = connect(base_url=server.url, http_client=http)
 
         with pytest.raises(APIConnectionError, match="CERTIFICATE_VERIFY_FAILED") as caught:

@@ -57,7 +57,7 @@ def test_settings_that_are_missing_are_told(capsys: pytest.CaptureFixture[str]) 
         "    No API key: set OPENAI_API_KEY or pass `api_key`.",
     ]
     assert told[2].startswith("    Hint: Create one at https://platform.openai.com/api-keys in ")
-    assert told[2].endswith(f" More: {TROUBLESHOOTING}#configurationerror")
+    assert told[2].endswith(f" See: {TROUBLESHOOTING}#configurationerror")
 
 
 @pytest.mark.usefixtures("_environment")

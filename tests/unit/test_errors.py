@@ -138,13 +138,13 @@ class TestPlainErrors:
     ) -> None:
         error = error_class("what happened")
 
-        assert error.hint.startswith("More: https://")
+        assert error.hint.startswith("See: https://")
         assert str(error) == f"what happened\nHint: {error.hint}"
 
     def test_its_text_ends_with_the_hint(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened", hint="Check this.")
 
-        assert error.hint.startswith("Check this. More: https://")
+        assert error.hint.startswith("Check this. See: https://")
         assert str(error) == f"what happened\nHint: {error.hint}"
         assert (error.message, error.args) == ("what happened", ("what happened",))
 
@@ -189,6 +189,13 @@ def test_a_status_error_needs_no_more_than_message_and_status(
     assert error.request_id is None
     assert error.retry_after is None
     assert error.should_retry is None
+    assert (error.code, error.param, error.type) == (None, None, None)
+
+
+def test_a_status_error_has_the_names_of_the_official_sdk_for_what_the_api_says() -> None:
+    error = APIStatusError("what happened", status_code=400, error=DETAIL)
+
+    assert (error.code, error.param, error.type) == ("c", "p", "t")
 
 
 @pytest.mark.parametrize("error_class", ALL_CLASSES)
@@ -197,7 +204,7 @@ def test_the_hint_leads_to_the_errors_section_of_the_troubleshooting_page(
 ) -> None:
     hint = make(error_class).hint
 
-    assert hint == f"Check this. More: {errors.TROUBLESHOOTING}#{error_class.__name__.lower()}"
+    assert hint == f"Check this. See: {errors.TROUBLESHOOTING}#{error_class.__name__.lower()}"
 
 
 def test_the_hint_of_a_users_own_error_leads_to_what_it_is_a_kind_of() -> None:
@@ -206,7 +213,7 @@ def test_the_hint_of_a_users_own_error_leads_to_what_it_is_a_kind_of() -> None:
 
     hint = BusyError("x", status_code=429, hint="Check this.").hint
 
-    assert hint == f"Check this. More: {errors.TROUBLESHOOTING}#ratelimiterror"
+    assert hint == f"Check this. See: {errors.TROUBLESHOOTING}#ratelimiterror"
 
 
 def pickled(protocol: int) -> Callable[[ChatKitError], Any]:

@@ -22,8 +22,7 @@ _REFERRING: Final = (
 )  # fmt: skip
 # A program or a setting has to change first: a closed client, a host name that cannot be one.
 _MISTAKES: Final = (
-    AssertionError, AttributeError, ImportError, LookupError, NameError, RuntimeError, TypeError,
-    ValueError,
+    AttributeError, ImportError, LookupError, NameError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 _HARMLESS: Final = (bool, int, float, type(None))
 
@@ -92,9 +91,12 @@ class HTTPErrors:
 
         Returns:
             The error to raise, without the frames that it comes from. Interrupts and errors of this
-            library stay what they are. Where a hook of the user's raised for the response's status,
-            the response.
+            library stay what they are. An AssertionError is a test's, such as respx's for a call
+            that is not mocked, and keeps its frames too. Where a hook of the user's raised for the
+            response's status, the response.
         """
+        if isinstance(error, AssertionError):
+            return error
         if isinstance(error, ChatKitError) or not isinstance(error, Exception):
             return without_frames(error)
         if isinstance(error, self._family.HTTPStatusError):
