@@ -118,6 +118,8 @@ class APIConnectionError(ChatKitError):
             a certificate that is not trusted; such a call is not repeated.
     """
 
+    permanent: bool = False  # 0.9.0 pickled its errors without it
+
     def __init__(
         self,
         message: str,
@@ -148,6 +150,8 @@ class APIResponseValidationError(ChatKitError):
         session_id: The session of another user or workflow that the response was about, which the
             client has cancelled if the API responded; None where there is none.
     """
+
+    session_id: str | None = None  # 0.9.0 pickled its errors without it
 
     def __init__(
         self,

@@ -248,6 +248,18 @@ def test_every_error_survives_pickling_and_copying_with_all_its_attributes(
     assert repr(twin) == repr(error)
 
 
+def test_an_error_that_0_9_0_pickled_has_the_attributes_that_came_later() -> None:
+    for name, error in (
+        ("permanent", errors.APITimeoutError("x")),
+        ("session_id", make(APIResponseValidationError)),
+    ):
+        state = {key: value for key, value in vars(error).items() if key != name}
+        vars(error).clear()
+        vars(error).update(state)
+
+        assert getattr(pickled(4)(error), name) in (False, None)
+
+
 def test_a_note_survives_pickling() -> None:
     error = make(RateLimitError)
     error.add_note("in the nightly job")

@@ -121,6 +121,9 @@ class RetryPolicy:
         return delay if remaining is None or delay < remaining else None
 
 
+RetryPolicy.__module__ = "chatkit_sessions"  # what a pickle names: this module may move
+
+
 def _is_worth_repeating(failure: Failure) -> bool:
     if failure.permanent:
         return False

@@ -183,6 +183,7 @@ class FakeChatKit:
         Raises:
             AssertionError: There are more or fewer. Its message says how many each user has.
         """
+        __tracebackhide__ = True  # pytest then shows the line of the test
         sessions = [each for each in self.sessions.values() if each.refreshed_from is None]
         _assert_count("created", sessions, user, times)
 
@@ -198,6 +199,7 @@ class FakeChatKit:
         Raises:
             AssertionError: There are more or fewer. Its message says how many each user has.
         """
+        __tracebackhide__ = True
         sessions = [each for each in self.sessions.values() if each.refreshed_from is not None]
         _assert_count("refreshed", sessions, user, times)
 
@@ -211,6 +213,7 @@ class FakeChatKit:
         Raises:
             AssertionError: There are more or fewer. Its message says how many each user has.
         """
+        __tracebackhide__ = True
         sessions = self.sessions.values()
         replaced = {each.refreshed_from for each in sessions}
         deleted = [e for e in sessions if e.status == "cancelled" and e.id not in replaced]
@@ -375,6 +378,7 @@ class FakeChatKit:
 def _assert_count(
     done: str, sessions: Iterable[FakeSession], user: str | None, times: int | None
 ) -> None:
+    __tracebackhide__ = True
     counted = Counter(session.user for session in sessions)
     count = counted.total() if user is None else counted[user]
     if count == times or (times is None and count):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -33,6 +34,12 @@ def delay(
 
 
 class TestPolicy:
+    def test_a_pickle_names_the_public_package_and_no_private_module(self) -> None:
+        pickled = pickle.dumps(RetryPolicy(max_retries=5))
+
+        assert pickle.loads(pickled) == RetryPolicy(max_retries=5)  # noqa: S301 -- our own bytes
+        assert b"_config" not in pickled
+
     def test_its_defaults_are_those_of_the_official_sdk(self) -> None:
         policy = RetryPolicy()
 
