@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -15,71 +15,53 @@ BASE_URL: Final = "https://chatkit.test/v1"
 """Nothing goes there: the transport responds."""
 
 
-class InProcessClient(ChatKitClient):
-    """A client of the local API, which moves its clock in place of waiting.
+class _InProcess:
+    """What both clients do: move the local API's clock in place of waiting, and hold no socket."""
 
-    Args:
-        fake: The local API.
-        api_key: None: the local API's own.
-        workflow_id: None: the local API's own.
-        max_retries: As for `ChatKitClient`.
-    """
+    _runtime: Any
+    _lifetime: Any
 
-    def __init__(
-        self, fake: FakeChatKit, api_key: str | None, workflow_id: str | None, max_retries: int
-    ) -> None:
+    def _wait_by_clock_of(self, fake: FakeChatKit) -> None:
+        def sleep(seconds: float) -> None:
+            fake.clock.advance(seconds=seconds)
+
+        self._runtime = self._runtime._replace(sleep=sleep)
+
+    def end(self) -> None:
+        """Close the client, in whatever event loop."""
+        self._lifetime.close()
+
+
+class InProcessClient(_InProcess, ChatKitClient):
+    """A client of the local API; its settings are those of `FakeChatKit.client`."""
+
+    def __init__(self, fake: FakeChatKit, api_key: str, workflow_id: str, max_retries: int) -> None:
         super().__init__(
-            api_key=api_key or fake.api_key,
-            workflow_id=workflow_id or fake.workflow_id,
+            api_key=api_key,
+            workflow_id=workflow_id,
             base_url=BASE_URL,
             max_retries=max_retries,
             http_client=httpx.Client(transport=fake.transport()),
             clock=fake.clock.now,
         )
-
-        def sleep(seconds: float) -> None:
-            fake.clock.advance(seconds=seconds)
-
-        self._runtime = self._runtime._replace(sleep=sleep)
-
-    def end(self) -> None:
-        """Close the client, which holds no socket."""
-        self._lifetime.close()
+        self._wait_by_clock_of(fake)
 
 
-InProcessClient.__name__ = ChatKitClient.__name__  # what its repr and its errors say
+class InProcessAsyncClient(_InProcess, AsyncChatKitClient):
+    """An async client of the local API; its settings are those of `FakeChatKit.client`."""
 
-
-class InProcessAsyncClient(AsyncChatKitClient):
-    """An async client of the local API, which moves its clock in place of waiting.
-
-    Args:
-        fake: The local API.
-        api_key: None: the local API's own.
-        workflow_id: None: the local API's own.
-        max_retries: As for `AsyncChatKitClient`.
-    """
-
-    def __init__(
-        self, fake: FakeChatKit, api_key: str | None, workflow_id: str | None, max_retries: int
-    ) -> None:
+    def __init__(self, fake: FakeChatKit, api_key: str, workflow_id: str, max_retries: int) -> None:
         super().__init__(
-            api_key=api_key or fake.api_key,
-            workflow_id=workflow_id or fake.workflow_id,
+            api_key=api_key,
+            workflow_id=workflow_id,
             base_url=BASE_URL,
             max_retries=max_retries,
             http_client=httpx.AsyncClient(transport=fake.transport()),
             clock=fake.clock.now,
         )
-
-        def sleep(seconds: float) -> None:
-            fake.clock.advance(seconds=seconds)
-
-        self._runtime = self._runtime._replace(sleep=sleep)
-
-    def end(self) -> None:
-        """Close the client, which holds no socket, in whatever event loop."""
-        self._lifetime.close()
+        self._wait_by_clock_of(fake)
 
 
-InProcessAsyncClient.__name__ = AsyncChatKitClient.__name__  # as above
+# What their reprs and their errors say.
+InProcessClient.__name__ = ChatKitClient.__name__
+InProcessAsyncClient.__name__ = AsyncChatKitClient.__name__

@@ -320,7 +320,9 @@ class FakeChatKit:
         """
         from .clients import InProcessClient  # noqa: PLC0415 - the API itself needs no client
 
-        client = InProcessClient(self, api_key, workflow_id, max_retries)
+        client = InProcessClient(
+            self, api_key or self.api_key, workflow_id or self.workflow_id, max_retries
+        )
         self._clients.append(client)
         return client
 
@@ -330,7 +332,9 @@ class FakeChatKit:
         """Make an asynchronous client that asks this API, in process: as `client` does."""
         from .clients import InProcessAsyncClient  # noqa: PLC0415 - as above
 
-        client = InProcessAsyncClient(self, api_key, workflow_id, max_retries)
+        client = InProcessAsyncClient(
+            self, api_key or self.api_key, workflow_id or self.workflow_id, max_retries
+        )
         self._clients.append(client)
         return client
 
