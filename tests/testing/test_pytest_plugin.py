@@ -1,11 +1,18 @@
 """The fixtures for pytest, here and in a project of somebody else's."""
 
 import asyncio
+import sys
+from collections.abc import Callable
 
+import httpx
+import httpx2
+import httpx_aiohttp
 import pytest
+import respx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions.testing import FakeChatKit, FakeServer
+from chatkit_sessions.testing.guard import guarded_transports
 from chatkit_sessions.testing.pytest_plugin import (
     async_chatkit_client,
     chatkit_client,
@@ -90,6 +97,88 @@ def test_a_client_without_arguments_asks_the_server_of_the_same_test(
     assert chatkit_environment["OPENAI_BASE_URL"] == chatkit_server.url
     assert chatkit_server.fake is chatkit_fake
     chatkit_fake.assert_created(user="ada", times=1)
+
+
+KEY = "sk-proj-0123456789abcdefghijKEY"
+REAL_URL = "https://api.openai.com/v1"
+
+
+def sync_client(
+    http_client: httpx.Client | httpx2.Client | None = None, base_url: str = REAL_URL
+) -> ChatKitClient:
+    return ChatKitClient(
+        api_key=KEY, workflow_id="wf_real", base_url=base_url, http_client=http_client
+    )
+
+
+def async_client(
+    http_client: httpx.AsyncClient | httpx2.AsyncClient | None = None,
+) -> AsyncChatKitClient:
+    return AsyncChatKitClient(
+        api_key=KEY, workflow_id="wf_real", base_url=REAL_URL, http_client=http_client
+    )
+
+
+SYNC_CLIENTS: dict[str, Callable[[], ChatKitClient]] = {
+    "own": sync_client,
+    "region": lambda: sync_client(base_url="https://us.api.openai.com/v1"),
+    "httpx": lambda: sync_client(httpx.Client()),
+    "httpx2": lambda: sync_client(httpx2.Client()),
+}
+ASYNC_CLIENTS: dict[str, Callable[[], AsyncChatKitClient]] = {
+    "own": async_client,
+    "httpx": lambda: async_client(httpx.AsyncClient()),
+    "httpx2": lambda: async_client(httpx2.AsyncClient()),
+    "aiohttp": lambda: async_client(httpx_aiohttp.HttpxAiohttpClient()),
+}
+REJECTED = r"called (us\.)?api\.openai\.com while the fixture `chatkit_environment` is in use"
+
+
+@pytest.mark.usefixtures("chatkit_environment")
+@pytest.mark.parametrize("make", SYNC_CLIENTS.values(), ids=SYNC_CLIENTS)
+def test_a_client_that_calls_openai_while_the_environment_is_in_use_is_an_error(
+    make: Callable[[], ChatKitClient],
+) -> None:
+    with make() as chatkit, pytest.raises(AssertionError, match=REJECTED) as caught:
+        chatkit.create_session("ada")
+
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.usefixtures("chatkit_environment")
+@pytest.mark.parametrize("make", ASYNC_CLIENTS.values(), ids=ASYNC_CLIENTS)
+def test_an_async_client_that_calls_openai_while_the_environment_is_in_use_is_an_error(
+    make: Callable[[], AsyncChatKitClient],
+) -> None:
+    async def main() -> None:
+        async with make() as chatkit:
+            with pytest.raises(AssertionError, match=REJECTED):
+                await chatkit.create_session("ada")
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("chatkit_environment")
+def test_what_does_not_leave_the_process_or_is_not_chatkits_passes(
+    chatkit_fake: FakeChatKit, respx_mock: respx.MockRouter
+) -> None:
+    models = respx_mock.get("https://api.openai.com/v1/models").respond(200)
+    chatkit_fake.add_api_key(KEY)
+    chatkit_fake.add_workflow("wf_real")
+    sync_client(httpx.Client(transport=chatkit_fake.transport())).create_session("ada")
+
+    assert httpx.get("https://api.openai.com/v1/models").status_code == 200
+    assert models.called
+    chatkit_fake.assert_created(user="ada", times=1)
+
+
+def test_packages_that_are_not_installed_need_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("httpx2", "httpx_aiohttp"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+    guarded = [transport for transport, _, _ in guarded_transports()]
+
+    assert guarded == [httpx.HTTPTransport, httpx.AsyncHTTPTransport]
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"], ["-p", "no:xdist"]], ids=str)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .fake import FakeChatKit
+from .guard import guarded_transports
 
 try:
     import pytest
@@ -56,7 +57,13 @@ def chatkit_server(chatkit_fake: FakeChatKit) -> Iterator[FakeServer]:
 def chatkit_environment(
     chatkit_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """Environment variables that let a `ChatKitClient()` without arguments ask `chatkit_server`."""
+    """Environment variables that let a `ChatKitClient()` without arguments ask `chatkit_server`.
+
+    A client that calls api.openai.com all the same, because it was made before or with another
+    `base_url`, gets an AssertionError, and nothing is sent.
+    """
+    for transport, method, guarded in guarded_transports():
+        monkeypatch.setattr(transport, method, guarded)
     for name, value in chatkit_server.environment.items():
         monkeypatch.setenv(name, value)
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
