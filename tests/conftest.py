@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from chatkit_sessions._config.settings import OTHER_NAMES
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from redis_server import RedisServer, execute, running_redis
 from support import Connect, Kind, Time, Way, connecting
@@ -39,6 +40,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "OPENAI_BASE_URL",
         "OPENAI_ORG_ID",
         "OPENAI_PROJECT_ID",
+        *(name for names in OTHER_NAMES.values() for name in names),
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
         *(f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "ALL", "NO")),

@@ -11,7 +11,14 @@ from typing import Final
 from pydantic import SecretStr
 
 from ._client.sync_client import ChatKitClient
-from ._config.settings import DEFAULT_BASE_URL, WORKFLOW_VARIABLE, require_workflow_id
+from ._config.settings import (
+    DEFAULT_BASE_URL,
+    KEY_VARIABLE,
+    URL_VARIABLE,
+    WORKFLOW_VARIABLE,
+    describe_unread,
+    require_workflow_id,
+)
 from ._redaction import MASK, redact
 from ._version import __version__
 from .errors import ChatKitError
@@ -19,13 +26,16 @@ from .errors import ChatKitError
 USER: Final = "chatkit-sessions-check"
 """Whose session is created; it is deleted at once."""
 
-_KEY: Final = "OPENAI_API_KEY"
 _WITHOUT: Final = {
-    "OPENAI_CHATKIT_WORKFLOW_ID": "not set",
-    "OPENAI_BASE_URL": f"not set, so {DEFAULT_BASE_URL}",
+    WORKFLOW_VARIABLE: "not set",
+    URL_VARIABLE: f"not set, so {DEFAULT_BASE_URL}",
     "OPENAI_ORG_ID": "not set, so the key's own",
     "OPENAI_PROJECT_ID": "not set, so the key's own",
 }
+_PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_LENGTH_OF_A_KEY: Final = 20
+"""Of a key of fewer characters, four would be too many to show."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,10 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if callable(reconfigure):
         reconfigure(errors="replace")  # not every terminal has check marks
     if not arguments.local:
+        print("Settings of this environment (an exported variable beats one in a .env file):")
         make_client = partial(ChatKitClient, allow_insecure_http=arguments.allow_insecure_http)
         return 0 if check(os.environ, make_client=make_client) else 1
     from .testing import FakeChatKit  # noqa: PLC0415 -- of use here alone
 
+    print("Settings of the local API:")
     with FakeChatKit().serve() as server:
         worked = check(
             server.environment,
@@ -103,24 +115,40 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
 def settings(environment: Mapping[str, str]) -> list[str]:
     """What the environment says, a line for each variable.
 
-    Of the key only its length is shown, of a URL neither credentials nor a query.
+    Of the key only its length and its last four characters are shown, of a URL neither credentials
+    nor a query. Variables of proxies and certificates are listed where they are set.
     """
-    key = environment.get(_KEY)
-    begins = "sk-…" if key and key.startswith("sk-") else "does not begin with sk-"
-    lines = [f"{_KEY}: {begins} ({len(key)} characters)" if key else f"{_KEY}: not set"]
+    key = environment.get(KEY_VARIABLE) or ""
+    described = _describe_key(key) if key else f"not set{_unread(KEY_VARIABLE, environment)}"
+    lines = [f"{KEY_VARIABLE}: {described}"]
     for name, without in _WITHOUT.items():
         value = environment.get(name)
-        lines.append(f"{name}: {_shown(value, key or '') if value else without}")
-    return lines
+        shown = _shown(value, key) if value else f"{without}{_unread(name, environment)}"
+        lines.append(f"{name}: {shown}")
+        if name == WORKFLOW_VARIABLE and value and not value.startswith("wf_"):
+            lines[-1] += " (does not begin with wf_: is this a workflow's id?)"
+    # Where both spellings are set, Python reads the lower one.
+    proxies = [each if each in environment else each.upper() for each in _PROXIES]
+    found = [(name, environment.get(name)) for name in (*proxies, *_CERTIFICATES)]
+    return lines + [f"{name}: {_shown(value, key)}" for name, value in found if value]
+
+
+def _unread(variable: str, environment: Mapping[str, str]) -> str:
+    named_otherwise = variable in {KEY_VARIABLE, WORKFLOW_VARIABLE, URL_VARIABLE}
+    return describe_unread(variable, environment.get) if named_otherwise else ""
+
+
+def _describe_key(key: str) -> str:
+    begins = "sk-…" if key.startswith("sk-") else "does not begin with sk-; …"
+    ends = key.strip()[-4:] if len(key) >= _LENGTH_OF_A_KEY else ""
+    return f"{begins}{ascii(ends)[1:-1]} ({len(key)} characters)"
 
 
 def _shown(value: str, key: str) -> str:
-    without_query = re.sub(r"[?#].*", f"?{MASK}", value, flags=re.DOTALL)
-    # Also where the URL lacks a slash or its scheme.
-    without_credentials = re.sub(
-        r"\A((?:\w+:)?/+)?.*@", rf"\g<1>{MASK}@", without_query, flags=re.DOTALL
-    )
-    return repr(redact(without_credentials, [SecretStr(key)]))
+    # A slash or the scheme may be missing, and a password may hold `?`, `#` and `@`.
+    without_credentials = re.sub(r"\A((?:\w+:)?/+)?.*@", rf"\g<1>{MASK}@", value, flags=re.DOTALL)
+    without_query = re.sub(r"[?#].*", f"?{MASK}", without_credentials, flags=re.DOTALL)
+    return repr(redact(without_query, [SecretStr(key)]))
 
 
 if __name__ == "__main__":

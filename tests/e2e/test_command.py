@@ -35,7 +35,8 @@ def test_a_session_is_created_and_deleted(
     assert main(["check"]) == 0
 
     assert capsys.readouterr().out.splitlines() == [
-        "  OPENAI_API_KEY: sk-… (27 characters)",
+        "Settings of this environment (an exported variable beats one in a .env file):",
+        "  OPENAI_API_KEY: sk-…fKEY (27 characters)",
         "  OPENAI_CHATKIT_WORKFLOW_ID: 'wf_test'",
         f"  OPENAI_BASE_URL: '{server.url}'",
         "  OPENAI_ORG_ID: not set, so the key's own",
@@ -158,10 +159,14 @@ def test_the_local_api_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
         "me:hunter2@gateway.test/v1",
         "https://gateway.test/v1?api-key=hunter2",
         "https://gateway.test/v1#hunter2\nhunter2",
+        "https://me:hunter2#@gateway.test/v1",
+        "https://me:a?hunter2@b@gateway.test/v1?hunter2",
+        "me:hunter2//@gateway.test/v1",
     ],
 )
-def test_what_a_url_should_not_hold_is_not_shown(url: str) -> None:
-    shown = "\n".join(settings({"OPENAI_BASE_URL": url}))
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "HTTPS_PROXY", "all_proxy"])
+def test_what_a_url_should_not_hold_is_not_shown(url: str, variable: str) -> None:
+    shown = "\n".join(settings({variable: url}))
 
     assert "gateway.test/v1" in shown
     assert "hunter2" not in shown
@@ -181,6 +186,69 @@ def test_a_key_without_its_usual_beginning_is_not_shown_where_it_does_not_belong
     key = "gateway-key-0123456789"
 
     assert key not in "".join(settings({"OPENAI_API_KEY": key, "OPENAI_PROJECT_ID": key}))
+
+
+def test_of_a_key_the_last_four_characters_are_shown_if_it_is_long_enough() -> None:
+    def shown(key: str) -> str:
+        return settings({"OPENAI_API_KEY": key})[0].removeprefix("OPENAI_API_KEY: ")
+
+    assert shown(KEY) == "sk-…fKEY (27 characters)"
+    assert shown("gateway-key-0123456789") == "does not begin with sk-; …6789 (22 characters)"
+    assert shown("sk-0123456789") == "sk-… (13 characters)"
+    assert shown(f"{KEY[:-1]}\N{GREEK SMALL LETTER ALPHA}\n") == r"sk-…fKE\u03b1 (28 characters)"
+
+
+def test_a_workflow_id_of_another_kind_is_doubted() -> None:
+    doubt = "(does not begin with wf_: is this a workflow's id?)"
+
+    assert settings({"OPENAI_CHATKIT_WORKFLOW_ID": "asst_1"})[1].endswith(f"'asst_1' {doubt}")
+    assert doubt not in settings({"OPENAI_CHATKIT_WORKFLOW_ID": "wf_1"})[1]
+    assert doubt not in settings({})[1]
+
+
+def test_variables_of_proxies_and_certificates_are_listed_where_they_have_an_effect() -> None:
+    environment = {
+        "HTTP_PROXY": "http://upper.test:1",
+        "http_proxy": "http://lower.test:2",
+        "HTTPS_PROXY": "http://switched-off.test:3",
+        "https_proxy": "",
+        "ALL_PROXY": "socks5://me:hunter2@all.test:4",
+        "no_proxy": "localhost",
+        "SSL_CERT_FILE": "/certificates.pem",
+        "SSL_CERT_DIR": "",
+    }
+
+    assert settings(environment)[5:] == [
+        "http_proxy: 'http://lower.test:2'",
+        "ALL_PROXY: 'socks5://**********@all.test:4'",
+        "no_proxy: 'localhost'",
+        "SSL_CERT_FILE: '/certificates.pem'",
+    ]
+
+
+def test_what_is_set_under_another_projects_name_is_mentioned() -> None:
+    shown = settings(
+        {"OPENAI_KEY": KEY, "WORKFLOW_ID": "wf_1", "OPENAI_API_BASE": "https://x.test"}
+    )
+
+    assert shown[0] == "OPENAI_API_KEY: not set (OPENAI_KEY is set, but not read)"
+    assert shown[1] == "OPENAI_CHATKIT_WORKFLOW_ID: not set (WORKFLOW_ID is set, but not read)"
+    assert shown[2].endswith("https://api.openai.com/v1 (OPENAI_API_BASE is set, but not read)")
+
+
+@respx.mock
+def test_a_rejected_key_may_be_another_servers_whose_url_has_another_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", "wf_1")
+    monkeypatch.setenv("OPENAI_API_BASE", "https://gateway.test/v1")
+    error = {"message": "No.", "type": "invalid_request_error", "code": "invalid_api_key"}
+    respx.post("https://api.openai.com/v1/chatkit/sessions").respond(401, json={"error": error})
+
+    assert main(["check"]) == 1
+
+    assert "api.openai.com (OPENAI_API_BASE is set, but not read) is" in capsys.readouterr().out
 
 
 def test_its_exit_code_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

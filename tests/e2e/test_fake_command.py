@@ -70,7 +70,29 @@ def test_serves_until_a_signal(stop: signal.Signals) -> None:
         rest, errors = process.communicate(timeout=30)
 
     assert status_code == 200
-    assert (process.returncode, rest, errors) == (0, "", "")
+    assert (process.returncode, rest, errors) == (0, "", "POST /v1/chatkit/sessions 200\n")
+
+
+def test_prints_a_line_for_each_request_and_no_secret(
+    serve_until: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def meanwhile() -> None:
+        to_set = variables(capsys.readouterr().out)
+        created = post(to_set, "", CREATE).json()
+        post(to_set, "/refresh", {"client_secret": created["client_secret"]})
+        post(to_set, f"/{created['client_secret']}/cancel?key=sk-mine")
+        post({**to_set, "OPENAI_API_KEY": "sk-other"}, "", CREATE)
+        post(to_set, "/%1B[2J")
+
+    serve_until(meanwhile, ["--port", "0"])
+
+    assert capsys.readouterr().err.splitlines() == [
+        "POST /v1/chatkit/sessions 200",
+        "POST /v1/chatkit/sessions/refresh 200",
+        "POST /v1/chatkit/sessions/ek_***/cancel 400",
+        "POST /v1/chatkit/sessions 401",
+        "POST /v1/chatkit/sessions/%1B[2J 404",
+    ]
 
 
 def test_prints_what_to_set_in_the_shell(

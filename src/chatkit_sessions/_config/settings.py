@@ -28,6 +28,20 @@ DEFAULT_MAX_RETRIES: Final = 2
 
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 WORKFLOW_VARIABLE: Final = "OPENAI_CHATKIT_WORKFLOW_ID"
+URL_VARIABLE: Final = "OPENAI_BASE_URL"
+
+OTHER_NAMES: Final = {
+    KEY_VARIABLE: ("OPENAI_KEY", "OPENAI_API_TOKEN", "CHATKIT_API_KEY"),
+    WORKFLOW_VARIABLE: (
+        "CHATKIT_WORKFLOW_ID",
+        "NEXT_PUBLIC_CHATKIT_WORKFLOW_ID",
+        "VITE_CHATKIT_WORKFLOW_ID",
+        "OPENAI_WORKFLOW_ID",
+        "WORKFLOW_ID",
+    ),
+    URL_VARIABLE: ("OPENAI_API_BASE", "CHATKIT_API_BASE", "VITE_CHATKIT_API_BASE"),
+}
+"""What OpenAI's starter apps, older SDKs and other projects call these variables."""
 
 KeyCallable = TypeVar("KeyCallable")
 
@@ -55,11 +69,13 @@ class Settings(Generic[KeyCallable]):
     project: str | None
     timeout: float | None
     retry_policy: RetryPolicy
+    unread_url: str = ""
+    """What messages say beside the host, where its variable is set under another name."""
 
     @property
     def host(self) -> str:
         """The host and port that calls go to, for messages."""
-        return urlsplit(self.base_url).netloc
+        return urlsplit(self.base_url).netloc + self.unread_url
 
 
 def load_settings(
@@ -84,14 +100,15 @@ def load_settings(
     """
     key = api_key if api_key is not None else as_secret(getenv(KEY_VARIABLE) or None)
     if key is None:
+        unread = describe_unread(KEY_VARIABLE, getenv)
         raise ConfigurationError(
-            f"No API key: set {KEY_VARIABLE} or pass `api_key`.",
+            f"No API key: set {KEY_VARIABLE} or pass `api_key`{unread}.",
             hint="Create one at https://platform.openai.com/api-keys in the workflow's project. To "
             "make the client before a key is there (CI, image builds, management commands), pass a "
             "function that returns the key: `api_key=load_key`.",
         )
-    url_source = "`base_url`" if base_url is not None else "OPENAI_BASE_URL"
-    url = base_url if base_url is not None else getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    url_source = "`base_url`" if base_url is not None else URL_VARIABLE
+    url = base_url if base_url is not None else getenv(URL_VARIABLE) or DEFAULT_BASE_URL
     return Settings(
         api_key=validate_key_source(key, "`api_key`" if api_key is not None else KEY_VARIABLE),
         workflow_id=workflow_id if workflow_id is not None else getenv(WORKFLOW_VARIABLE) or None,
@@ -100,7 +117,17 @@ def load_settings(
         project=_header_setting(project, "project", "OPENAI_PROJECT_ID", getenv),
         timeout=validate_timeout(timeout),
         retry_policy=as_retry_policy(max_retries),
+        unread_url=describe_unread(URL_VARIABLE, getenv) if base_url is None else "",
     )
+
+
+def describe_unread(variable: str, getenv: Callable[[str], str | None] = os.getenv) -> str:
+    """Say it where a variable is set under another project's name, and not under ours."""
+    if not getenv(variable):
+        for name in OTHER_NAMES[variable]:
+            if getenv(name):
+                return f" ({name} is set, but not read)"
+    return ""
 
 
 def _header_setting(
@@ -121,7 +148,7 @@ def require_workflow_id(workflow_id: str | None) -> str:
     if workflow_id is None:
         raise ConfigurationError(
             f"No workflow id: set {WORKFLOW_VARIABLE}, or pass `workflow_id` to the client or to "
-            "the call.",
+            f"the call{describe_unread(WORKFLOW_VARIABLE)}.",
             hint="It begins with `wf_` and stands in Agent Builder, beside the published workflow; "
             "a ChatKit-compatible server has its own.",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 import shlex
 import signal
 import sys
@@ -17,13 +18,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .server import FakeServer
+    from .wire import Request, Response
 
 _CANNOT_LISTEN = 2
 _LAST_PORT = 65_535
+_SECRET = re.compile(r"(sk-|ek_)[^/]*")
+
+
+class _PrintingFake(FakeChatKit):
+    """Prints a line for each request, on stderr: stdout has the variables to set."""
+
+    def handle(self, request: Request) -> Response:
+        """Respond to a request."""
+        response = super().handle(request)
+        path = _SECRET.sub(r"\1***", request.path.partition("?")[0])
+        line = f"{request.method} {path} {response.status_code}"
+        print(ascii(line)[1:-1], file=sys.stderr, flush=True)  # a terminal obeys some characters
+        return response
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the local API until SIGINT (Ctrl-C) or SIGTERM.
+    """Serve the local API until SIGINT (Ctrl-C) or SIGTERM, and print each request.
 
     Args:
         argv: The arguments, without the name of the command. Left out: those of the process.
@@ -32,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 after a signal, 2 when the address cannot be listened on.
     """
     options = _parser().parse_args(argv)
-    fake = FakeChatKit(
+    fake = _PrintingFake(
         api_key=options.api_key,
         workflow_id=options.workflow_id,
         refresh_route=not options.no_refresh_route,

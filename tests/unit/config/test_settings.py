@@ -118,6 +118,25 @@ class TestPrecedence:
         assert "`api_key`" in str(caught.value)
         assert "https://platform.openai.com/api-keys" in str(caught.value)
 
+    @pytest.mark.parametrize("name", ["OPENAI_KEY", "OPENAI_API_TOKEN", "CHATKIT_API_KEY"])
+    def test_a_key_under_another_projects_name_is_mentioned(self, name: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load({name: KEY})
+
+        assert f"pass `api_key` ({name} is set, but not read)." in caught.value.message
+        assert KEY not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["OPENAI_API_BASE", "CHATKIT_API_BASE"])
+    def test_a_url_under_another_projects_name_is_mentioned_beside_the_host(
+        self, name: str
+    ) -> None:
+        others = {name: "https://gateway.example/v1", "OPENAI_API_KEY": KEY}
+
+        assert load(others).host == f"api.openai.com ({name} is set, but not read)"
+        assert load(others, base_url="https://mine.example/v1").host == "mine.example"
+        ours = {**others, "OPENAI_BASE_URL": "https://mine.example/v1"}
+        assert load(ours).host == "mine.example"
+
     def test_by_default_the_environment_is_that_of_the_process(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -529,6 +548,17 @@ class TestWorkflowId:
 
         for name in ("OPENAI_CHATKIT_WORKFLOW_ID", "`workflow_id`", "`wf_`"):
             assert name in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "name", ["CHATKIT_WORKFLOW_ID", "WORKFLOW_ID", "NEXT_PUBLIC_CHATKIT_WORKFLOW_ID"]
+    )
+    def test_one_under_another_projects_name_is_mentioned(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, "wf_other")
+
+        with pytest.raises(ConfigurationError, match=rf"\({name} is set, but not read\)"):
+            require_workflow_id(None)
 
     @pytest.mark.parametrize(
         ("value", "named"),
