@@ -3,6 +3,7 @@
 import doctest
 import importlib.util
 import re
+import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +27,7 @@ import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
 from chatkit_sessions.errors import TROUBLESHOOTING
 from chatkit_sessions.testing import FakeServer
+from pages import code_of
 from redis_server import ACL_RULES, RedisServer, is_installed
 from support import logging_as_it_was
 
@@ -35,8 +37,15 @@ DOCUMENTS = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.
 
 @pytest.fixture
 def _environment(
-    request: pytest.FixtureRequest, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    # What docs/testing.md tests.
+    (tmp_path / "app.py").write_text(code_of("docs/tutorial.md", "python", "make_app"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "app", raising=False)
     if is_installed():
         redis: RedisServer = request.getfixturevalue("redis_server")
         monkeypatch.setenv("REDIS_URL", redis.url)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
@@ -214,17 +214,18 @@ def test_the_tutorials_page_gets_a_session_once_somebody_signs_in(
     tutorial = ROOT / "docs/tutorial.md"
     (tmp_path / "page.html").write_text(snippet("html", "<title>", tutorial))
     names: dict[str, object] = {"__name__": "app"}
-    exec(snippet("python", "app = FastAPI", tutorial), names)  # noqa: S102 -- our own docs
+    exec(snippet("python", "make_app", tutorial), names)  # noqa: S102 -- our own docs
     page.route(
         "https://cdn.platform.openai.com/**",
         lambda route: route.fulfill(path=EXAMPLE / "page/stand-in.js"),
     )
 
-    with serving(cast("FastAPI", names["app"]), "localhost") as origin:
+    make_app = cast("Callable[[], FastAPI]", names["make_app"])
+    with serving(make_app(), "localhost") as origin:
         page.goto(origin)
-        expect(page.locator("#what")).to_have_text("Nobody is signed in.")
+        expect(page.locator("p#status")).to_have_text("Nobody is signed in.")
         page.get_by_role("link", name="Sign in").click()
-        expect(page.locator("#what")).to_have_text(re.compile("Session cksess_"))
+        expect(page.locator("p#status")).to_have_text(re.compile("Session cksess_"))
         page.get_by_role("button", name="Renew now").click()
         expect(page.get_by_role("status")).to_have_text("Connected with secret number 2.")
 

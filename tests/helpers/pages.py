@@ -1,0 +1,15 @@
+"""Code as the docs show it."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def code_of(page: str, language: str, containing: str) -> str:
+    """The one block of a page, in that language, with that text."""
+    blocks: list[str] = re.findall(
+        rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    (found,) = [block for block in blocks if containing in block]
+    return found
