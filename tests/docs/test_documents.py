@@ -44,7 +44,7 @@ def _environment(
 ) -> None:
     # What docs/testing.md tests.
     (tmp_path / "app.py").write_text(code_of("docs/tutorial.md", "python", "make_app"))
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.delitem(sys.modules, "app", raising=False)
     if is_installed():
         redis: RedisServer = request.getfixturevalue("redis_server")

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -16,8 +17,12 @@ from aiohttp.web import Request, RequestKey, StreamResponse, middleware
 from litestar.enums import ScopeType
 from litestar.testing import TestClient as LitestarClient
 from litestar.types import Receive, Scope, Send
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response as StarletteResponse
+from starlette.routing import Route as StarletteRoute
 from starlette.testclient import TestClient as StarletteClient
 
+from chatkit_sessions import ChatKitClient
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from endpoint_apps import through_django
 from support import logging_as_it_was
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from starlette.applications import Starlette
 
-    from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+    from chatkit_sessions import AsyncChatKitClient
     from support import JSON
 
 DOCUMENT = Path(__file__).parents[2] / "docs/endpoint.md"
@@ -131,6 +136,86 @@ def test_a_recipe_lets_the_page_choose_among_workflows(
 def _logging() -> Iterator[None]:
     with logging_as_it_was():
         yield
+
+
+SESSION = "/api/chatkit/session"
+
+
+def sign_in_and_ask_starlette(app: "Starlette") -> list[int]:
+    async def sign_in(request: StarletteRequest) -> StarletteResponse:
+        request.session["user_id"] = "ada"
+        return StarletteResponse()
+
+    app.router.routes.append(StarletteRoute("/sign-in", sign_in))
+    with StarletteClient(app) as client:
+        first = client.post(SESSION, json={}).status_code
+        client.get("/sign-in")
+        return [first, client.post(SESSION, json={}).status_code]
+
+
+def sign_in_and_ask_flask(app: "Flask") -> list[int]:
+    client = app.test_client()
+    first = client.post(SESSION, json={}).status_code
+    with client.session_transaction() as session:
+        session["user_id"] = "ada"
+    return [first, client.post(SESSION, json={}).status_code]
+
+
+@pytest.mark.parametrize("origin", ["passed", "from the environment"])
+@pytest.mark.parametrize("name", ["FastAPI", "Starlette", "Flask"])
+def test_an_application_of_the_docs_takes_a_client_or_makes_one(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeChatKit, server: FakeServer, name: str, origin: str
+) -> None:
+    module = ModuleType("recipe")
+    monkeypatch.setitem(sys.modules, "recipe", module)
+    exec(compile(recipe_of(name), str(DOCUMENT), "exec"), vars(module))  # noqa: S102 -- our own docs
+    make_app = cast("Callable[..., object]", vars(module)["make_app"])
+    client = fake.client() if name == "Flask" else fake.async_client()
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+
+    with ExitStack() as stack:
+        # Flask has no place where the process's client is closed.
+        vars(module)["ChatKitClient"] = lambda: stack.enter_context(ChatKitClient())
+        app = make_app(client) if origin == "passed" else make_app()
+        if name == "Flask":
+            statuses = sign_in_and_ask_flask(cast("Flask", app))
+        else:
+            statuses = sign_in_and_ask_starlette(cast("Starlette", app))
+
+    assert statuses == [401, 200]
+    fake.assert_created(user="ada", times=1)
+
+
+def test_djangos_urls_are_imported_without_a_key_and_make_one_client(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeChatKit, server: FakeServer
+) -> None:
+    module = ModuleType("recipe")
+    monkeypatch.setitem(sys.modules, "recipe", module)
+    exec(compile(recipe_of("Django"), str(DOCUMENT), "exec"), vars(module))  # noqa: S102 -- our own docs
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+    urls = tuple(cast("list[object]", vars(module)["urlpatterns"]))
+    send = through_django(urls, is_async=False)
+
+    headers = {**JSON_TYPE, "X-Login": "ada"}
+    answers = [send("POST", SESSION, headers=headers, content=b"{}") for _ in range(2)]
+
+    assert [each.status_code for each in answers] == [200, 200]
+    fake.assert_created(user="ada", times=2)
+    get_chatkit = cast("Callable[[], ChatKitClient]", vars(module)["get_chatkit"])
+    with get_chatkit() as chatkit:
+        assert chatkit is get_chatkit()
+
+
+def recipe_of(framework: str) -> str:
+    """The code below a framework's heading."""
+    text = DOCUMENT.read_text()
+    found = re.search(
+        rf"^## {framework}\n.*?^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
+    assert found is not None
+    return found[1]
 
 
 @pytest.mark.usefixtures("_logging")
