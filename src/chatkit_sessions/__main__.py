@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out the command line.
 
     Args:
-        argv: The arguments, without the name of the command. Left out: those of the process.
+        argv: The arguments, without the name of the command. Default: those of the process.
 
     Returns:
         The exit code: 0 where everything worked, 1 where something did not.

@@ -23,8 +23,8 @@
         └── BetaNotAvailableError       code invalid_beta, whatever the status
             └── BetaNotAvailableBadRequestError     with 400; a BadRequestError, too
 
-Names are those of the official SDK wherever it has one. No message, attribute or cause of these
-holds an API key or a client secret: text that came from elsewhere is redacted before it gets here.
+The names are those of the official SDK, if it has one. No message, attribute or cause of an error
+holds an API key or a client secret: text from elsewhere is redacted before it becomes part of one.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class ChatKitError(Exception):
 
     Attributes:
         message: What happened.
-        hint: What to check, in a few sentences, and where to read on; the latter alone where the
+        hint: What to check, in a few sentences, and where to read on; only the latter if the
             message says it all.
     """
 
@@ -233,7 +233,7 @@ def _headline(status_code: int, message: str, request_id: str | None) -> str:
 
 
 class BadRequestError(APIStatusError):
-    """400: the API refuses the request as it is."""
+    """400: the API rejects the request as it is."""
 
 
 class AuthenticationError(APIStatusError):
@@ -241,7 +241,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the key is valid but may not do this."""
+    """403: the key is valid, but may not do this."""
 
 
 class NotFoundError(APIStatusError):
@@ -261,7 +261,7 @@ class ConflictError(APIStatusError):
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: the request is well-formed and still refused."""
+    """422: the request is well-formed, and the API rejects it."""
 
 
 class RateLimitError(APIStatusError):

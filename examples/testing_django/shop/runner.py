@@ -1,4 +1,4 @@
-"""Runs the tests with the local ChatKit API, from before Django imports the routes."""
+"""Runs the tests with the local ChatKit API."""
 
 import os
 from contextlib import ExitStack

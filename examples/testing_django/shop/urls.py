@@ -1,12 +1,18 @@
 """The chat's routes, and a way to sign in."""
 
+from functools import cache
+
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 from chatkit_sessions import ChatKitClient
 from chatkit_sessions.integrations.django import chatkit_urls
 
-chatkit = ChatKitClient()  # OPENAI_API_KEY, OPENAI_CHATKIT_WORKFLOW_ID
+
+@cache
+def get_chatkit() -> ChatKitClient:
+    """One client for the whole process, made with the first request."""
+    return ChatKitClient()  # OPENAI_API_KEY, OPENAI_CHATKIT_WORKFLOW_ID
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -21,4 +27,7 @@ def customer(request: HttpRequest) -> str | None:
     return name if isinstance(name, str) else None
 
 
-urlpatterns = [path("sign-in", sign_in), *chatkit_urls(chatkit, user=customer)]
+urlpatterns = [
+    path("sign-in", sign_in),
+    *chatkit_urls(lambda request: get_chatkit(), user=customer),  # noqa: ARG005 - Django passes it
+]

@@ -1,6 +1,6 @@
 """ChatKit's sessions API on your own machine, for tests and for development.
 
-It responds as OpenAI's API does, errors included, without a key and without a network:
+It responds as OpenAI's API does, errors included, and needs neither a key nor a network:
 
     >>> from chatkit_sessions.testing import FakeChatKit
     >>> fake = FakeChatKit()
@@ -10,11 +10,11 @@ It responds as OpenAI's API does, errors included, without a key and without a n
     ...     print(server.url.startswith("http://127.0.0.1:"), server.api_key, server.workflow_id)
     True sk-test wf_test
 
-`fake.client()` asks it in process, without a socket, and so does an HTTP client of yours with
-`fake.transport()` or `fake.httpx2_transport()`. What was asked stands in `fake.requests` and
-`fake.sessions`; `fake.clock.advance(minutes=10)` lets sessions expire; `fake.fail_next(500)` makes
-the API stumble. `python -m chatkit_sessions.testing` serves it to whatever else you run, and
-`chatkit_sessions.testing.pytest_plugin` has the fixtures for pytest.
+`fake.client()` calls it in process, without a socket, and so does your HTTP client with
+`fake.transport()` or `fake.httpx2_transport()`. `fake.requests` and `fake.sessions` have what
+happened; `fake.clock.advance(minutes=10)` lets sessions expire; `fake.fail_next(500)` makes a
+request fail. `python -m chatkit_sessions.testing` serves it to other programs, and
+`chatkit_sessions.testing.pytest_plugin` has fixtures for pytest.
 """
 
 from .clock import FakeClock

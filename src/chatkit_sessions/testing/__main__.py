@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve the local API until SIGINT (Ctrl-C) or SIGTERM, and print each request.
 
     Args:
-        argv: The arguments, without the name of the command. Left out: those of the process.
+        argv: The arguments, without the name of the command. Default: those of the process.
 
     Returns:
         The exit code: 0 after a signal, 2 when the address cannot be listened on.

@@ -9,7 +9,7 @@ class FakeClock:
     """A clock that a test moves forward instead of waiting.
 
     Args:
-        start: Where the clock stands still, except for `advance`; must be aware. Left out, the
+        start: Where the clock stands still, except for `advance`; must be aware. By default, the
             clock runs on real time plus whatever it was advanced.
 
     Raises:

@@ -34,10 +34,10 @@ _MAX_REQUESTS: Final = 10_000
 
 
 class FakeChatKit:
-    """ChatKit's sessions API, imitated in memory; it may be called from several threads.
+    """ChatKit's sessions API, imitated in memory, and safe to call from several threads.
 
-    It keeps the latest 10,000 requests and the latest 10,000 sessions. As a context manager it
-    closes, at the end, the clients that it made.
+    It keeps the latest 10,000 requests and the latest 10,000 sessions. As a context manager, it
+    closes at the end the clients that it made.
 
     Args:
         api_key: The key that opens the API, for the project `proj_test`.
@@ -46,7 +46,7 @@ class FakeChatKit:
             contract does not have it.
         read_route: Whether `GET /chatkit/sessions/{id}` is there. Some servers compatible with
             ChatKit have it, the published contract does not.
-        clock: What sessions expire by. Left out, real time plus what the clock is advanced.
+        clock: What sessions expire by. Default: real time, plus what the clock is advanced.
 
     Attributes:
         refresh_route: As above; may be changed at any time.
@@ -133,7 +133,7 @@ class FakeChatKit:
             self._api.add_api_key(api_key, project)
 
     def remove_api_key(self, api_key: str) -> None:
-        """Revoke a key: from now on it is rejected with 401.
+        """Revoke a key: from now on, the API rejects it with 401.
 
         Raises:
             ValueError: There is no such key.
@@ -147,7 +147,7 @@ class FakeChatKit:
             self._api.add_workflow(workflow_id, project)
 
     def remove_workflow(self, workflow_id: str, *, project: str = PROJECT) -> None:
-        """Remove a workflow: creating a session for it is rejected with 404 from now on.
+        """Remove a workflow: from now on, creating a session for it is rejected with 404.
 
         Raises:
             ValueError: The project has no such workflow.
@@ -165,7 +165,7 @@ class FakeChatKit:
             self._api.expire(session_id)
 
     def forget(self, session_id: str) -> None:
-        """Forget a session: requests for it are rejected as not found.
+        """Forget a session: the API rejects requests for it as not found.
 
         Raises:
             KeyError: There is no such session.
@@ -177,8 +177,8 @@ class FakeChatKit:
         """Check which sessions were created; those that came from a refresh do not count.
 
         Args:
-            user: Whose sessions to count. Left out: everybody's.
-            times: How many there must be. Left out: at least one.
+            user: Whose sessions to count. Default: everybody's.
+            times: How many there must be. Default: at least one.
 
         Raises:
             AssertionError: There are more or fewer. Its message says how many each user has.
@@ -234,7 +234,7 @@ class FakeChatKit:
         operation: Operation | None = None,
         when: Callable[[RecordedRequest], bool] | None = None,
     ) -> None:
-        """Let one of the next requests fail; it is recorded all the same.
+        """Let one of the next requests fail. The request is recorded all the same.
 
         With `status_code`, the response is another one: `body`, or the API's error envelope,
         made of `message`, `type`, `code` and `param`. With `fault`, the connection fails. Failures
@@ -254,8 +254,8 @@ class FakeChatKit:
             status_code: The HTTP status, 200 to 599. Exactly one of this and `fault` is given.
             fault: What goes wrong with the connection; the arguments from `message` to `body` are
                 for `status_code` alone.
-            message: What the error says. Left out: what usually comes with the status.
-            type: The class of error. Left out: what usually comes with the status.
+            message: What the error says. Default: what usually comes with the status.
+            type: The class of error. Default: what usually comes with the status.
             code: The error's short name, or None for null.
             param: The field to blame, or None for null.
             headers: Fields that are added, or take the place of the usual ones.
@@ -308,10 +308,10 @@ class FakeChatKit:
     def client(
         self, *, api_key: str | None = None, workflow_id: str | None = None, max_retries: int = 2
     ) -> ChatKitClient:
-        """Make a client of the library that asks this API, in process.
+        """Make a client of the library that calls this API in process.
 
-        It takes the time from `clock`. Before another attempt it does not wait: it moves the clock
-        instead.
+        The client takes the time from `clock`. It never waits before another attempt; it advances
+        the clock instead.
 
         Args:
             api_key: Another key than `api_key` of this.
@@ -329,7 +329,7 @@ class FakeChatKit:
     def async_client(
         self, *, api_key: str | None = None, workflow_id: str | None = None, max_retries: int = 2
     ) -> AsyncChatKitClient:
-        """Make an asynchronous client that asks this API, in process: as `client` does."""
+        """Make an asynchronous client that calls this API in process, as `client` does."""
         from .clients import InProcessAsyncClient  # noqa: PLC0415 - as above
 
         client = InProcessAsyncClient(

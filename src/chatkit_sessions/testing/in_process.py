@@ -1,4 +1,4 @@
-"""The transport that asks the local API in process, for either HTTP family."""
+"""The transport that calls the local API in process, for either HTTP family."""
 
 from __future__ import annotations
 

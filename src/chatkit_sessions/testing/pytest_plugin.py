@@ -1,10 +1,10 @@
 """Fixtures for pytest: the local API, clients of it, and a server.
 
-They are there once a `conftest.py` at the root of your tests says
+A `conftest.py` at the root of your tests loads them:
 
     pytest_plugins = ["chatkit_sessions.testing.pytest_plugin"]
 
-Each test has an API of its own, so that they may run in any order and in parallel.
+Each test has its own local API, so tests run in any order and in parallel.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def chatkit_fake() -> Iterator[FakeChatKit]:
-    """The local API, which the other fixtures of the same test ask."""
+    """The local API, which the other fixtures of the same test call."""
     with FakeChatKit() as fake:
         yield fake
 
 
 @pytest.fixture
 def chatkit_client(chatkit_fake: FakeChatKit) -> ChatKitClient:
-    """A client that asks `chatkit_fake` in process."""
+    """A client that calls `chatkit_fake` in process."""
     return chatkit_fake.client()
 
 
 @pytest.fixture
 def async_chatkit_client(chatkit_fake: FakeChatKit) -> AsyncChatKitClient:
-    """An asynchronous client that asks `chatkit_fake` in process, in whatever event loop."""
+    """An asynchronous client that calls `chatkit_fake` in process, in any event loop."""
     return chatkit_fake.async_client()
 
 
@@ -57,10 +57,10 @@ def chatkit_server(chatkit_fake: FakeChatKit) -> Iterator[FakeServer]:
 def chatkit_environment(
     chatkit_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """Environment variables that let a `ChatKitClient()` without arguments ask `chatkit_server`.
+    """Environment variables that make a `ChatKitClient()` without arguments call `chatkit_server`.
 
-    A client that calls api.openai.com all the same, because it was made before or with another
-    `base_url`, gets an AssertionError, and nothing is sent.
+    A client that calls api.openai.com instead, because it was made earlier or with another
+    `base_url`, gets an AssertionError. Nothing is sent.
     """
     for transport, method, guarded in guarded_transports():
         monkeypatch.setattr(transport, method, guarded)

@@ -1,4 +1,4 @@
-"""An httpx transport that asks the local API in process."""
+"""An httpx transport that calls the local API in process."""
 
 from __future__ import annotations
 
