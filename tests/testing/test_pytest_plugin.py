@@ -202,3 +202,24 @@ def test_whoever_does_not_ask_for_them_does_not_have_them(pytester: pytest.Pytes
     )
 
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_a_failed_assertion_shows_the_line_of_the_test(pytester: pytest.Pytester) -> None:
+    checks = ("created", "refreshed", "deleted")
+    pytester.makepyfile(
+        "from chatkit_sessions.testing import FakeChatKit\n"
+        + "".join(f"def test_{each}():\n    FakeChatKit().assert_{each}()\n" for each in checks)
+    )
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    result.assert_outcomes(failed=3)
+    for line, each in zip((3, 5, 7), checks, strict=True):
+        result.stdout.fnmatch_lines(
+            [
+                f">*FakeChatKit().assert_{each}()",
+                f"E*AssertionError: expected at least 1 {each} session(s), saw none at all",
+                f"*.py:{line}: AssertionError",
+            ]
+        )
+    result.stdout.no_fnmatch_line("*fake.py*")
