@@ -5,7 +5,7 @@
 ...     session = chatkit.create_session("user_123")
 ...     response = session.for_browser()
 
-Names are imported when they are first used: `import chatkit_sessions` alone costs next to nothing.
+Names are imported on first use, so `import chatkit_sessions` alone is fast.
 """
 
 from ._version import __version__ as __version__
@@ -95,7 +95,7 @@ if not TYPE_CHECKING:  # pragma: no branch
     __all__ = sorted(["__version__", *_MODULE_OF])  # noqa: PLE0605 -- of the table
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for (PEP 562), and keep it for the next time."""
+        """Import a name on first use (PEP 562), and keep it."""
         if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
         if name not in _MODULE_OF:

@@ -1,14 +1,14 @@
-"""Everything that this library raises.
+"""The exceptions of this library.
 
     ChatKitError
     ├── ConfigurationError              no key, no workflow id, key over plain http to a remote host
     ├── InvalidRequestError             an argument outside the contract; also a ValueError
-    ├── SessionNotRecordedError         get: the API cannot say, this client never saw the session
-    ├── SessionDeletedError             the user's sessions were deleted while this was under way
-    ├── SessionStoreError               the session store does not respond
-    ├── APIConnectionError              no response, or it broke off
-    │   └── APITimeoutError             … within the time that the call had
-    ├── APIResponseValidationError      a 2xx that is not what the contract says
+    ├── SessionNotRecordedError         get: the API has no route, and no record exists
+    ├── SessionDeletedError             `delete_sessions` was called for the user meanwhile
+    ├── SessionStoreError               the session store is unavailable
+    ├── APIConnectionError              no response, or an incomplete one
+    │   └── APITimeoutError             … within the call's timeout
+    ├── APIResponseValidationError      a 2xx that does not match the contract
     └── APIStatusError                  any other status
         ├── BadRequestError             400
         ├── AuthenticationError         401
@@ -35,13 +35,13 @@ from pydantic import JsonValue
 from .models import ChatKitErrorDetail
 
 TROUBLESHOOTING: Final = "https://chatkit-sessions.readthedocs.io/en/stable/troubleshooting.html"
-"""The page that has a section for each of these."""
+"""The page that has a section for each error."""
 
 _Error = TypeVar("_Error", bound="ChatKitError")
 
 
 class ChatKitError(Exception):
-    """The root of all errors of this library.
+    """The base class of all errors of this library.
 
     Attributes:
         message: What happened.
@@ -67,12 +67,12 @@ class ChatKitError(Exception):
         tuple[type["ChatKitError"], str],
         dict[str, object],
     ]:
-        """Survive pickling, as task queues do to errors, in spite of the keyword-only arguments."""
+        """Make errors picklable, for task queues, although arguments are keyword-only."""
         return _blank, (type(self), self.message), vars(self)
 
 
 def _section(error_type: type[ChatKitError]) -> str:
-    """The address of the error's section in troubleshooting, or of the nearest class of ours."""
+    """The link to the error's section; for a user's subclass, to that of its base class here."""
     ours = next(each for each in error_type.__mro__ if each.__module__ == __name__)
     return f"{TROUBLESHOOTING}#{ours.__name__.lower()}"
 
@@ -82,40 +82,40 @@ def _blank(error_type: type[_Error], message: str) -> _Error:
 
 
 class ConfigurationError(ChatKitError):
-    """The client cannot work with what it was given; nothing was sent."""
+    """A setting is missing or invalid; nothing was sent."""
 
 
 class InvalidRequestError(ChatKitError, ValueError):
-    """An argument is outside the API's contract; nothing was sent."""
+    """An argument is outside the bounds of OpenAI's API description; nothing was sent."""
 
 
 class SessionNotRecordedError(ChatKitError):
-    """The API has no route for reading a session, and none recorded the session."""
+    """The API has no route to read a session, and no record of the session exists."""
 
 
 class SessionDeletedError(ChatKitError):
-    """`delete_sessions` ended the user's sessions while a call that creates one was under way.
+    """`delete_sessions` was called for the user while this call created a session.
 
-    The session that it may have created is cancelled.
+    The new session, if any, is cancelled.
     """
 
 
 class SessionStoreError(ChatKitError):
-    """The session store does not respond, and the call cannot do without it.
+    """The session store is unavailable, and the call needs it.
 
-    `delete_session` raises it after the API has cancelled the session: the store was not updated,
-    and may return the session until it expires; delete it again.
+    `delete_session` raises it after the API has cancelled the session. The store was not updated
+    and may return the session until it expires: delete it again.
     """
 
 
 class APIConnectionError(ChatKitError):
-    """No response came, or it broke off. The request may have taken effect.
+    """No response arrived, or an incomplete one. The request may have taken effect.
 
     Attributes:
-        answered: Whether a whole response came that the HTTP client could not decode; such a call
-            is not repeated, because a session may exist.
-        permanent: Whether another attempt cannot succeed before a setting has changed, such as for
-            a certificate that is not trusted; such a call is not repeated.
+        answered: Whether a complete response arrived that the HTTP client could not decode. The
+            call is not retried, because a session may exist.
+        permanent: Whether a retry cannot help until a setting changes, such as with an untrusted
+            certificate. The call is not retried.
     """
 
     permanent: bool = False  # 0.9.0 pickled its errors without it
@@ -134,21 +134,21 @@ class APIConnectionError(ChatKitError):
 
 
 class APITimeoutError(APIConnectionError):
-    """No complete response came within the time that the call had."""
+    """No complete response arrived within the call's timeout."""
 
 
 class APIResponseValidationError(ChatKitError):
-    """A success response that is not what the contract says, or about another user or workflow.
+    """A success response does not match the contract, or names another user or workflow.
 
-    The body is never quoted.
+    The error never quotes the body.
 
     Attributes:
         status_code: The HTTP status, 200 to 299.
-        content_type: The response's content type, None where it had none.
+        content_type: The response's content type; None if it had none.
         content_length: How many bytes of the body were read.
-        request_id: The API's name of the request, None where the response had none.
-        session_id: The session of another user or workflow that the response was about, which the
-            client has cancelled if the API responded; None where there is none.
+        request_id: The API's id of the request; None if the response had none.
+        session_id: The id of the other user's session, which the client has tried to cancel; None
+            in other cases.
     """
 
     session_id: str | None = None  # 0.9.0 pickled its errors without it
@@ -176,16 +176,17 @@ class APIResponseValidationError(ChatKitError):
 
 
 class APIStatusError(ChatKitError):
-    """The API, or something in front of it, returned another status than success.
+    """The API, or a proxy in front of it, returned an error status.
 
     Attributes:
         status_code: The HTTP status.
-        error: The inner part of the API's error response; None where it sent none.
-        body: The decoded JSON of the response, else its text, None where it was empty; redacted.
-        request_id: The API's name of the request, for OpenAI's support; None where there was none.
-        retry_after: Seconds that the server asks to wait; None where it did not say.
-        should_retry: What the response's `x-should-retry` says; None where it had none.
-        hint: What to check, and where to read on.
+        error: The `error` object of the response: message, type, param and code. None if the
+            response has none.
+        body: The response's JSON, else its text, with secrets redacted; None if it was empty.
+        request_id: The API's id of the request, for OpenAI's support; None if there was none.
+        retry_after: Seconds to wait, from `retry-after-ms` or `retry-after`; None without either.
+        should_retry: The value of `x-should-retry`; None if it is neither `true` nor `false`.
+        hint: What to check, and a link to the troubleshooting page.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the API does not accept the key."""
+    """401: the API rejects the key."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -245,19 +246,19 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: the workflow, the session or the route does not exist, or not for this key."""
+    """404: the workflow, session or route does not exist, or not for this key."""
 
 
 class WorkflowNotFoundError(NotFoundError):
-    """404: no workflow of this id is visible to the key's project."""
+    """404: the key's project has no workflow with this id."""
 
 
 class SessionNotFoundError(NotFoundError):
-    """404: no session of this id is visible to the key's project."""
+    """404: the key's project has no session with this id."""
 
 
 class ConflictError(APIStatusError):
-    """409: the request collides with another one."""
+    """409: the request conflicts with another one."""
 
 
 class UnprocessableEntityError(APIStatusError):
@@ -269,12 +270,12 @@ class RateLimitError(APIStatusError):
 
 
 class InternalServerError(APIStatusError):
-    """500 and above: the fault is on the server's side."""
+    """500 and above: the server failed."""
 
 
 class BetaNotAvailableError(APIStatusError):
-    """The API did not accept the `OpenAI-Beta` header: ChatKit's beta is not available here."""
+    """Code `invalid_beta`: the API did not get or accept the `OpenAI-Beta` header."""
 
 
 class BetaNotAvailableBadRequestError(BetaNotAvailableError, BadRequestError):
-    """The same with status 400; caught as either of its two parents."""
+    """`BetaNotAvailableError` with status 400: also a `BadRequestError`."""

@@ -1,8 +1,7 @@
 """What the ChatKit sessions API returns, as frozen pydantic models.
 
-Only what a caller cannot do without is required; every other field of the published contract is
-optional, fields that the contract does not know are kept in `model_extra`, and a `status` that it
-does not know is kept as it is: a server that learns something new must not break this library.
+A change of the server must not break this library. So only the fields that a caller needs are
+required, unknown fields are kept in `model_extra`, and an unknown `status` is kept as it is.
 """
 
 import builtins
@@ -44,10 +43,10 @@ from .options import (  # for those who look for them here
 
 
 class BrowserSession(TypedDict):
-    """What the web page needs: your endpoint's response to the ChatKit widget."""
+    """The endpoint's response to the page."""
 
     client_secret: str
-    """The secret in plain text: for the browser of the session's user and nobody else."""
+    """The secret in plain text. Send it to the user's browser only."""
     expires_at: str
     """ISO 8601 in UTC, such as `2026-11-22T10:00:00Z`."""
     session_id: str
@@ -71,7 +70,7 @@ class _Model(BaseModel):
 
     @model_serializer(mode="wrap")
     def _mask_secrets(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Mask what is shaped like a secret; unknown fields also by their names."""
+        """Mask text that looks like a secret, and unknown fields whose names suggest one."""
         unknown = self.model_extra or {}
         dumped: dict[str, object] = dump(self)
         for name, value in dumped.items():
@@ -84,14 +83,14 @@ class _Model(BaseModel):
 
 
 class ChatKitErrorDetail(_Model):
-    """The inner part of an error response."""
+    """The `error` object of an error response."""
 
     message: str
     type: str
     param: str | None = None
-    """The argument at fault, where the API names one."""
+    """The invalid argument, if the API names one."""
     code: str | None = None
-    """A short name of the case, such as `invalid_api_key`, where the API gives one."""
+    """The error code, such as `invalid_api_key`, if the API returns one."""
 
 
 class ChatKitErrorResponse(_Model):
@@ -107,7 +106,7 @@ class ChatKitWorkflowTracing(_Model):
 
 
 class ChatKitWorkflow(_Model):
-    """The workflow behind a session."""
+    """The workflow of a session."""
 
     id: str
     version: str | None = None
@@ -129,7 +128,7 @@ class ChatSessionRateLimits(_Model):
 
 
 class ChatSessionAutomaticThreadTitling(_Model):
-    """Whether threads get their titles by themselves."""
+    """Whether threads get titles automatically."""
 
     enabled: bool | None = None
 
@@ -160,7 +159,7 @@ class ChatSessionChatKitConfiguration(_Model):
 
 
 class _Session(_Model):
-    """What both views of a session have."""
+    """The fields that both views of a session have."""
 
     id: str = Field(min_length=1)
     expires_at: Moment
@@ -178,11 +177,11 @@ class _Session(_Model):
         """Return how long the session still lasts.
 
         Args:
-            now: The moment to count from, with a time zone; left out: the present. Tests pass
-                their own, such as `FakeChatKit().clock.now()`.
+            now: The current time, with a time zone; default: this machine's clock. A test may pass
+                `FakeChatKit().clock.now()`.
 
         Returns:
-            Seconds; zero or less once the session has expired.
+            Seconds; zero or less if the session has expired.
         """
         return (self.expires_at - (now or datetime.now(UTC))).total_seconds()
 
@@ -192,25 +191,25 @@ class _Session(_Model):
 
 
 class ChatKitSessionResponse(_Session):
-    """A session with its secret, as create and refresh return it.
+    """A session with its secret, as returned by create and refresh.
 
-    `repr`, `str` and JSON dumps mask the secret; `for_browser()` is the one place that unwraps it.
+    `for_browser()` is the only method that exposes the secret; `repr`, `str` and dumps mask it.
 
     Attributes:
-        id: The session's id, such as `cksess_…`: pass it to `get_session` and `delete_session`.
-        client_secret: What the widget authenticates with. Never empty.
+        id: The session's id, such as `cksess_…`, for `get_session` and `delete_session`.
+        client_secret: The widget authenticates with this secret. Never empty.
         expires_at: When the secret stops working, in UTC.
         object: `chatkit.session`.
-        status: `active`, `expired` or `cancelled`; a value that the contract does not know is kept.
-        user: The user that the session was created for.
-        workflow: The workflow behind the session.
-        max_requests_per_1_minute: The same as in `rate_limits`.
+        status: `active`, `expired` or `cancelled`; unknown values are kept.
+        user: The user of the session.
+        workflow: The workflow of the session.
+        max_requests_per_1_minute: The limit, as in `rate_limits`.
         rate_limits: The limit in force.
         chatkit_configuration: The widget's features in force.
-        request_id: The API's name of the request, for OpenAI's support.
-        answered_at: What the API's own clock said when it responded (the `Date` header):
-            `expires_at - answered_at` is how long the secret works, whatever this machine's clock
-            says. None where the response had no such header.
+        request_id: The API's id of the request, for OpenAI's support.
+        answered_at: The time of the response by the API's clock (its `Date` header); None without
+            one. `expires_at - answered_at` is how long the secret works, even if this machine's
+            clock is wrong.
     """
 
     client_secret: SecretStr
@@ -233,16 +232,17 @@ class ChatKitSessionResponse(_Session):
 
     @model_serializer(mode="wrap")
     def _mask_the_secret(self, dump: SerializerFunctionWrapHandler) -> dict[str, builtins.object]:
-        """A server may repeat the secret anywhere, in nested and in known fields too."""
+        """Mask the secret in every field: a server may repeat it anywhere."""
         dumped = self._mask_secrets(dump)
         return {name: mask_json(value, [self.client_secret]) for name, value in dumped.items()}
 
     def for_browser(self) -> BrowserSession:
-        """Unwrap the secret for the user's browser.
+        """Return what the user's browser needs, with the secret in plain text.
+
+        Send the result as JSON with `Cache-Control: no-store`. Do not log it.
 
         Returns:
-            `client_secret`, `expires_at` (ISO 8601 in UTC, whole seconds) and `session_id`, ready
-            to be sent as JSON. Send it with `Cache-Control: no-store`, and do not log it.
+            `client_secret`, `expires_at` (ISO 8601 in UTC, whole seconds) and `session_id`.
         """
         return {
             "client_secret": self.client_secret.get_secret_value(),
@@ -252,15 +252,14 @@ class ChatKitSessionResponse(_Session):
 
 
 class ChatKitSessionInfo(_Session):
-    """A session without its secret, as `get_session` returns it.
+    """A session without its secret, as returned by `get_session`.
 
-    The attributes are those of `ChatKitSessionResponse` without `client_secret`, and:
+    The attributes are those of `ChatKitSessionResponse`, except `client_secret`, and:
 
     Attributes:
-        status: Worked out against the clock: an `active` session that has passed its `expires_at`
-            is `expired`. None where nobody said.
-        source: `api` where the server returned it; `record` where the server has no route for
-            reading and it comes from what this client, or one sharing its store, recorded.
+        status: As of now: an `active` session past its `expires_at` is `expired`. None if unknown.
+        source: `api` if the server returned the session; `record` if the server has no route to
+            read it, and this client, or one sharing its store, recorded it.
     """
 
     source: Literal["api", "record"]
@@ -275,7 +274,7 @@ class ChatKitSessionInfo(_Session):
 
 
 class CancelledSession(_Model):
-    """What cancelling returns: the full session, or on some servers hardly more than its id."""
+    """The response to a cancel: the full session, or on some servers little more than its id."""
 
     id: str = Field(min_length=1)
     status: str | None = None
@@ -297,4 +296,4 @@ def _field_names(model: type[BaseModel]) -> frozenset[str]:
 
 
 FIELD_NAMES: Final = _field_names(_Model)
-"""The name of every field that this library knows; other names are a server's own."""
+"""The names of all fields that this library knows."""

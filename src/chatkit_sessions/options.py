@@ -1,4 +1,4 @@
-"""The options of a session: the one list that the clients, the endpoint and the request read.
+"""The options of a session: one list for the clients, the endpoint and the request.
 
 Bounds and defaults are those of OpenAI's published API description (`CreateChatSessionBody`).
 """
@@ -32,19 +32,19 @@ class History(TypedDict, total=False):
 
 
 class SessionOptions(TypedDict, total=False):
-    """The options of a session. An option that is omitted or None is left to the API.
+    """The options of a session. The API chooses the default of one that is omitted or None.
 
-    `create_session` takes each as a keyword argument; so do `get_or_create_session` and
-    `refresh_session`, and an endpoint's `options` function returns them.
+    `create_session`, `get_or_create_session` and `refresh_session` take each as a keyword argument.
+    An endpoint's `options` function returns them.
     """
 
     workflow_id: str | None
-    """Another workflow than the client's, `wf_…`."""
+    """The workflow, `wf_…`; default: the client's."""
     workflow_version: str | None
     """A published version of the workflow; default: the latest deployed one."""
     state_variables: Mapping[str, StateVariable] | None
-    """At most 64 values for the workflow: strings of at most 10,485,760 characters, integers of at
-    most 64 bits, finite numbers and booleans, under names of at most 64 characters."""
+    """At most 64 values for the workflow, with names of at most 64 characters: strings of at most
+    10,485,760 characters, integers of at most 64 bits, finite numbers and booleans."""
     tracing: bool | None
     """Whether the workflow's runs are traced; default: yes."""
     expires_after: int | timedelta | None
@@ -56,7 +56,7 @@ class SessionOptions(TypedDict, total=False):
     history: bool | History | None
     """Whether the user can open earlier threads, or a `History`; default: yes."""
     automatic_thread_titling: bool | None
-    """Whether threads get titles by themselves; default: yes."""
+    """Whether threads get titles automatically; default: yes."""
 
 
 OPTION_NAMES: Final = frozenset(SessionOptions.__annotations__)
@@ -71,7 +71,7 @@ def reject_unknown_options(names: Iterable[str], *, method: str, others: Collect
         others: The method's keyword arguments beside the options.
 
     Raises:
-        TypeError: A name is not an option's; the message names one that is near, if there is one.
+        TypeError: No option has this name; the message suggests a similar one.
     """
     for name in names:
         if name not in OPTION_NAMES:

@@ -37,31 +37,31 @@ from .sync_io import KeySource, SyncIO
 class ChatKitClient(SyncIO):
     """Creates, refreshes, gets and deletes ChatKit sessions.
 
-    One client serves a whole process: it is safe to use from many threads and keeps connections
-    open between calls. Close it at the end, or use it as a context manager.
+    Make one client for the process: it is thread-safe and keeps connections open between calls.
+    Close it at the end, or use it as a context manager.
 
     Args:
-        api_key: The OpenAI API key, as a string, a SecretStr or a function that returns one and is
-            called for each request, so that keys can be rotated. Default: `OPENAI_API_KEY`.
-        workflow_id: The workflow behind sessions, `wf_…`. Default: `OPENAI_CHATKIT_WORKFLOW_ID`.
+        api_key: The OpenAI API key: a string, a SecretStr, or a function that returns one. The
+            function is called for each request, so keys can be rotated. Default: `OPENAI_API_KEY`.
+        workflow_id: The workflow of new sessions, `wf_…`. Default: `OPENAI_CHATKIT_WORKFLOW_ID`.
         base_url: The API's root. Default: `OPENAI_BASE_URL`, else `https://api.openai.com/v1`.
         organization: Sent as `OpenAI-Organization`. Default: `OPENAI_ORG_ID`.
         project: Sent as `OpenAI-Project`. Default: `OPENAI_PROJECT_ID`.
-        timeout: Seconds for each whole call, with all its requests and waits: more than 0, at most
-            1,000,000; default 30; None for no limit.
-        max_retries: Attempts after a failed first one, 0 or more, or a RetryPolicy; default 2.
-        http_client: Your `httpx.Client` or `httpx2.Client`, or one of a subclass, to send with;
-            used as it is and never closed.
-        store: Where sessions are recorded and, by `get_or_create_session`, shared: such as
-            a `RedisSessionStore` for all processes of a backend; never closed. Default: a
-            `MemorySessionStore` of the client's own.
-        allow_insecure_http: Permit a plain `http://` base URL on another machine than this one.
-        clock: Returns the present, with a time zone, for the status of sessions and for how long
-            the client's own store keeps them; for tests.
+        timeout: Seconds for a whole call, with all its requests, waits and retries: more than 0, at
+            most 1,000,000; default 30. None: no limit.
+        max_retries: Attempts after the first, 0 or more, or a RetryPolicy; default 2.
+        http_client: Your `httpx.Client` or `httpx2.Client`, or a subclass's instance. The library
+            never closes it. Default: the library's own HTTP client.
+        store: Where sessions are recorded, and shared by `get_or_create_session`, such as
+            a `RedisSessionStore` for several processes. The client never closes it. Default: a new
+            `MemorySessionStore`.
+        allow_insecure_http: Allow a plain `http://` base URL on another machine.
+        clock: For tests: returns the current time, with a time zone. It decides the status of
+            sessions and how long a default store keeps them.
 
     Raises:
-        ConfigurationError: No key was given, or a setting cannot be used.
-        RuntimeError: By each call, once the client is closed.
+        ConfigurationError: The key is missing, or a setting is invalid.
+        RuntimeError: A method is called after the client was closed.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class ChatKitClient(SyncIO):
     ) -> Self:
         """Make a client with other settings on the same connections, such as for one tenant.
 
-        An omitted setting stays as it is. The new client closes with this one. Where the store has
-        a namespace, another key needs `store` too: with the tenant's own namespace, or the same
-        store, if the key is the same tenant's.
+        The arguments are the constructor's; an omitted setting stays as it is. Closing this client
+        closes the new one, too. If the store has a namespace, another key also needs `store`: a
+        store with the tenant's own namespace, or the same store if the tenant is the same.
 
         Raises:
-            ConfigurationError: A setting cannot be used.
+            ConfigurationError: A setting is invalid.
         """
         key: SecretStr | KeySource | NotGiven = as_secret(api_key)
         api_key = key
@@ -145,36 +145,37 @@ class ChatKitClient(SyncIO):
     ) -> ChatKitSessionResponse:
         """Create a session for one of your users: `POST /chatkit/sessions`.
 
-        The API decides on omitted options; bounds and defaults are those of OpenAI's published API
-        description.
+        The API chooses the default of an omitted option. Bounds and defaults are those of OpenAI's
+        published API description.
 
         Args:
-            user: Your own id of the end user, 1 character or more. Take it from your login, never
-                from what the browser sent.
-            workflow_id: Another workflow than the client's.
+            user: Your id of the end user, 1 character or more. Take it from your login, never from
+                the browser.
+            workflow_id: The workflow, `wf_…`; default: the client's.
             workflow_version: A published version; default: the latest deployed one.
-            state_variables: At most 64 values for the workflow: strings of at most 10,485,760
-                characters, integers of at most 64 bits, finite numbers and booleans, under names
-                of at most 64 characters.
+            state_variables: At most 64 values for the workflow, with names of at most 64
+                characters: strings of at most 10,485,760 characters, integers of at most 64 bits,
+                finite numbers and booleans.
             tracing: Whether the workflow's runs are traced; default: yes.
             expires_after: How long the secret works, 1 to 600 whole seconds or a timedelta;
                 default 600.
             max_requests_per_1_minute: The user's messages per minute, 1 or more; default 10.
-            file_upload: Whether the user can upload files, or a `FileUpload`, which switches
-                uploads on unless `enabled` is False; default: no.
+            file_upload: Whether the user can upload files, or a `FileUpload`, which turns uploads
+                on unless `enabled` is False; default: no.
             history: Whether the user can open earlier threads, or a `History`; default: yes.
-            automatic_thread_titling: Whether threads get titles by themselves; default: yes.
-            timeout: Seconds for this call; default: the client's; None: no limit.
+            automatic_thread_titling: Whether threads get titles automatically; default: yes.
+            timeout: Seconds for this call; default: the client's. None: no limit.
 
         Returns:
             The session. Send `session.for_browser()` to the page.
 
         Raises:
             InvalidRequestError: An argument is outside these bounds; nothing was sent.
-            ConfigurationError: There is no workflow id, or the key cannot be used.
-            APIStatusError: The API rejected the request, as one of its subclasses.
-            APIConnectionError: No response came; a session may exist and expires by itself.
-            APIResponseValidationError: The response is not what the contract says.
+            ConfigurationError: The workflow id is missing, or the key is invalid.
+            APIStatusError: The API rejected the request; the status selects a subclass.
+            APIConnectionError: No response arrived. The session may exist; it expires by itself.
+            APIResponseValidationError: The response does not match OpenAI's API description, or
+                names another user or workflow.
         """
         options = SessionOptions(
             workflow_id=workflow_id,
@@ -198,35 +199,35 @@ class ChatKitClient(SyncIO):
         timeout: float | NotGiven | None = NOT_GIVEN,
         **options: Unpack[SessionOptions],
     ) -> ChatKitSessionResponse:
-        """Return the user's session while it lasts, and create one where there is none.
+        """Return the user's active session, or create one.
 
-        Concurrent calls of all threads, tasks and processes share one request to the API and its
-        response. The same session is one of this server, organization, project, namespace (or
-        key), user, workflow and version, with exactly these options. It is kept in the client's
-        store, secret included, until it expires; a session from the store has neither
-        `workflow.state_variables` nor fields that this library does not know. During a store
-        outage a session is created all the same.
+        Concurrent calls share one request to the API and its result, across threads, tasks and all
+        processes with the same store. Calls share a session if they have the same server,
+        organization, project, namespace (or key), user, and options. The session is in the client's
+        store, with its secret, until it expires. A session from the store has no
+        `workflow.state_variables` and no fields that this library does not know. During a store
+        outage, a session is still created.
 
         Args:
             user: As for `create_session`.
-            min_remaining: Seconds, or a timedelta, that the session must have left: 0 or more and
-                less than `expires_after`. Default: 60, or a fifth of `expires_after` if that is
-                less. A session that another caller is creating is returned whatever it has left.
-            timeout: Seconds for this call, waiting for another caller included; default: the
-                client's; None: no limit.
+            min_remaining: How long the session must still last: seconds or a timedelta, 0 or more
+                and less than `expires_after`. Default: 60 seconds, or a fifth of `expires_after` if
+                that is less. It does not apply to a session that another caller is creating.
+            timeout: Seconds for this call, with the wait for another caller; default: the
+                client's. None: no limit.
             options: As for `create_session`. In `state_variables`, `True`, `1` and `1.0` are three
-                values; tabs that share a session share `max_requests_per_1_minute`.
+                values. Tabs that share a session share its `max_requests_per_1_minute`.
 
         Returns:
             The session. Send `session.for_browser()` to the page.
 
         Raises:
             InvalidRequestError: An argument is outside its bounds; nothing was sent.
-            ConfigurationError: There is no workflow id, or the key cannot be used.
-            SessionDeletedError: `delete_sessions` ended the user's sessions meanwhile.
-            APIStatusError: The API rejected the request, as one of its subclasses.
-            APIConnectionError: No response came; a session may exist and expires by itself.
-            APIResponseValidationError: The response is not what the contract says.
+            ConfigurationError: The workflow id is missing, or the key is invalid.
+            SessionDeletedError: `delete_sessions` was called for the user during this call.
+            APIStatusError: The API rejected the request; the status selects a subclass.
+            APIConnectionError: No response arrived. The session may exist; it expires by itself.
+            APIResponseValidationError: As for `create_session`.
             TypeError: An option does not exist.
         """
         reject_unknown_options(
@@ -244,32 +245,32 @@ class ChatKitClient(SyncIO):
         timeout: float | NotGiven | None = NOT_GIVEN,
         **options: Unpack[SessionOptions],
     ) -> ChatKitSessionResponse:
-        """Exchange a session's secret, before it expires, for another one; never the same.
+        """Exchange a session's secret for another one, never the same.
 
-        Asks `POST /chatkit/sessions/refresh` first, a route that is in use but not in OpenAI's API
-        description. Its response counts only if it has another secret and names this user and this
-        workflow; otherwise, and where the server rejects the request or lacks the route, a new
-        session is created.
+        First calls `POST /chatkit/sessions/refresh`, a route that is in use but not in OpenAI's API
+        description. The response is accepted only if the session has not ended, has another secret,
+        and names this user and workflow. Otherwise, and if the server rejects the request or has no
+        such route, a new session is created.
 
         Args:
-            client_secret: The secret that the widget holds now.
-            user: As for `create_session`: from your login, so that a stolen secret is of no use.
-            timeout: Seconds for this call, both requests together; default: the client's; None:
+            client_secret: The secret that the widget has now.
+            user: As for `create_session`. Take it from your login: a stolen secret is then useless.
+            timeout: Seconds for this call, both requests together; default: the client's. None:
                 no limit.
-            options: As for `create_session`; pass the same options as there. They apply where a
-                new session is created; a refreshed session keeps its own.
+            options: Pass the same options as to `create_session`. They apply if a new session is
+                created; a refreshed session keeps its options.
 
         Returns:
             A session with another secret.
 
         Raises:
             InvalidRequestError: An argument is outside its bounds; nothing was sent.
-            ConfigurationError: There is no workflow id, or the key cannot be used.
-            SessionDeletedError: `delete_sessions` ended the user's sessions meanwhile.
-            APIStatusError: The API refused to create a session, limits the rate (429) or fails
-                (5xx).
-            APIConnectionError: No response came.
-            APIResponseValidationError: The response to create is not what the contract says.
+            ConfigurationError: The workflow id is missing, or the key is invalid.
+            SessionDeletedError: `delete_sessions` was called for the user during this call.
+            APIStatusError: The API rejected the creation of a session, or the refresh with 408,
+                409, 429 or 5xx.
+            APIConnectionError: No response arrived.
+            APIResponseValidationError: As for `create_session`.
             TypeError: An option does not exist.
         """
         client_secret = as_secret(client_secret)  # local variables are part of tracebacks
@@ -284,46 +285,46 @@ class ChatKitClient(SyncIO):
     ) -> ChatKitSessionInfo:
         """Return a session's status, expiry, user and workflow, never its secret.
 
-        Asks `GET /chatkit/sessions/{session_id}`, which some ChatKit-compatible servers offer.
-        OpenAI has no such route: there the session comes from what this client, or one sharing its
-        store, recorded until 24 hours after the session's expiry.
+        First calls `GET /chatkit/sessions/{session_id}`, which some ChatKit-compatible servers
+        have. OpenAI has no such route: then the result is what this client, or one sharing its
+        store, recorded. Records are kept until 24 hours after the session's expiry.
 
         Args:
             session_id: `session.id`, at most 256 characters.
-            timeout: Seconds for this call; default: the client's; None: no limit.
+            timeout: Seconds for this call; default: the client's. None: no limit.
 
         Returns:
-            The session; its `source` says where it comes from, its `status` follows the clock.
+            The session. `source` says where it comes from; `status` follows the clock.
 
         Raises:
-            InvalidRequestError: The id cannot be one; nothing was sent.
-            SessionNotRecordedError: The server has no such route and no record exists.
-            SessionNotFoundError: The server has the route and does not know the session.
-            SessionStoreError: The store does not respond.
-            APIStatusError: The API rejected the request in another way.
-            APIConnectionError: No response came.
-            APIResponseValidationError: The response is not what the contract says.
+            InvalidRequestError: The session id is invalid; nothing was sent.
+            SessionNotRecordedError: The server has no such route, and no record exists.
+            SessionNotFoundError: The server has the route, but does not know the session.
+            SessionStoreError: The store is unavailable.
+            APIStatusError: The API rejected the request for another reason.
+            APIConnectionError: No response arrived.
+            APIResponseValidationError: The response does not match OpenAI's API description.
         """
         operation, deadline = operations.get(session_id), self._deadline(timeout)
         return run_blocking(self._get, operation, session_id, deadline)
 
     def sessions_for(self, user: str) -> list[ChatKitSessionInfo]:
-        """List the user's sessions that the client's store has recorded, the last to expire first.
+        """List the user's sessions that the client's store has recorded.
 
-        Those are the sessions that clients with the same store (and server, organization, project
-        and namespace or key) created, refreshed or deleted, until 24 hours after their expiry;
-        OpenAI has no endpoint to list sessions.
+        The store has the sessions that this client created, refreshed or deleted, until 24 hours
+        after their expiry. It also has those of clients with the same store, server, organization,
+        project, and namespace or key. OpenAI has no endpoint to list sessions.
 
         Args:
-            user: Your own id of the end user, as passed to `create_session`.
+            user: Your id of the end user, as passed to `create_session`.
 
         Returns:
-            The sessions, without secrets; their `source` is `record`, their `status` follows the
-            clock.
+            The sessions without their secrets, the last to expire first. `source` is `record`;
+            `status` follows the clock.
 
         Raises:
-            InvalidRequestError: The user is not a string, or an empty one.
-            SessionStoreError: The store does not respond.
+            InvalidRequestError: The user is not a string, or is empty.
+            SessionStoreError: The store is unavailable.
         """
         return run_blocking(self._list, validate_user(user), self._deadline(NOT_GIVEN))
 
@@ -336,42 +337,42 @@ class ChatKitClient(SyncIO):
     ) -> None:
         """End a session: its secret stops working. `POST /chatkit/sessions/{session_id}/cancel`.
 
-        A session that has been cancelled or has expired already counts as ended.
+        A cancelled or expired session counts as ended.
 
         Args:
             session_id: `session.id`, at most 256 characters.
             missing_ok: Whether a session that the API does not know counts as ended, too.
-            timeout: Seconds for this call; default: the client's; None: no limit.
+            timeout: Seconds for this call; default: the client's. None: no limit.
 
         Raises:
-            InvalidRequestError: The id cannot be one; nothing was sent.
-            SessionNotFoundError: The API does not know the session, unless `missing_ok`.
-            SessionStoreError: The session has ended, but the store does not respond and may return
-                it until it expires: delete it again.
-            APIStatusError: The API rejected the request in another way.
-            APIConnectionError: No response came; the session may be cancelled.
-            APIResponseValidationError: The response is not what the contract says.
+            InvalidRequestError: The session id is invalid; nothing was sent.
+            SessionNotFoundError: The API does not know the session, and `missing_ok` is False.
+            SessionStoreError: The session has ended, but the store is unavailable and may return
+                it until it expires. Delete it again.
+            APIStatusError: The API rejected the request for another reason.
+            APIConnectionError: No response arrived. The session may be cancelled.
+            APIResponseValidationError: The response does not match OpenAI's API description.
         """
         operation, deadline = operations.cancel(session_id), self._deadline(timeout)
         run_blocking(self._delete, operation, session_id, deadline, missing_ok=missing_ok)
 
     def delete_sessions(self, user: str, *, timeout: float | NotGiven | None = NOT_GIVEN) -> None:
-        """End all of the user's sessions, as when the user signs out.
+        """End all of the user's sessions, such as when the user signs out.
 
-        A session that any worker with the same store is creating meanwhile is cancelled, too, and
-        that call raises SessionDeletedError; later calls get a new session. Sessions that the store
-        has not recorded (see `sessions_for`) continue until they expire.
+        If a worker with the same store is creating a session at that moment, the session is
+        cancelled, too, and that call raises SessionDeletedError. Later calls get a new session.
+        Sessions that the store has not recorded (see `sessions_for`) continue until they expire.
 
         Args:
-            user: Your own id of the end user, as passed to `create_session`.
-            timeout: Seconds for this call; default: the client's; None: no limit.
+            user: Your id of the end user, as passed to `create_session`.
+            timeout: Seconds for this call; default: the client's. None: no limit.
 
         Raises:
-            InvalidRequestError: The user is not a string, or an empty one; nothing was sent.
-            SessionStoreError: The store does not respond, and sessions may continue: ask again.
-            APIStatusError: The API refused to cancel a session; the others are cancelled.
-            APIConnectionError: No response came for one of them.
-            APIResponseValidationError: A response is not what the contract says.
+            InvalidRequestError: The user is not a string, or is empty; nothing was sent.
+            SessionStoreError: The store is unavailable, and sessions may continue. Call it again.
+            APIStatusError: The API did not cancel a session. The others are cancelled.
+            APIConnectionError: No response arrived for a session.
+            APIResponseValidationError: A response does not match OpenAI's API description.
         """
         deadline = self._deadline(timeout)
         run_blocking(self._delete_all, validate_user(user), deadline)
