@@ -1,9 +1,9 @@
-"""The endpoint that the widget's page talks to, for your backend's framework.
+"""The endpoint that the page with the widget calls, for your framework.
 
-`chatkit_sessions.integrations.fastapi`, `.starlette`, `.flask` and `.django` each hold one function
-that returns the routes. For any other framework there are `ChatKitEndpoint` and
-`AsyncChatKitEndpoint` here: a request goes in as plain values and a response comes out. No
-framework is imported unless you import its module.
+`chatkit_sessions.integrations.fastapi`, `.starlette`, `.flask` and `.django` each have one function
+that returns the routes. For any other framework, use `ChatKitEndpoint` or `AsyncChatKitEndpoint`:
+they take a request as plain values and return a response. Only the framework's own module imports
+the framework.
 """
 
 from ._async_endpoint import AsyncChatKitEndpoint

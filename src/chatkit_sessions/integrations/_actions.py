@@ -1,6 +1,6 @@
-"""Which action a request asks for.
+"""Request → action.
 
-- `POST /session` creates a session, or returns the user's live one.
+- `POST /session` creates a session, or returns the user's active one.
 - `POST /session/refresh` exchanges the secret in `{"currentClientSecret": …}` for another one.
 - `DELETE /session` signs the user out: ends all of the user's sessions.
 - `GET /session/{session_id}` returns one of the user's own sessions; off by default.
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
 
     code: ErrorCode
     message: str | None = None
-    """What the page is told; None: what it is always told with this code."""
+    """The message for the page; None: the code's own."""
 
 
 class Create(NamedTuple):
@@ -65,7 +65,7 @@ Action: TypeAlias = Create | Refresh | SignOut | Read | Delete
 
 
 def parse_action(request: EndpointRequest, user: str, paths: Paths) -> Action | Problem:
-    """What a request asks for whose method and type are right."""
+    """Parse a request whose method and content type are valid."""
     route, session_id = paths.route_of(request.path)
     deletes = request.method == "DELETE"
     if route == paths.by_id:
@@ -74,7 +74,7 @@ def parse_action(request: EndpointRequest, user: str, paths: Paths) -> Action | 
         return Delete(user, session_id) if deletes else Read(user, session_id)
     if deletes:
         return SignOut(user)
-    # Nothing else in the body counts: the server decides who the user is and what a session is.
+    # The rest of the body is ignored: the server decides on user and options.
     return _refresh(request, user) if route == paths.refresh else _create(request, user)
 
 
@@ -99,7 +99,7 @@ def _refresh(request: EndpointRequest, user: str) -> Refresh | Problem:
 
 
 def _parse_object(body: bytes) -> dict[str, object] | None:
-    """The JSON object that a body is; None where it is none."""
+    """The body as a JSON object; None if it is not one."""
     try:
         value: object = json.loads(body)
     except (ValueError, RecursionError):

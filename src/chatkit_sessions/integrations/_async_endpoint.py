@@ -20,28 +20,28 @@ T = TypeVar("T")
 
 
 class AsyncChatKitEndpoint(EndpointFlow):
-    """The routes that the widget's page calls, for any asynchronous framework.
+    """The routes that the page calls, for any asynchronous framework.
 
     Args:
-        client: Makes the sessions; or a function that returns it when a request needs it. It
-            stays yours to close.
-        reuse: Whether `POST /session` returns the user's live session where there is one, as
-            `get_or_create_session` does, and not a new one each time.
-        session_by_id: Whether `GET` and `DELETE /session/{id}` are there, for the user's own
-            sessions.
-        allowed_origins: Other origins than the server's own whose pages may call, such as
-            `https://app.example.com`; a first label `*`, as in `https://*.preview.example.com`,
-            stands for any one label.
-        rate_limit: How often in a minute one user can ask, except for signing out: 1 to 1,000;
-            None: without limit. It is counted in the client's store, so for all processes that
-            share one, otherwise for this process.
-        timeout: Seconds that the API can take, more than 0, without another attempt after a
-            failure, so that no worker is held up; None: no limit.
-        session_path: The path of the first route, below the prefix.
-        refresh_path: The path of the route that exchanges a secret, below the prefix.
+        client: The client, or a function that returns it for a request. The endpoint does not
+            close it.
+        reuse: Whether `POST /session` returns the user's active session, as
+            `get_or_create_session` does. Default: it creates a session each time.
+        session_by_id: Whether to add `GET` and `DELETE /session/{id}`, for the user's own
+            sessions; default: no.
+        allowed_origins: Other origins whose pages may call the endpoint, such as
+            `https://app.example.com`. A first label `*`, as in `https://*.preview.example.com`,
+            stands for any one label. Default: none.
+        rate_limit: Requests per minute and user, except for signing out: 1 to 1,000; default 30.
+            None: no limit. Requests are counted in the client's store: together for all processes
+            that share it, by default for this process.
+        timeout: Seconds for a call to the API, more than 0; default 10. None: no limit. A failed
+            call is not retried, so that it does not block a worker.
+        session_path: The path of the session routes below the prefix; default `/session`.
+        refresh_path: The path of the refresh route below the prefix; default `/session/refresh`.
 
     Raises:
-        ConfigurationError: A setting cannot be used.
+        ConfigurationError: A setting is invalid.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class AsyncChatKitEndpoint(EndpointFlow):
         """Respond to a request.
 
         Args:
-            request: What the page sent. Nothing in it decides whose session it is.
-            user: Your own id of the person who is signed in, as your server knows it; None or
-                empty: nobody is.
-            options: The options of a session that is created, None for the API's own.
+            request: The page's request. It never decides who the user is.
+            user: Your id of the signed-in user, from your login. None or empty: nobody is signed
+                in.
+            options: The options of a session that this request creates; None: the API's defaults.
 
         Returns:
-            The response. Errors of the API, of the store and in the settings are in the log, and
-            reach the page as a code without their text.
+            The response. An error of the API, the store or the settings is logged in full; the
+            page gets its code, not its text.
 
         Raises:
             RuntimeError: The client is closed.

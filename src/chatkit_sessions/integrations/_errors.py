@@ -21,7 +21,7 @@ from ._messages import ErrorCode
 
 
 class EndpointError(NamedTuple):
-    """What the page gets."""
+    """The response to the page."""
 
     status_code: int
     message: str
@@ -47,7 +47,7 @@ ERRORS: Final[Mapping[ErrorCode, EndpointError]] = {
     "upstream_timeout": EndpointError(504, "The chat service did not answer in time: try again."),
 }
 
-# The first that fits. What is not listed is the application's to fix: the key, the workflow, …
+# The first match counts. The application must fix any other error: the key, the workflow, …
 _CODES_OF_ERRORS: Final[tuple[tuple[type[ChatKitError], ErrorCode], ...]] = (
     (RateLimitError, "rate_limit_exceeded"),
     (APITimeoutError, "upstream_timeout"),
@@ -63,14 +63,14 @@ _CODES_OF_ERRORS: Final[tuple[tuple[type[ChatKitError], ErrorCode], ...]] = (
 )
 
 
-# https://platform.openai.com/docs/guides/error-codes: a 429 that waiting does not help against.
+# https://platform.openai.com/docs/guides/error-codes: waiting does not help with these 429s.
 _OUT_OF_QUOTA: Final = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 )
 
 
 def code_of(error: ChatKitError) -> ErrorCode:
-    """The code for an error of the library's."""
+    """The code for an error of this library."""
     if isinstance(error, RateLimitError) and error.error and error.error.code in _OUT_OF_QUOTA:
         return "configuration_error"
     return next(code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind))

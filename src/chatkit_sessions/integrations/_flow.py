@@ -1,7 +1,7 @@
-"""The endpoint's rules carried out, step by step, written once for both endpoints.
+"""The steps of a request, written once for both endpoints.
 
-The asynchronous endpoint awaits these coroutines. With the synchronous client nothing in them
-suspends, and the synchronous endpoint runs them without an event loop.
+The asynchronous endpoint awaits these coroutines. With the synchronous client, they never suspend,
+and the synchronous endpoint runs them without an event loop.
 """
 
 import inspect
@@ -32,7 +32,7 @@ AnyClient = ChatKitClient | AsyncChatKitClient
 
 
 class Hooks(NamedTuple):
-    """What the endpoint asks of an application and its framework, each only when it is needed."""
+    """Functions of the application and its framework; each is called only if it is needed."""
 
     client: Callable[[], Awaitable[object]]
     user: Callable[[], Awaitable[str | None]]
@@ -42,11 +42,11 @@ class Hooks(NamedTuple):
 
 
 class EndpointFlow:
-    """What both endpoints do; their settings are documented there.
+    """The steps of both endpoints.
 
     Args:
-        client: The client that the application passed, or its function that returns one.
-        expected: The class that the client has to have.
+        client: The application's client, or its function that returns one.
+        expected: The class that the client must have.
         reuse: See `ChatKitEndpoint`.
         session_by_id: See `ChatKitEndpoint`.
         allowed_origins: See `ChatKitEndpoint`.
@@ -91,7 +91,7 @@ class EndpointFlow:
         return self._rules.routes
 
     def screen(self, request: EndpointRequest) -> EndpointResponse | None:
-        """The response where neither user nor body is needed for it."""
+        """The response that needs neither user nor body, such as to a preflight; None: go on."""
         return self._rules.screen(request)
 
     def reject(self, request: EndpointRequest, code: ErrorCode) -> EndpointResponse:
@@ -99,16 +99,16 @@ class EndpointFlow:
         return self._rules.reject(request, code)
 
     def cors_headers(self, request: EndpointRequest) -> dict[str, str]:
-        """What every response needs so that a page of an allowed origin can read it."""
+        """The headers that let a page of an allowed origin read any response."""
         return self._rules.cors_headers(header(request, "origin"))
 
     def client(self, *arguments: object) -> object:
-        """The client that was given, or what the function returns that was given for it."""
+        """The client, from the application's function if it passed one."""
         given = self._given
         return given(*arguments) if callable(given) else given
 
     async def serve(self, request: EndpointRequest, hooks: Hooks) -> EndpointResponse:
-        """Respond to a request, and ask the application no more than the response needs."""
+        """Respond to a request; call only the hooks that the response needs."""
         try:
             screened = self._rules.screen(request)
             if screened is not None:
@@ -180,7 +180,7 @@ async def _get_owned(client: AnyClient, user: str, session_id: str) -> ChatKitSe
     except (BadRequestError, UnprocessableEntityError) as error:
         if error.error is None or error.error.param != "session_id":
             raise
-        # A server with a route for reading rejects what cannot be one of its ids.
+        # A server with this route rejects a malformed id.
         raise SessionNotRecordedError("The session's id cannot be one.") from None
     require_owner(info, user)
     return info
@@ -194,5 +194,5 @@ async def _delete_owned(client: AnyClient, user: str, session_id: str) -> None:
 
 
 async def maybe_await(value: T | Awaitable[T]) -> T:
-    """A value that may have to be awaited: of either client, or of the application's function."""
+    """Await a value if it is awaitable: from either client, or the application's function."""
     return cast("T", await value if inspect.isawaitable(value) else value)

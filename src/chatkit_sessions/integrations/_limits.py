@@ -1,4 +1,4 @@
-"""How often each user asked this process in the last minute."""
+"""Each user's requests to this process in the last minute."""
 
 import threading
 from collections import OrderedDict
@@ -10,14 +10,14 @@ from chatkit_sessions._concurrency.per_process import PerProcess
 WINDOW: Final = 60.0
 """Seconds that a request counts."""
 MAX_USERS: Final = 10_000
-"""Users that are remembered; the one who has not asked for longest makes room."""
+"""Users that are counted; the one with the oldest request makes room."""
 
 
 class RequestCounts:
     """The requests that this process admitted: never more than the store has counted.
 
-    So whoever is over the limit here is over it in the store, too, which need not be asked: a
-    user's excessive requests use up none of its connections.
+    A user over this limit is also over the store's. So excessive requests use none of the store's
+    connections.
 
     Args:
         limit: Requests for each minute, 1 or more.

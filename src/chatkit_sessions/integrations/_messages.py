@@ -1,4 +1,4 @@
-"""What goes into an endpoint and comes out of it, as plain values."""
+"""An endpoint's requests and responses, as plain values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.options import SessionOptions
 
 MAX_BODY: Final = 65_536
-"""Bytes that a request's body can have. Read at most one more: it is enough to reject the body."""
+"""The most bytes of a request's body. Read at most one byte more, to detect a larger body."""
 DEFAULT_PREFIX: Final = "/api/chatkit"
 DEFAULT_SESSION_PATH: Final = "/session"
 DEFAULT_REFRESH_PATH: Final = "/session/refresh"
@@ -18,7 +18,7 @@ DEFAULT_RATE_LIMIT: Final = 30
 DEFAULT_TIMEOUT: Final = 10.0
 
 CreateSessionOptions: TypeAlias = SessionOptions
-"""The options of a session, as the application decides them for a request."""
+"""The options of a session, as returned by your `options` function."""
 
 ErrorCode: TypeAlias = Literal[
     "invalid_request",
@@ -35,11 +35,11 @@ ErrorCode: TypeAlias = Literal[
     "store_unavailable",
     "upstream_timeout",
 ]
-"""What `error.code` of a response can be."""
+"""The values of `error.code` in an error response."""
 
 
 class EndpointSettings(TypedDict, total=False):
-    """The settings of an endpoint, whatever the framework; `ChatKitEndpoint` describes them."""
+    """The settings of an endpoint in any framework; `ChatKitEndpoint` describes them."""
 
     reuse: bool
     session_by_id: bool
@@ -58,13 +58,13 @@ class ErrorDetail(TypedDict):
 
 
 class ErrorBody(TypedDict):
-    """The body of every response that is an error."""
+    """The body of an error response."""
 
     error: ErrorDetail
 
 
 class SessionState(TypedDict):
-    """What the page gets about one session."""
+    """The response of `GET /session/{session_id}`."""
 
     session_id: str
     status: str | None
@@ -76,12 +76,13 @@ class EndpointRequest:
     """An HTTP request, as plain values.
 
     Attributes:
-        method: Such as `POST`, in capitals.
-        path: Below the prefix: `/session`, `/session/refresh` or `/session/<id>`, unescaped.
-        url: The absolute URL that was asked for; its origin counts as the server's own. Take its
-            host from the `Host` header as it was sent, or from what a trusted proxy says.
-        headers: Under names in any case.
-        body: At most `MAX_BODY` + 1 bytes of it, and so never more in memory.
+        method: In capitals, such as `POST`.
+        path: The path below the prefix, unescaped: `/session`, `/session/refresh` or
+            `/session/<id>`.
+        url: The request's absolute URL. Its origin counts as the server's own, so take the host
+            from the `Host` header, or from a proxy that you trust.
+        headers: The headers; names in any case.
+        body: At most `MAX_BODY` + 1 bytes of the body.
     """
 
     method: str
@@ -91,7 +92,7 @@ class EndpointRequest:
     body: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        # It holds the current secret; whoever prints it alone sees its length.
+        # It contains the current secret; its repr shows only its length.
         object.__setattr__(self, "body", MaskedBytes(self.body))
 
 
@@ -101,8 +102,8 @@ class EndpointResponse:
 
     Attributes:
         status_code: The HTTP status.
-        headers: All that belongs to the response, except Content-Length.
-        body: JSON, or nothing. It may hold a secret, and is not part of the repr.
+        headers: All headers of the response, except Content-Length.
+        body: JSON, or empty. It may contain a secret, and is not in the repr.
     """
 
     status_code: int
@@ -111,11 +112,11 @@ class EndpointResponse:
 
 
 def header(request: EndpointRequest, name: str) -> str | None:
-    """A header's value; of several, all of them, so that none can hide behind another.
+    """A header's value; repeated values are joined, so that none can hide behind another.
 
     Args:
-        request: Whose header.
-        name: In lower case.
+        request: The request.
+        name: The header's name, in lower case.
     """
     values = [value for key, value in request.headers.items() if key.lower() == name]
     return ", ".join(values) if values else None

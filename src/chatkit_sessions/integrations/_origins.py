@@ -17,7 +17,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """A scheme, a host and a port, in the one way of writing that compares equal."""
+    """A scheme, a host and a port, normalised so that equal origins compare equal."""
 
     scheme: str
     host: str
@@ -26,7 +26,7 @@ class Origin(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Read an origin; None where the text is anything else, such as `null` or an address."""
+    """Parse an origin; None for any other text, such as `null` or a URL with a path."""
     match = _ORIGIN.fullmatch(text)
     if match is None:
         return None
@@ -36,7 +36,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def origin_of(url: str) -> Origin | None:
-    """The origin of an absolute URL; None where it has none."""
+    """The origin of an absolute URL; None if it has none."""
     scheme, separator, rest = url.partition("://")
     return parse_origin(scheme + separator + re.split(r"[/?#]", rest, maxsplit=1)[0])
 
@@ -44,9 +44,8 @@ def origin_of(url: str) -> Origin | None:
 def is_same_origin(page: Origin, own: Origin | None) -> bool:
     """Whether a page comes from this server.
 
-    A proxy may have ended TLS in front of it, so that it takes a request for plain http: the page
-    may be of https then, and the `Host` header may name the proxy's port. The other way round it is
-    another origin.
+    If a proxy ends TLS, the server sees plain http, but the page is https, and the `Host` header
+    may have the proxy's port. An http page of an https server is cross-origin.
     """
     if own is None or page.host != own.host:
         return False
@@ -59,13 +58,13 @@ def is_same_origin(page: Origin, own: Origin | None) -> bool:
 
 
 class AllowedOrigins:
-    """The origins whose pages may call, beside the server's own.
+    """The origins whose pages may call the endpoint, besides the server's own.
 
     Args:
         origins: The setting: origins, and patterns whose first label is `*`.
 
     Raises:
-        ConfigurationError: One of them is neither.
+        ConfigurationError: An element is neither.
     """
 
     def __init__(self, origins: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Below which prefix and at which paths the routes are."""
+"""The prefix and the paths of the routes."""
 
 import re
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ class Paths(NamedTuple):
         return f"{self.session}/{{session_id}}"
 
     def route_of(self, path: str) -> tuple[str, str]:
-        """The route of a path, and the id in it; empty where there is none."""
+        """The route of a path, and the session id in it; each empty if there is none."""
         if path in self:
             return path, ""
         start, session_id = path[: len(self.session) + 1], path[len(self.session) + 1 :]
@@ -32,10 +32,10 @@ class Paths(NamedTuple):
 
 
 def validate_prefix(prefix: object) -> str:
-    """A prefix with a slash at its beginning and none at its end; it may be empty.
+    """The prefix with a leading slash and without a trailing one; it may be empty.
 
     Raises:
-        ConfigurationError: It cannot be a path.
+        ConfigurationError: The prefix is not a valid path.
     """
     path = prefix.strip("/") if isinstance(prefix, str) else None
     return "" if path == "" else _validate(path and f"/{path}", "prefix", prefix)
@@ -45,7 +45,7 @@ def validate_paths(session: object, refresh: object) -> Paths:
     """The paths of the routes.
 
     Raises:
-        ConfigurationError: One cannot be a path, or both are the same.
+        ConfigurationError: A path is invalid, or both are the same.
     """
     paths = Paths(
         _validate(session, "session_path", session), _validate(refresh, "refresh_path", refresh)

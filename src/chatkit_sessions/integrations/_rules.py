@@ -1,4 +1,4 @@
-"""What the endpoint responds: every decision, on plain values."""
+"""The endpoint's decisions, on plain values."""
 
 import json
 import logging
@@ -38,14 +38,14 @@ logger: Final = logging.getLogger("chatkit_sessions")
 _PREFLIGHT_SECONDS: Final = 600
 _BEHIND_A_PROXY: Final = "https://chatkit-sessions.readthedocs.io/en/stable/behind-a-proxy.html"
 _UPSTREAM_RETRY_AFTER: Final = 5.0
-"""Seconds to wait where the API limits the rate and does not say for how long."""
+"""Seconds to wait if the API limits the rate without a `retry-after`."""
 
 
 class EndpointRules:
-    """What an endpoint with these settings does with a request.
+    """The responses of an endpoint with these settings.
 
     Raises:
-        ConfigurationError: A setting cannot be used.
+        ConfigurationError: A setting is invalid.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class EndpointRules:
         """The methods of each path."""
 
     def screen(self, request: EndpointRequest) -> EndpointResponse | None:
-        """The response that needs neither user nor body: a rejection, or that to a preflight."""
+        """The response that needs neither user nor body: to a preflight, or a rejection."""
         problem = self._problem_with_head(request)
         if problem is None:
             if request.method == "OPTIONS":
@@ -82,10 +82,10 @@ class EndpointRules:
         return self._reject(request, problem)
 
     def decide(self, request: EndpointRequest, user: str) -> Action | EndpointResponse:
-        """What to do for a user; the response where there is nothing to do.
+        """The action for a user, or the response if the request is rejected.
 
         Raises:
-            InvalidRequestError: The application's user is not a user's id.
+            InvalidRequestError: The application's `user` is not a valid id.
         """
         user = validate_user(user)
         if len(request.body) > MAX_BODY:
@@ -96,7 +96,7 @@ class EndpointRules:
         return self._reject(request, action) if isinstance(action, Problem) else action
 
     def _problem_with_head(self, request: EndpointRequest) -> Problem | None:
-        """Why a request is rejected that has to be read no further."""
+        """Why the method, path or headers reject a request; None: they do not."""
         methods = self._methods(request)
         if not methods:
             return Problem("not_found")
@@ -105,7 +105,7 @@ class EndpointRules:
         if request.method not in methods:
             return Problem("method_not_allowed")
         if request.method == "POST" and not _is_json(request):
-            # A page can send any other type anywhere without asking its browser's permission.
+            # Browsers send some other types cross-origin without a preflight.
             sent = header(request, "content-type")
             if sent or not self._is_vouched_for(request):
                 return Problem("unsupported_media_type") if sent else _NO_JSON
@@ -137,13 +137,13 @@ class EndpointRules:
         request: EndpointRequest,
         result: ChatKitSessionResponse | ChatKitSessionInfo | None,
     ) -> EndpointResponse:
-        """The response where everything went well."""
+        """The success response."""
         if result is None:
             return self._respond(request, 204)
         return self._respond(request, 200, _encode(result))
 
     def fail(self, request: EndpointRequest, error: ChatKitError) -> EndpointResponse:
-        """The response to an error, which goes to the log in full and to the page as a code."""
+        """The response to an error: the log gets all of it, the page its code."""
         code: ErrorCode = code_of(error)
         status_code = ERRORS[code].status_code
         logger.log(
@@ -156,14 +156,14 @@ class EndpointRules:
         return self.reject(request, code)
 
     def limit(self, request: EndpointRequest, seconds: float) -> EndpointResponse:
-        """The response to a user, or an application, that asks too often."""
+        """The response to too many requests, of the user or the application."""
         headers = {"Retry-After": str(math.ceil(seconds))}
         return self.reject(request, "rate_limit_exceeded", headers=headers)
 
     def reject(
         self, request: EndpointRequest, code: ErrorCode, *, headers: Mapping[str, str] | None = None
     ) -> EndpointResponse:
-        """The response that says no."""
+        """An error response."""
         return self._reject(request, Problem(code), headers=headers)
 
     def cors_headers(self, origin: str | None) -> dict[str, str]:
@@ -233,7 +233,7 @@ class EndpointRules:
         return is_own and site in {None, "same-origin", "none"}
 
     def _is_vouched_for(self, request: EndpointRequest) -> bool:
-        """Whether the browser says that an allowed page asks, of a request that is not rejected."""
+        """Whether the browser names the page's origin; a wrong origin is rejected before."""
         return (
             header(request, "origin") is not None
             or header(request, "sec-fetch-site") == "same-origin"
@@ -244,8 +244,8 @@ _NO_JSON: Final = Problem(
     "unsupported_media_type", "The header `Content-Type: application/json` is missing."
 )
 _MAX_DIGITS: Final = 10
-"""Enough to tell that a length is too large: Python refuses integers of very many digits."""
-# Names of headers, with commas between them; and so nothing that ends a header.
+"""Enough to see that a length is too large: Python rejects integers of very many digits."""
+# Names of headers, separated by commas: nothing that could end a header.
 _NAMES: Final = re.compile(r"[A-Za-z0-9_\-]+(, ?[A-Za-z0-9_\-]+)*")
 
 

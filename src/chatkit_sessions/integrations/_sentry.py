@@ -1,7 +1,7 @@
-"""Keeps the body of a refresh, in which the page sends its secret, out of Sentry's events.
+"""Masks the body of a refresh in Sentry's events: it contains the page's secret.
 
-Sentry's integrations for Starlette and FastAPI record the bodies of requests by default, and mask
-fields by names that this one's, `currentClientSecret`, is not among.
+Sentry's integrations for Starlette and FastAPI record request bodies by default. They mask fields
+by name, but not `currentClientSecret`.
 """
 
 import sys
@@ -11,9 +11,9 @@ from chatkit_sessions._redaction import MASK
 
 
 def keep_body_from_sentry() -> None:
-    """Mask the body of the request that is under way in events that are yet to come."""
+    """Mask the current request's body in all later events."""
     sentry: Any = sys.modules.get("sentry_sdk")
-    # Where the integration is on, each request has a scope of its own.
+    # With the integration, each request has its own scope.
     if sentry is not None and sentry.get_client().get_integration("starlette") is not None:
         sentry.get_isolation_scope().add_event_processor(_without_body)
 

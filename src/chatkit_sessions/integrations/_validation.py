@@ -1,4 +1,4 @@
-"""What an endpoint is given: the value, or a `ConfigurationError` that says what to change."""
+"""An endpoint's arguments: the value, or a `ConfigurationError` that says what to change."""
 
 from typing import Final
 
@@ -10,10 +10,10 @@ MAX_RATE_LIMIT: Final = 1_000
 
 
 def validate_rate_limit(limit: object) -> int | None:
-    """Reject a limit that is none.
+    """Reject an invalid limit.
 
     Raises:
-        ConfigurationError: It is not a whole number within the bounds.
+        ConfigurationError: The limit is not a whole number within the bounds.
     """
     if limit is None:
         return None
@@ -29,7 +29,7 @@ def validate_client(client: object, expected: type, *, endpoint: str) -> None:
     """Reject an async client where a sync one is expected, and the other way round.
 
     Raises:
-        ConfigurationError: It is no client of that type.
+        ConfigurationError: The client is not of that type.
     """
     if not isinstance(client, expected):
         raise ConfigurationError(
@@ -38,10 +38,10 @@ def validate_client(client: object, expected: type, *, endpoint: str) -> None:
 
 
 def require_owner(info: ChatKitSessionInfo, user: str) -> None:
-    """Reveal nothing of somebody else's session, not even that it exists.
+    """Reveal nothing about another user's session, not even that it exists.
 
     Raises:
-        SessionNotRecordedError: The session is not known to be the user's.
+        SessionNotRecordedError: The session is not this user's.
     """
     if info.user != user:
         raise SessionNotRecordedError("The session is not this user's.")

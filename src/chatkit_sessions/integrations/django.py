@@ -1,6 +1,6 @@
-"""The endpoint as URL patterns of Django, with synchronous or asynchronous views.
+"""The endpoint as Django URL patterns, with synchronous or asynchronous views.
 
-It needs Django: `pip install "chatkit-sessions[django]"`.
+Install it with `pip install "chatkit-sessions[django]"`.
 """
 
 import inspect
@@ -69,29 +69,34 @@ def chatkit_urls(
     csrf_exempt: bool = False,
     **settings: Unpack[EndpointSettings],
 ) -> list[URLPattern]:
-    """Make the URL patterns that the widget's page calls, for the project's `urlpatterns`.
+    """Make the URL patterns that the page calls, for the project's `urlpatterns`.
 
-    Django's protection against cross-site request forgery stays on, if the project has it: the page
-    sends the token in the header `X-CSRFToken`. Which origins may call is the endpoint's rule, in
-    place of `CSRF_TRUSTED_ORIGINS`; pages of `allowed_origins` need no token, which they cannot
-    read.
+    Django's CSRF protection stays on, if the project has it: the page sends the token in the header
+    `X-CSRFToken`. The endpoint checks the origin, in place of `CSRF_TRUSTED_ORIGINS`. Pages of
+    `allowed_origins` need no token, because they cannot read it.
 
     Args:
-        client: Makes the sessions; with an `AsyncChatKitClient` the views are asynchronous. Or a
-            function that returns it for a request; with a coroutine function, the views are
-            asynchronous. It stays yours to close.
-        user: Returns, from your login, the id of who is signed in; None: nobody. With asynchronous
-            views it may be a coroutine function. Omitted: `request.user.pk`, as a string.
-        options: Returns the options of a session that this request creates, in the same way; it is
-            called only where somebody is signed in. Omitted: the API's defaults.
-        prefix: What the routes' paths begin with; empty where `include` says it.
-        csrf_exempt: Whether to do without Django's token. Safe where the login is a header that
-            pages have to set, such as `Authorization`; otherwise the endpoint's rules for origins
-            and types are the only protection.
+        client: The client, or a function that returns it for a request. With an
+            `AsyncChatKitClient` or a coroutine function, the views are asynchronous. The views do
+            not close the client.
+        user: Returns the id of the signed-in user, from your login. None: nobody is signed in. With
+            asynchronous views, it may be a coroutine function. Default: `request.user.pk`, as a
+            string.
+        options: Returns the options of a session that this request creates. It is called only if a
+            user is signed in. With asynchronous views, it may be a coroutine function. Default: the
+            API's defaults.
+        prefix: The prefix of the routes' paths; default `/api/chatkit`. Pass an empty prefix inside
+            `include`.
+        csrf_exempt: Whether to skip Django's CSRF token. This is safe if the login is a header that
+            pages must set, such as `Authorization`. Otherwise, the endpoint's checks of origin and
+            content type are the only protection.
         settings: See `ChatKitEndpoint`.
 
+    Returns:
+        The URL patterns.
+
     Raises:
-        ConfigurationError: A setting cannot be used.
+        ConfigurationError: A setting is invalid.
     """
     endpoint: AnyEndpoint
     view: _View | _AsyncView
@@ -101,7 +106,7 @@ def chatkit_urls(
     else:
         endpoint = ChatKitEndpoint(cast("ChatKitClient", client), **settings)
         view = _view(endpoint, user or _signed_in, options, csrf_exempt=csrf_exempt)
-    # The endpoint checks both by itself: it never sends a page to where people sign in.
+    # The endpoint checks both itself: it never redirects to the login page.
     vars(view).update(csrf_exempt=True, login_required=False)
     start = validate_prefix(prefix)
     return [
@@ -116,10 +121,10 @@ def chatkit_urls(
 
 
 def anonymous_visitor(request: HttpRequest) -> str:
-    """Return the id of a visitor who is not signed in: a `user` for the views, or part of one.
+    """Return the id of an anonymous visitor. Pass this function as `user`, or call it in yours.
 
-    The id is random, and the visitor's browser keeps it in a cookie that `SECRET_KEY` signs. It
-    begins with `visitor_`.
+    The id is random and begins with `visitor_`. The browser keeps it for a year, in a cookie that
+    `SECRET_KEY` signs.
     """
     visitor = vars(request).get(_VISITOR) or request.get_signed_cookie(
         COOKIE, default="", salt=SALT, max_age=MAX_AGE
@@ -136,7 +141,7 @@ def _view(
         asked = _plain(request, path.format(**variables))
         hooks = blocking(
             lambda: endpoint.client(request),
-            # What would have to be awaited is no user and no options, as the endpoint then says.
+            # The endpoint rejects an awaitable: it is neither a user nor options.
             lambda: cast("str | None", user(request)),
             lambda: _read_body(request),
             lambda: cast("CreateSessionOptions", options(request)) if options else None,
@@ -164,7 +169,7 @@ def _async_view(
             lambda: options(request) if options else None,
         )
         try:
-            # In a thread: where the token is in the session, that may be in the database.
+            # In a thread: the token may be in the session, and the session in the database.
             response = await sync_to_async(_rejection)(
                 endpoint, asked, request, csrf_exempt=csrf_exempt
             )
@@ -178,7 +183,7 @@ def _async_view(
 
 
 class _CsrfCheck(CsrfViewMiddleware):
-    """Django's check of the token; which origins may call, the endpoint has decided by then."""
+    """Django's check of the token; the endpoint has checked the origin by then."""
 
     def _origin_verified(self, request: HttpRequest) -> bool:
         del request
@@ -188,13 +193,13 @@ class _CsrfCheck(CsrfViewMiddleware):
 def _rejection(
     endpoint: AnyEndpoint, asked: EndpointRequest, request: HttpRequest, *, csrf_exempt: bool
 ) -> HttpResponseBase | None:
-    """The response where neither user nor body is needed for it, or the token is missing."""
+    """The response that needs neither user nor body, or to a missing token; None: go on."""
     screened = endpoint.screen(asked)
     if screened is not None:
         return _response(screened)
     if csrf_exempt or endpoint.cors_headers(asked) or not _project_checks_csrf():
         return None
-    # What stands for the view here is never called.
+    # The view that is passed here is never called.
     return _CsrfCheck(HttpResponse).process_view(request, HttpResponse, (), {})
 
 
@@ -211,7 +216,7 @@ _RAISED: Final = (PermissionDenied, Http404, RequestDataTooBig, UnreadablePostEr
 def _response_to(
     error: Exception, endpoint: AnyEndpoint, asked: EndpointRequest, request: HttpRequest
 ) -> HttpResponseBase:
-    """The response to what reading the body raised, or the application's function."""
+    """The response to an exception of the application's functions, or of reading the body."""
     if isinstance(error, RequestDataTooBig):
         return _response(endpoint.reject(asked, "request_too_large"))
     if isinstance(error, UnreadablePostError):
@@ -222,7 +227,7 @@ def _response_to(
 def _finish(
     response: HttpResponseBase, endpoint: AnyEndpoint, asked: EndpointRequest, request: HttpRequest
 ) -> HttpResponseBase:
-    """Add what the page's browser needs, whoever made the response."""
+    """Add CORS headers and the visitor's cookie to any response."""
     for name, value in endpoint.cors_headers(asked).items():
         response[name] = value
     patch_vary_headers(response, ["Origin"])
@@ -250,10 +255,10 @@ def _plain(request: HttpRequest, path: str) -> EndpointRequest:
 
 
 def _read_body(request: HttpRequest) -> bytes:
-    """Read the body where Django keeps it, for whoever reads it next.
+    """Read the body and leave it where Django keeps it, for the next reader.
 
     Raises:
-        RequestDataTooBig: It is too large.
+        RequestDataTooBig: The body is too large.
     """
     if request.META.get("CONTENT_LENGTH") or hasattr(request, "_body"):
         return request.body  # the endpoint has looked at its length

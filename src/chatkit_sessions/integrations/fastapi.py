@@ -1,6 +1,6 @@
-"""The endpoint as a router of FastAPI.
+"""The endpoint as a FastAPI router.
 
-It needs FastAPI: `pip install "chatkit-sessions[fastapi]"`.
+Install it with `pip install "chatkit-sessions[fastapi]"`.
 """
 
 import inspect
@@ -45,22 +45,24 @@ def chatkit_router(
     prefix: str = DEFAULT_PREFIX,
     **settings: Unpack[EndpointSettings],
 ) -> APIRouter:
-    """Make the router that the widget's page calls; include it in the application.
+    """Make the router that the page calls, for `app.include_router`.
 
     Args:
-        client: Makes the sessions; or a dependency that returns it, which
-            `app.dependency_overrides` can replace. It stays yours to close, when the application
-            ends.
-        user: A dependency that returns the id of who is signed in, a string; None: nobody. It may
-            raise HTTPException, and set headers and cookies of the response.
+        client: The client, or a dependency that returns it; `app.dependency_overrides` can replace
+            the dependency. Close the client when the application ends.
+        user: A dependency that returns the id of the signed-in user, a string. None: nobody is
+            signed in. It may raise HTTPException, and set headers and cookies of the response.
         options: A dependency that returns the `CreateSessionOptions` of a session that this request
-            creates, or None. As any dependency it runs for those who are not signed in, too, unless
-            it depends on one that raises. Omitted: the API's defaults.
-        prefix: What the routes' paths begin with.
+            creates, or None. FastAPI also runs it if nobody is signed in, unless it depends on a
+            dependency that raises. Default: the API's defaults.
+        prefix: The prefix of the routes' paths; default `/api/chatkit`.
         settings: See `AsyncChatKitEndpoint`.
 
+    Returns:
+        The router.
+
     Raises:
-        ConfigurationError: A setting cannot be used.
+        ConfigurationError: A setting is invalid.
     """
     _require_annotations(user, "user")
     if options is not None:
@@ -89,7 +91,7 @@ def chatkit_router(
         ) -> Response:
             hooks = awaited(lambda: client, lambda: user, request.body, lambda: options)
             response = await mounted.respond(request, hooks)
-            # FastAPI does so for all responses but those that a route makes itself.
+            # FastAPI does this, except for a response that the route makes itself.
             response.raw_headers.extend(injected.raw_headers)
             return response
 
@@ -110,7 +112,7 @@ def chatkit_router(
 
 
 class _Operation(NamedTuple):
-    """What the schema says of a route; clients generated from it take their names from here."""
+    """A route in the OpenAPI schema; generated clients use its name."""
 
     name: str
     summary: str
@@ -149,7 +151,7 @@ _OPERATIONS: Final[tuple[dict[str, _Operation], ...]] = (
 
 
 def _documentation(operation: _Operation | None) -> dict[str, Any]:
-    """The arguments of `add_api_route` for the schema; None: the route is not in it."""
+    """The arguments of `add_api_route` for the schema; None: the route is not in the schema."""
     if operation is None:
         return {"include_in_schema": False}
     responses: dict[int, dict[str, object]] = {
@@ -170,7 +172,7 @@ def _documentation(operation: _Operation | None) -> dict[str, Any]:
 
 
 def _require_annotations(dependency: Callable[..., object], argument: str) -> None:
-    """Reject a parameter that FastAPI would take for one of the URL's, without saying so.
+    """Reject a parameter that FastAPI would silently read from the URL.
 
     Raises:
         ConfigurationError: A parameter has neither an annotation nor a default.
@@ -187,8 +189,8 @@ def _require_annotations(dependency: Callable[..., object], argument: str) -> No
 
 
 async def _no_options() -> None:
-    """Leave everything to the API."""
+    """Use the API's defaults."""
 
 
 async def _session_id(session_id: str) -> None:
-    """Tell FastAPI of the variable in the path; the endpoint validates it."""
+    """Declare the path's variable; the endpoint validates it."""

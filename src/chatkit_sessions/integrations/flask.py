@@ -1,6 +1,6 @@
-"""The endpoint as a blueprint of Flask.
+"""The endpoint as a Flask blueprint.
 
-It needs Flask: `pip install "chatkit-sessions[flask]"`.
+Install it with `pip install "chatkit-sessions[flask]"`.
 """
 
 from collections.abc import Callable
@@ -43,29 +43,32 @@ def chatkit_blueprint(
     name: str = "chatkit",
     **settings: Unpack[EndpointSettings],
 ) -> Blueprint:
-    """Make the blueprint that the widget's page calls; register it in the application.
+    """Make the blueprint that the page calls, for `app.register_blueprint`.
 
     Args:
-        client: Makes the sessions; or a function that returns it when a request needs it. It stays
-            yours to close.
-        user: Returns, from your login, the id of who is signed in; None: nobody. It is called
-            within the request, so that `flask.session` and `current_user` are there.
-        options: Returns the options of a session that this request creates, in the same way; it is
-            called only where somebody is signed in. Omitted: the API's defaults.
-        prefix: What the routes' paths begin with.
-        name: The blueprint's name, in case that one application has several.
+        client: The client, or a function that returns it for a request. The blueprint does not
+            close it.
+        user: Returns the id of the signed-in user, from your login. None: nobody is signed in. It
+            is called in the request's context, so it can use `flask.session` and `current_user`.
+        options: Returns the options of a session that this request creates. It is called only if a
+            user is signed in. Default: the API's defaults.
+        prefix: The prefix of the routes' paths; default `/api/chatkit`.
+        name: The blueprint's name; an application with several blueprints needs several names.
         settings: See `ChatKitEndpoint`.
 
+    Returns:
+        The blueprint.
+
     Raises:
-        ConfigurationError: A setting cannot be used.
+        ConfigurationError: A setting is invalid.
     """
     endpoint = ChatKitEndpoint(client, **settings)
     blueprint = Blueprint(name, __name__, url_prefix=validate_prefix(prefix) or None)
 
     def add(path: str, methods: tuple[str, ...]) -> None:
         def handle(**variables: str) -> Response:
-            # Whoever reads the body, here, in `user` or in `options`, reads no more than that.
-            # Werkzeug cuts off a longer one of unknown length, so that one byte has to be over.
+            # Bounds the body for every reader: the endpoint, `user` and `options`. Werkzeug cuts
+            # off a longer body of unknown length, so one more byte shows that it is too large.
             bound = MAX_BODY + 1
             request.max_content_length = min(request.max_content_length or bound, bound)
             asked = _plain(path.format(**variables))
@@ -90,7 +93,7 @@ def chatkit_blueprint(
         )
 
     def let_pages_read(response: Response) -> Response:
-        """Add what the browser wants to see, also to what the application's own errors become."""
+        """Add CORS headers, also to the responses of the application's own error handlers."""
         response.headers.update(endpoint.cors_headers(_plain("")))
         response.vary.add("Origin")
         return response
@@ -102,10 +105,10 @@ def chatkit_blueprint(
 
 
 def anonymous_visitor() -> str:
-    """Return the id of a visitor who is not signed in: a `user` for the blueprint, or part of one.
+    """Return the id of an anonymous visitor. Pass this function as `user`, or call it in yours.
 
-    The id is random, and the visitor's browser keeps it in a cookie that the application's
-    `secret_key` signs. It begins with `visitor_`.
+    The id is random and begins with `visitor_`. The browser keeps it for a year, in a cookie that
+    the application's `secret_key` signs.
 
     Raises:
         RuntimeError: The application has no `secret_key`.
@@ -147,4 +150,4 @@ def _plain(path: str) -> EndpointRequest:
 
 
 def _no_options() -> None:
-    """Leave everything to the API."""
+    """Use the API's defaults."""

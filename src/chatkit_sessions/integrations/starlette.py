@@ -1,6 +1,6 @@
-"""The endpoint as routes of Starlette, or of any application that takes them.
+"""The endpoint as Starlette routes.
 
-It needs Starlette: `pip install "chatkit-sessions[starlette]"`.
+Install it with `pip install "chatkit-sessions[starlette]"`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -51,21 +51,23 @@ def chatkit_routes(
     prefix: str = DEFAULT_PREFIX,
     **settings: Unpack[EndpointSettings],
 ) -> list[Route]:
-    """Make the routes that the widget's page calls.
+    """Make the routes that the page calls, for `Starlette(routes=…)`.
 
     Args:
-        client: Makes the sessions; or a function that returns it for a request, such as
-            `lambda request: request.state.chatkit`. It stays yours to close, when the application
-            ends.
-        user: Returns, from your login, the id of who is signed in; None: nobody. A function, or a
-            coroutine function if it has to wait.
-        options: Returns the options of a session that this request creates, in the same way; it is
-            called only where somebody is signed in. Omitted: the API's defaults.
-        prefix: What the routes' paths begin with.
+        client: The client, or a function that returns it for a request, such as
+            `lambda request: request.state.chatkit`. Close the client when the application ends.
+        user: Returns the id of the signed-in user, from your login. None: nobody is signed in. It
+            may be a coroutine function.
+        options: Returns the options of a session that this request creates. It is called only if a
+            user is signed in, and may be a coroutine function. Default: the API's defaults.
+        prefix: The prefix of the routes' paths; default `/api/chatkit`.
         settings: See `AsyncChatKitEndpoint`.
 
+    Returns:
+        The routes.
+
     Raises:
-        ConfigurationError: A setting cannot be used.
+        ConfigurationError: A setting is invalid.
     """
     endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
     start = validate_prefix(prefix)
@@ -98,10 +100,11 @@ class Mounted(NamedTuple):
     path: str
 
     async def guard(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run a route, but do what suits no page in another way than the framework.
+        """Run a route with the endpoint's rules around it.
 
-        What needs neither user nor body is responded to before the application is asked anything,
-        nobody reads more of a body than its bound, and a page can read what the application raises.
+        - A request that needs neither user nor body gets its response before the application runs.
+        - A body is read up to its bound only.
+        - A page of an allowed origin can also read the application's errors.
         """
         asked = _plain(Request(scope), self.path)
         response = self.endpoint.screen(asked)
@@ -116,7 +119,7 @@ class Mounted(NamedTuple):
         await _to_response(response)(scope, receive, send)
 
     async def respond(self, request: Request, hooks: Hooks) -> Response:
-        """Let the endpoint respond to a request that came to this route."""
+        """Respond to a request to this route."""
         keep_body_from_sentry()
         asked = _plain(request, self.path)
         try:
@@ -126,13 +129,16 @@ class Mounted(NamedTuple):
 
 
 class AnonymousVisitor:
-    """The id of a visitor who is not signed in: a `user` for the routes, or part of one.
+    """Returns the ids of anonymous visitors. Pass an instance as `user`, or call it in yours.
 
-    The id is random, and the visitor's browser keeps it in a signed cookie. It begins with
-    `visitor_`. It needs itsdangerous, as Starlette's sessions do.
+    An id is random and begins with `visitor_`. The browser keeps it for a year, in a signed cookie.
+    Needs itsdangerous: `pip install itsdangerous`.
 
     Args:
-        secret_key: Signs the cookies; keep it secret, and the same for all processes.
+        secret_key: Signs the cookies. Keep it secret, and use the same key in all processes.
+
+    Raises:
+        ImportError: itsdangerous is not installed.
     """
 
     def __init__(self, secret_key: str) -> None:
@@ -158,14 +164,14 @@ class AnonymousVisitor:
 
 
 class _BodyTooLargeError(HTTPException):
-    """The body is larger than the endpoint takes, and some of it has not been read."""
+    """The body is too large; the rest of it was not read."""
 
     def __init__(self) -> None:
         super().__init__(413)
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Receive a body up to its bound, whoever reads it."""
+    """Limit how much of a body any reader receives."""
     size = 0
 
     async def bounded() -> Message:
@@ -181,7 +187,7 @@ def _bounded(receive: Receive) -> Receive:
 
 
 def _readable(scope: Scope, send: Send, headers: dict[str, str]) -> Send:
-    """Send what a page of an allowed origin can read, also where the application raised."""
+    """Add CORS headers, also to the application's error responses."""
 
     async def readable(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -204,7 +210,7 @@ def _visitor_cookie(value: str) -> str:
 
 
 def _plain(request: Request, path: str) -> EndpointRequest:
-    # Starlette's `request.url` is of what the server was called, where there is no Host header.
+    # Without a Host header, Starlette's `request.url` has the server's own address.
     host = _forwarded_host(request) or request.headers.get("host") or request.url.netloc
     return EndpointRequest(
         method=request.method,
@@ -215,15 +221,15 @@ def _plain(request: Request, path: str) -> EndpointRequest:
 
 
 def _joined(request: Request) -> dict[str, str]:
-    """The headers by name, those that were sent several times in one."""
+    """The headers by name; a repeated header's values are joined."""
     return {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
 
 
 def _forwarded_host(request: Request) -> str | None:
-    """The host that a proxy says was asked for, where the server trusts the proxy.
+    """The public host from `X-Forwarded-Host`, if the server trusts the proxy.
 
-    uvicorn and granian take the client's address from `X-Forwarded-For` then, with a port of 0, but
-    leave the host to the application. Those of hypercorn and gunicorn rewrite the `Host` header.
+    uvicorn and granian then take the client's address from `X-Forwarded-For`, with port 0, but
+    leave the host to the application. hypercorn's and gunicorn's rewrite the `Host` header.
     """
     if request.client is None or request.client.port != 0:
         return None
