@@ -1,6 +1,6 @@
-"""Sessions that your own backend issues, by the contract of OpenAI's sessions API.
+"""Issue ChatKit sessions yourself, with the same API as OpenAI's.
 
-For a chat server of your own that has no session of its own to rely on:
+Use it if your own chat server cannot rely on your login's session:
 
     >>> from chatkit_sessions.service import SessionsService
     >>> from chatkit_sessions.stores import MemorySessionStore
@@ -10,10 +10,10 @@ For a chat server of your own that has no session of its own to rely on:
     >>> service.verify(session.client_secret).user
     'ada'
 
-`service.client()` is an ordinary `ChatKitClient`, so the endpoint that your page calls stays as it
-is. `chatkit_sessions.service.fastapi`, `.starlette`, `.flask` and `.django` each hold
+`service.client()` is a normal `ChatKitClient`, so your page's endpoint stays as it is.
+`chatkit_sessions.service.fastapi`, `.starlette`, `.flask` and `.django` each have
 `chatkit_session`, which verifies the requests to your chat server. `SessionsApp` and
-`SessionsWSGIApp` offer the routes to backends in other processes and languages.
+`SessionsWSGIApp` serve the routes to backends in other processes and languages.
 """
 
 from ._apps import SessionsApp, SessionsWSGIApp

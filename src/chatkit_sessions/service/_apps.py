@@ -1,4 +1,4 @@
-"""The routes as ASGI and WSGI applications, to be served or mounted; no framework is needed."""
+"""The routes as ASGI and WSGI applications, to serve or mount without a framework."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _CGI_HEADERS: Final = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "conten
 class SessionsApp:
     """The service's routes as an ASGI application.
 
-    Mounted under a path, `…/v1` below that path is the base URL of clients.
+    Serve it or mount it under a path. `/v1` below that path is the clients' base URL.
 
     Args:
-        service: Handles the requests.
+        service: The service that handles the requests.
     """
 
     def __init__(self, service: AsyncSessionsService) -> None:
@@ -40,7 +40,7 @@ class SessionsApp:
         receive: Callable[[], Awaitable[_Message]],
         send: Callable[[_Message], Awaitable[None]],
     ) -> None:
-        """Handle one HTTP request; anything else is left to the server."""
+        """Handle one HTTP request; ignore lifespan events and websockets."""
         if scope["type"] != "http":
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -61,8 +61,10 @@ class SessionsApp:
 class SessionsWSGIApp:
     """The service's routes as a WSGI application.
 
+    Serve it or mount it under a path. `/v1` below that path is the clients' base URL.
+
     Args:
-        service: Handles the requests.
+        service: The service that handles the requests.
     """
 
     def __init__(self, service: SessionsService) -> None:
@@ -92,11 +94,11 @@ async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes:
 
 
 def _length_to_read(environ: Mapping[str, Any]) -> int:
-    """Bytes that are read of a body: at most one more than is allowed."""
+    """How many bytes of a body to read: at most one more than is allowed."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdecimal():
         return min(int(length), MAX_BODY + 1)
-    # Without a length there is a body only if the server marks where it ends.
+    # Without a length, there is a body only if the server marks its end.
     return MAX_BODY + 1 if environ.get("wsgi.input_terminated") else 0
 
 

@@ -29,13 +29,13 @@ def parse_create_body(body: bytes) -> SessionSettings:
     """Parse the body of a create request.
 
     Args:
-        body: The bytes that were sent.
+        body: The request's body.
 
     Returns:
-        What it asks for, with the contract's defaults for whatever it omits.
+        The settings, with the contract's defaults for omitted fields.
 
     Raises:
-        Refusal: It is not JSON, or it breaks the contract.
+        Refusal: The body is not JSON, or breaks the contract.
     """
     fields = _parse_object(
         body, {"user", "workflow", "expires_after", "rate_limits", "chatkit_configuration"}
@@ -78,13 +78,13 @@ def parse_refresh_body(body: bytes) -> SecretStr:
     """Parse the body of a refresh request.
 
     Args:
-        body: The bytes that were sent.
+        body: The request's body.
 
     Returns:
         The client secret to exchange.
 
     Raises:
-        Refusal: It is not JSON, or it is not an object with that one field.
+        Refusal: The body is not a JSON object with exactly this field.
     """
     return SecretStr(_parse_object(body, {"client_secret"}).required_string("client_secret"))
 
@@ -124,7 +124,7 @@ class _Object:
         number = _as_integer(value)
         if number is None:
             raise refusals.invalid_type(self.path_of(name), "an integer", value)
-        # Every integer of the contract begins at 1.
+        # Every integer of the contract is at least 1.
         if number < 1:
             raise refusals.integer_below_minimum(self.path_of(name), 1, number)
         if maximum is not None and number > maximum:
@@ -147,7 +147,7 @@ def _parse_object(body: bytes, known: Collection[str]) -> _Object:
 
 
 def _opened(path: str, value: JsonValue, known: Collection[str] | None) -> _Object:
-    """Return the object at `path`; a `known` of None lets it have fields of any name."""
+    """The object at `path`; if `known` is None, its fields may have any name."""
     if not isinstance(value, dict):
         raise refusals.invalid_type(path, "an object", value)
     opened = _Object(path, value)
@@ -158,7 +158,7 @@ def _opened(path: str, value: JsonValue, known: Collection[str] | None) -> _Obje
 
 
 def _as_integer(value: JsonValue) -> int | None:
-    """Return `value` if JSON Schema counts it among the integers: 300.0 is one, true is not."""
+    """The value if it is an integer by JSON Schema: 300.0 is one, true is not."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():

@@ -1,4 +1,4 @@
-"""Clients of the library whose requests a service handles in process."""
+"""Clients whose requests a service handles in process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from chatkit_sessions.stores.memory import MemorySessionStore
 
 BASE_URL: Final = "https://chatkit-sessions.invalid/v1"
-"""Never connected to: the transport responds."""
+"""Nothing connects to it: the transport responds."""
 API_KEY: Final = "sk-in-process"
-"""Opens nothing: what comes through a transport has its project already."""
+"""A placeholder: a transport knows its project."""
 
 
 def in_process_client(
@@ -71,7 +71,7 @@ def in_process_async_client(
 
 
 class InProcessTransport(httpx.BaseTransport):
-    """Hands the requests of an `httpx.Client` to a service with a sync store."""
+    """Passes the requests of an `httpx.Client` to a service with a sync store."""
 
     def __init__(self, flow: ServiceFlow, project: str) -> None:
         self._flow = flow
@@ -84,7 +84,7 @@ class InProcessTransport(httpx.BaseTransport):
 
 
 class AsyncInProcessTransport(httpx.AsyncBaseTransport):
-    """Hands the requests of an `httpx.AsyncClient` to a service."""
+    """Passes the requests of an `httpx.AsyncClient` to a service."""
 
     def __init__(self, flow: ServiceFlow, project: str) -> None:
         self._flow = flow

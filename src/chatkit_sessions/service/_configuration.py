@@ -1,4 +1,4 @@
-"""Validating what a service is given."""
+"""Validating a service's arguments."""
 
 import hmac
 import inspect
@@ -21,14 +21,13 @@ ConcealedKeys: TypeAlias = Sequence[tuple[SecretStr | None, object]] | None
 
 
 def conceal_keys(api_keys: object) -> ConcealedKeys:
-    """Wrap the keys, before anything can be wrong with them.
+    """Wrap the keys as SecretStr, before any validation.
 
-    To be done first of all: local variables are part of tracebacks, and many error reports print
-    them.
+    A traceback has the local variables of its frames, and many error reports print them.
 
     Returns:
-        Each key with its project, None in place of what cannot be a key; None if it is no
-        collection.
+        Each key with its project, None in place of a key of another type; None if `api_keys` is
+        not a collection.
     """
     if isinstance(api_keys, str | bytes | SecretStr) or not isinstance(api_keys, Iterable):
         return None
@@ -45,13 +44,13 @@ def _conceal(key: object) -> SecretStr | None:
 
 
 class ApiKeys:
-    """The keys that open the routes, as digests.
+    """The accepted API keys, as digests.
 
     Args:
-        keys: What `conceal_keys` returned.
+        keys: The result of `conceal_keys`.
 
     Raises:
-        ConfigurationError: They cannot be used.
+        ConfigurationError: A key or a project is invalid.
     """
 
     def __init__(self, keys: ConcealedKeys) -> None:
@@ -73,7 +72,7 @@ class ApiKeys:
 
 
 def _validate_key(key: SecretStr | None) -> SecretStr:
-    # What can be sent in a header, and is one word there.
+    # A header can carry it, as one word.
     if key is None or not _KEY.fullmatch(key.get_secret_value()):
         raise ConfigurationError(
             "Each of `api_keys` must be a string of printable ASCII characters without spaces."
@@ -90,10 +89,10 @@ def _validate_project(project: object) -> str:
 
 
 def validate_workflows(workflows: Collection[object] | None) -> frozenset[str] | None:
-    """Refuse a collection that does not hold workflow ids.
+    """Reject anything but a collection of workflow ids.
 
     Raises:
-        ConfigurationError: It is a single string, or holds something else than strings.
+        ConfigurationError: It is a single string, or an element is not a string.
     """
     if workflows is None:
         return None
@@ -111,10 +110,10 @@ def validate_workflows(workflows: Collection[object] | None) -> frozenset[str] |
 
 
 def validate_service_store(store: object, *, asynchronous: bool) -> None:
-    """Refuse what is not a session store, or is one for the other service.
+    """Reject anything but a session store, and an async store where a sync one is expected.
 
     Raises:
-        ConfigurationError: It lacks a method, or has it as the other kind of function.
+        ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
     """
     methods = [getattr(store, name, None) for name in ("get", "commit")]
     if not all(callable(method) for method in methods) or isinstance(store, type):

@@ -1,7 +1,7 @@
 """The service's steps, written once as coroutines.
 
-The async service awaits them. With the store of the sync service nothing in them suspends, and it
-runs them without an event loop.
+The async service awaits them. With a sync store they never suspend, and the sync service runs them
+without an event loop.
 """
 
 import inspect
@@ -28,11 +28,11 @@ __all__ = ["RecordStore", "ServiceFlow", "run_blocking"]
 T = TypeVar("T")
 
 _MAX_ATTEMPTS: Final = 1_000
-"""Of a change that others keep coming before: each time, one of those has made its own."""
+"""Attempts of a change; each failed one means that another process made its change first."""
 
 
 class RecordStore(Protocol):
-    """What the service uses of a `SessionStore` or an `AsyncSessionStore`."""
+    """The part of a `SessionStore` or an `AsyncSessionStore` that the service uses."""
 
     def get(
         self, group: str, names: Sequence[str]
@@ -48,11 +48,11 @@ class RecordStore(Protocol):
 
 
 class ServiceFlow:
-    """What both services do.
+    """The steps of both services.
 
     Args:
-        store: Where sessions are.
-        rules: What is decided.
+        store: Where sessions are stored.
+        rules: The decisions.
     """
 
     def __init__(self, store: RecordStore, rules: SessionRules) -> None:
@@ -79,8 +79,8 @@ class ServiceFlow:
 
         Args:
             request: The request.
-            served: The operations that are offered.
-            project: Whose request it is; None: that of its API key.
+            served: The operations that the service offers.
+            project: The request's project; None: that of its API key.
 
         Raises:
             SessionStoreError: The store is unavailable.
@@ -151,7 +151,7 @@ class ServiceFlow:
 
 
 async def _maybe_await(value: T | Awaitable[T]) -> T:
-    """A value that an async store has to be awaited for."""
+    """Await a value if it comes from an async store."""
     return cast("T", await value if inspect.isawaitable(value) else value)
 
 

@@ -1,9 +1,9 @@
-"""A session as the store keeps it, as the API writes it, and as the chat server sees it.
+"""A session as stored, as returned by the API, and as passed to the chat server.
 
-A session has a group of its own in the store, with two entries:
+Each session has its own group in the store, with two entries:
 
     session     the record: the digest of its secret, its times, its settings
-    requests    when its requests of the last minute were
+    requests    the times of its requests in the last minute
 """
 
 import hashlib
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-"""Of what is stored; another one is another place, so that releases do not read each other's."""
+"""The format's version. Each version has its own groups, so releases never read each other's."""
 SESSION: Final = "session"
 RETENTION: Final = 3600.0
 """Seconds for which a session can be read after its expiry."""
@@ -50,7 +50,7 @@ _DIGITS: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """A session as the store keeps it: without its secret.
+    """A session as stored, without its secret.
 
     Attributes:
         id: `cksess_` and 48 hexadecimal digits.
@@ -59,8 +59,8 @@ class SessionRecord:
         expires_at: When it expires, in Unix seconds.
         cancelled: Whether it was cancelled.
         project: The project of the key that it was created with.
-        settings: What was asked for, with the defaults filled in.
-        refreshed_from: The id of the session that it replaced; None for one created anew.
+        settings: The requested settings, with the defaults for omitted ones.
+        refreshed_from: The id of the session that it replaced by a refresh; None without one.
     """
 
     id: str
@@ -111,7 +111,7 @@ class StoredSession(NamedTuple):
 
 
 class IssuedSession(NamedTuple):
-    """A new session, with the secret that is shown once."""
+    """A new session with its secret, which is returned only once."""
 
     record: SessionRecord
     client_secret: SecretStr
@@ -119,18 +119,18 @@ class IssuedSession(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionContext:
-    """The session behind a request to the chat server; nothing in it comes from the browser.
+    """The session behind a request to your chat server. Nothing in it comes from the browser.
 
     Attributes:
         session_id: The session's id.
-        user: The end user, as the backend that created the session named it.
-        workflow_id: The workflow that the session was created for.
-        workflow_version: Its version, or None for the latest.
-        state_variables: What the backend passed for the workflow; empty where nothing was given.
+        user: The end user's id, from the backend that created the session.
+        workflow_id: The session's workflow.
+        workflow_version: The workflow's version; None: the latest.
+        state_variables: The backend's values for the workflow; may be empty.
         expires_at: When the session expires, in UTC.
         project: The project of the key that it was created with.
-        settings: Everything that the session was created with. `file_upload`, `history` and
-            `automatic_thread_titling` are for your server to respect.
+        settings: All settings of the session. Your server must enforce `file_upload`, `history`
+            and `automatic_thread_titling`.
     """
 
     session_id: str
@@ -165,10 +165,10 @@ def digest(secret: SecretStr) -> str:
 
 
 class Groups:
-    """Where sessions are in a store.
+    """The groups of sessions in a store.
 
     Args:
-        namespace: The store's.
+        namespace: The store's namespace.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -178,7 +178,7 @@ class Groups:
         """The group of a session.
 
         Args:
-            id_digits: The first 24 digits of the session's id, which its secret has, too.
+            id_digits: The first 24 digits of the session's id; its secret has the same ones.
         """
         place = self._place.copy()
         place.update(id_digits.encode("utf-8", "surrogatepass"))
@@ -186,12 +186,12 @@ class Groups:
 
 
 def session_object(record: SessionRecord, now: datetime, *, client_secret: str = "") -> JsonValue:
-    """Return the session as the API writes it, every field of the published contract set.
+    """Return the session as the API returns it, with every field of the published contract.
 
     Args:
         record: The session.
-        now: The moment for which its status counts.
-        client_secret: Its secret; empty in responses that do not reveal it.
+        now: The time for its status.
+        client_secret: Its secret; empty in responses without the secret.
     """
     settings = record.settings
     variables = settings.state_variables

@@ -33,10 +33,10 @@ class Refusal(Exception):  # noqa: N818 - the API's response, not a fault of the
     Args:
         status_code: The HTTP status of the response.
         message: The error's message.
-        error_type: The class of error, in the API's words.
-        code: The error's short name, or None where the API gives none.
-        param: The field that is wrong, as a dotted path, or None.
-        headers: Further header fields of the response.
+        error_type: The error's `type`.
+        code: The error's `code`; None if the API has none for it.
+        param: The invalid field, as a dotted path; None if there is none.
+        headers: Additional headers of the response.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Refusal(Exception):  # noqa: N818 - the API's response, not a fault of the
 
 
 def default_error(status_code: int) -> tuple[str, str]:
-    """Return the message and the type that come with a status by default."""
+    """The default message and type for a status."""
     if status_code >= 500:  # noqa: PLR2004 - where HTTP's server errors begin
         return _SERVER_FAULT
     if status_code == 429:  # noqa: PLR2004 - HTTP's Too Many Requests
@@ -79,12 +79,12 @@ def default_error(status_code: int) -> tuple[str, str]:
 
 
 def invalid_url(method: str, path: str) -> Refusal:
-    """No such route."""
+    """The route does not exist."""
     return Refusal(404, f"Invalid URL ({method} {path})")
 
 
 def invalid_method(method: str, path: str, *, allowed: Iterable[str]) -> Refusal:
-    """The route is there, but not for this verb."""
+    """The route exists, but not for this method."""
     return Refusal(
         405, f"Invalid method for URL ({method} {path})", headers={"allow": ", ".join(allowed)}
     )
@@ -106,7 +106,7 @@ def incorrect_api_key(api_key: str) -> Refusal:
 
 
 def missing_beta_header() -> Refusal:
-    """The request does not ask for the ChatKit beta."""
+    """The request lacks the header of the ChatKit beta."""
     return Refusal(
         400,
         "You must provide the 'OpenAI-Beta' header to access the Chatkit API. "
@@ -116,7 +116,7 @@ def missing_beta_header() -> Refusal:
 
 
 def malformed_json() -> Refusal:
-    """The body cannot be read."""
+    """The body is not JSON."""
     return Refusal(400, "We could not parse the JSON body of your request.")
 
 
@@ -207,7 +207,7 @@ def ended_client_secret() -> Refusal:
 
 
 def malformed_session_id(session_id: str) -> Refusal:
-    """A text that cannot be the id of a session."""
+    """A malformed session id."""
     return _invalid(
         f"Invalid 'session_id': '{session_id}'. Expected an ID that begins with 'cksess'.",
         "invalid_value",
@@ -231,7 +231,7 @@ def request_too_large(maximum: int) -> Refusal:
 
 
 def store_unavailable() -> Refusal:
-    """The session store is unavailable: nothing is known of any session."""
+    """The session store is unavailable."""
     message = "The session store is unavailable. Please try again later."
     return Refusal(503, message, error_type="server_error", headers={"retry-after": "1"})
 

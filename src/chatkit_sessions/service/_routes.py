@@ -30,11 +30,11 @@ OPERATIONS: Final[frozenset[Operation]] = frozenset(route.operation for route in
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a request asks for.
+    """A request's operation and session.
 
     Attributes:
         operation: The operation of its method and path.
-        session_id: The session in the path, percent-decoded; empty where the path has none.
+        session_id: The session id in the path, percent-decoded; empty if the path has none.
     """
 
     operation: Operation
@@ -42,15 +42,14 @@ class Call:
 
 
 def find_call(request: Request, served: Collection[Operation]) -> Call:
-    """Find the operation that a request asks for.
+    """Find a request's operation.
 
     Args:
-        request: The request; its query plays no part.
-        served: The operations that are offered.
+        request: The request; its query is ignored.
+        served: The operations that the service offers.
 
     Raises:
-        Refusal: 404 if no operation that is offered has this path, 405 if one has, under another
-            method.
+        Refusal: 404 if no offered operation has this path, 405 if one has it with another method.
     """
     path = request.path.partition("?")[0]
     matches = [

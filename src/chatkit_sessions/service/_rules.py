@@ -1,4 +1,4 @@
-"""What the service decides, on plain values: no store, no socket, no waiting."""
+"""The service's decisions, on plain values: no store, no socket, no waiting."""
 
 import re
 from collections.abc import Callable, Collection
@@ -32,12 +32,12 @@ from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 MAX_BODY: Final = 65_536
-"""Bytes that a request's body can have."""
+"""The most bytes of a request's body."""
 
 _BETA: Final = "chatkit_beta=v1"
 _STATUSES_WITHOUT_BODY: Final = (204, 304)
 _ID_DIGITS: Final = 24
-# Half of the id is in the secret, so that one look-up finds the session; the rest proves it.
+# The secret contains half of the id, so one look-up finds the session; the rest authenticates.
 _SECRET: Final = re.compile(rf"ek_([0-9a-f]{{{_ID_DIGITS}}})[0-9a-f]{{40}}")
 
 
@@ -45,12 +45,12 @@ class SessionRules:
     """The rules of one service.
 
     Args:
-        namespace: The store's.
-        find_project: API key → its project; None: the key is unknown.
-        has_workflow: Whether a workflow exists for a project.
-        now: The time, in UTC.
-        token_hex: Random text of twice as many hexadecimal digits as its argument.
-        max_body: Bytes that a request's body can have; None: no bound.
+        namespace: The store's namespace.
+        find_project: Returns an API key's project; None if the key is unknown.
+        has_workflow: Returns whether a project has a workflow.
+        now: Returns the current time, in UTC.
+        token_hex: Returns random text, with two hexadecimal digits per byte of its argument.
+        max_body: The most bytes of a request's body; None: no limit.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class SessionRules:
     def parse(
         self, request: Request, served: Collection[Operation], *, project: str | None = None
     ) -> Task:
-        """Parse a request into what is to be done.
+        """Parse a request into a task.
 
         Args:
             request: The request.
-            served: The operations that are offered.
-            project: Whose request it is; None: that of its API key.
+            served: The operations that the service offers.
+            project: The request's project; None: that of its API key.
 
         Raises:
-            Refusal: The request is rejected, whatever the store has.
+            Refusal: The request is invalid.
         """
         call = find_call(request, served)
         if project is None:
@@ -116,14 +116,14 @@ class SessionRules:
         return self._groups.find(session_id.removeprefix("cksess_")[:_ID_DIGITS])
 
     def group_of_secret(self, client_secret: SecretStr) -> str | None:
-        """The group of a secret's session; None: no secret of this service has that shape."""
+        """The group of a secret's session; None if the secret is malformed."""
         match = _SECRET.fullmatch(client_secret.get_secret_value())
         return None if match is None else self._groups.find(match[1])
 
     def issue(
         self, settings: SessionSettings, project: str, *, refreshed_from: str | None = None
     ) -> IssuedSession:
-        """Make a session with a secret of its own."""
+        """Make a session with a new secret."""
         digits = self._token_hex(24)
         client_secret = SecretStr(f"ek_{digits[:_ID_DIGITS]}{self._token_hex(20)}")
         created_at = int(self._now().timestamp())  # the API writes whole seconds
@@ -140,7 +140,7 @@ class SessionRules:
         return IssuedSession(record, client_secret)
 
     def open(self, record: SessionRecord, requests: Entry | None = None) -> Transaction:
-        """Store a new session, with the requests of the one that it replaces."""
+        """Store a new session; `requests` are those of the session that it replaces."""
         entry = Entry(record.encode(), record.settings.expires_after + RETENTION)
         changes = {SESSION: entry, REQUESTS: requests}
         return Transaction(self.group_of_session(record.id), changes, {})
@@ -166,7 +166,7 @@ class SessionRules:
         """Count a request, if neither the session nor the count of its requests has changed.
 
         Raises:
-            ClientSecretRateLimitError: The requests of the last minute are used up.
+            ClientSecretRateLimitError: The session has reached its rate limit.
         """
         record, entry = session
         limit = record.settings.max_requests_per_1_minute
@@ -177,10 +177,10 @@ class SessionRules:
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
 
     def authenticate(self, entry: Entry | None, client_secret: SecretStr) -> StoredSession:
-        """Check a secret against what the store has in its place.
+        """Check a secret against the stored session.
 
         Raises:
-            InvalidClientSecretError: The secret authenticates nobody.
+            InvalidClientSecretError: The secret is unknown, expired or cancelled.
         """
         session = StoredSession.parse(entry)
         if session is None or not session.record.has_secret(client_secret):
@@ -191,10 +191,10 @@ class SessionRules:
         return session
 
     def require_refreshable(self, entry: Entry | None, task: Refresh) -> StoredSession:
-        """Return the session that is to be refreshed.
+        """Return the session to refresh.
 
         Raises:
-            Refusal: It is unknown, another project's or not active.
+            Refusal: The session is unknown, of another project, or not active.
         """
         try:
             session = self.authenticate(entry, task.client_secret)
@@ -205,10 +205,10 @@ class SessionRules:
         return session
 
     def require_visible(self, entry: Entry | None, task: Read) -> StoredSession:
-        """Return the session that is to be read or cancelled.
+        """Return the session to read or cancel.
 
         Raises:
-            Refusal: It is unknown, or another project's.
+            Refusal: The session is unknown, or of another project.
         """
         session = StoredSession.parse(entry)
         wanted = (task.session_id, task.project)
@@ -223,7 +223,7 @@ class SessionRules:
     # Responses.
 
     def succeed(self, record: SessionRecord, client_secret: SecretStr | None = None) -> Response:
-        """Return the response with a session; its secret is shown once, when it is new."""
+        """Return the response with a session; only a new session's has the secret."""
         shown = "" if client_secret is None else client_secret.get_secret_value()
         return self._respond_json(200, session_object(record, self._now(), client_secret=shown))
 
@@ -238,12 +238,12 @@ class SessionRules:
         return self.respond(status_code, encode_json(content), headers)
 
     def respond(self, status_code: int, body: bytes, headers: Headers | None = None) -> Response:
-        """Return a response with the header fields that all responses have.
+        """Return a response with the common headers.
 
         Args:
             status_code: The HTTP status; 204 and 304 have no body.
             body: The body.
-            headers: Further fields, or values for the usual ones.
+            headers: Additional headers, or other values for the common ones.
         """
         usual = {
             "content-type": "application/json",

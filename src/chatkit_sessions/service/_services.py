@@ -30,17 +30,17 @@ class SessionsService:
     """Issues ChatKit sessions and verifies their client secrets. Safe to use from several threads.
 
     Args:
-        store: Where sessions are kept, such as a `RedisSessionStore` that is shared by all
-            processes that issue or verify; never closed.
-        workflows: The workflow ids that exist: names of your own, such as `{"support"}`. Default:
-            any id.
-        api_keys: The keys that `SessionsWSGIApp` accepts, or a mapping of each to its project.
-            Keys of one project see the same sessions. Default: none, so that only the clients
-            from `client` create sessions.
-        clock: Returns the present, with a time zone; for tests.
+        store: Where sessions are stored, such as a `RedisSessionStore` that all issuing and
+            verifying processes share. The service never closes it.
+        workflows: The workflow ids that exist: your own names, such as `{"support"}`. Default: any
+            id.
+        api_keys: The keys that `SessionsWSGIApp` accepts, or a mapping of keys to projects. Keys of
+            one project see the same sessions. Default: none; only clients from `client` create
+            sessions.
+        clock: For tests: returns the current time, with a time zone.
 
     Raises:
-        ConfigurationError: An argument cannot be used.
+        ConfigurationError: An argument is invalid.
     """
 
     def __init__(
@@ -64,16 +64,20 @@ class SessionsService:
     def verify(
         self, client_secret: str | SecretStr | None, *, count: bool = True
     ) -> SessionContext:
-        """Return the session that a request to your chat server belongs to.
+        """Return the session behind a request to your chat server.
 
         Args:
-            client_secret: What came as `Authorization: Bearer …`; None: nothing did.
-            count: Whether the request counts towards the session's `max_requests_per_1_minute`.
-                Pass False for requests that only read.
+            client_secret: The secret from `Authorization: Bearer …`; None if the request has none.
+            count: Whether the request counts towards the session's `max_requests_per_1_minute`;
+                default: yes. Pass False for requests that only read.
+
+        Returns:
+            The session.
 
         Raises:
-            InvalidClientSecretError: The secret authenticates nobody; see `reason`.
-            ClientSecretRateLimitError: The session has made too many requests.
+            InvalidClientSecretError: The secret is missing, unknown, expired or cancelled; see
+                `reason`.
+            ClientSecretRateLimitError: The session has reached its rate limit.
             SessionStoreError: The store is unavailable.
         """
         secret = _as_secret(client_secret)
@@ -94,10 +98,13 @@ class SessionsService:
 
         Args:
             workflow_id: As for `ChatKitClient`.
-            project: Whose sessions it creates and sees.
+            project: The project whose sessions the client creates and sees; default `default`.
             store: Where the client records sessions. Default: the service's store, so that
-                `delete_sessions` ends a user's sessions whichever process created them.
+                `delete_sessions` also ends sessions that another process created.
             timeout: As for `ChatKitClient`.
+
+        Returns:
+            The client. Close it when it is no longer used.
         """
         from ._clients import in_process_client  # noqa: PLC0415 -- only this needs httpx
 
@@ -119,14 +126,14 @@ class AsyncSessionsService:
     """`SessionsService` for async code. Safe to use from several tasks.
 
     Args:
-        store: As for `SessionsService`: such as an `AsyncRedisSessionStore`; or a
+        store: As for `SessionsService`: an `AsyncRedisSessionStore`, for example, or a
             `MemorySessionStore`.
         workflows: As for `SessionsService`.
         api_keys: As for `SessionsService`; `SessionsApp` accepts them.
         clock: As for `SessionsService`.
 
     Raises:
-        ConfigurationError: An argument cannot be used.
+        ConfigurationError: An argument is invalid.
     """
 
     def __init__(
@@ -208,5 +215,5 @@ def _utc(clock: Callable[[], datetime]) -> Callable[[], datetime]:
 def _as_secret(client_secret: object) -> SecretStr | None:
     if client_secret is None or isinstance(client_secret, SecretStr):
         return client_secret
-    # What is not a string has the shape of no secret.
+    # Any other type is treated as an unknown secret.
     return SecretStr(client_secret if isinstance(client_secret, str) else "?")

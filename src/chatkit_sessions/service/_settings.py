@@ -1,4 +1,4 @@
-"""What a session was created with."""
+"""The settings of a session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,22 +9,22 @@ StateValue: TypeAlias = str | int | float | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """What a create request asked for, with the defaults of whatever it omitted.
+    """The settings of a create request, with the defaults for omitted ones.
 
     Attributes:
-        user: The end user, as the backend named it.
-        workflow_id: The workflow that the session runs.
-        workflow_version: Its version, or None for the latest deployed one.
-        state_variables: What the workflow receives, or None where nothing was given.
+        user: The end user's id, from the backend.
+        workflow_id: The session's workflow.
+        workflow_version: The workflow's version; None: the latest deployed one.
+        state_variables: The backend's values for the workflow; None if it passed none.
         tracing: Whether the workflow's runs are traced.
         expires_after: The session's lifetime in seconds, 1 to 600.
         max_requests_per_1_minute: The session's rate limit.
-        automatic_thread_titling: Whether threads get a title by themselves.
+        automatic_thread_titling: Whether threads get titles automatically.
         file_upload: Whether users can upload files.
-        max_file_size: Megabytes that a file may have, or None while uploads are off.
-        max_files: How many files may be uploaded, or None while uploads are off.
+        max_file_size: The most megabytes of a file; None if uploads are off.
+        max_files: The most files; None if uploads are off.
         history: Whether users see their earlier threads.
-        recent_threads: How many of these, or None for all.
+        recent_threads: How many earlier threads users see; None: all.
     """
 
     user: str

@@ -1,4 +1,4 @@
-"""What a request asks for, and what is committed to the store, as plain values."""
+"""Requests as tasks, and changes to the store, as plain values."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
@@ -10,7 +10,7 @@ from ._settings import SessionSettings
 
 
 class Create(NamedTuple):
-    """Open a session."""
+    """Create a session."""
 
     settings: SessionSettings
     project: str
@@ -24,7 +24,7 @@ class Refresh(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Return a session, cancelled before if `cancel` says so."""
+    """Return a session, after cancelling it if `cancel` is true."""
 
     session_id: str
     project: str
@@ -35,7 +35,7 @@ Task: TypeAlias = Create | Refresh | Read
 
 
 class Transaction(NamedTuple):
-    """What to commit to the store; see `SessionStore.commit`."""
+    """The arguments of `SessionStore.commit`."""
 
     group: str
     changes: Mapping[str, Entry | None]

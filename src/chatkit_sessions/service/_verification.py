@@ -23,7 +23,7 @@ _READS: Final = frozenset({"threads.list", "threads.get_by_id", "items.list"})
 
 
 class Rejection(NamedTuple):
-    """The response to a request that is rejected."""
+    """The response to a rejected request."""
 
     status_code: int
     code: str
@@ -31,21 +31,21 @@ class Rejection(NamedTuple):
     headers: Mapping[str, str]
 
     def error(self) -> dict[str, str]:
-        """What the body says."""
+        """The `error` object of the body."""
         return {"code": self.code, "message": self.message}
 
     def body(self) -> bytes:
-        """The body, in the form of the endpoint's errors."""
+        """The body, in the format of the endpoint's errors."""
         return json.dumps({"error": self.error()}).encode()
 
     def all_headers(self) -> dict[str, str]:
-        """The header fields, with those that every rejection has."""
+        """The headers, with those that every rejection has."""
         common = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         return {**common, **self.headers}
 
 
 def rejection_of(error: VerificationError) -> Rejection:
-    """The rejection for what `verify` raised."""
+    """The rejection for an exception of `verify`."""
     if isinstance(error, InvalidClientSecretError):
         code, challenge = f"client_secret_{error.reason}", {"WWW-Authenticate": "Bearer"}
         return Rejection(401, code, error.message, challenge)
@@ -61,7 +61,7 @@ def counts(body: bytes) -> bool:
     try:
         request: object = json.loads(body)
     except (ValueError, RecursionError):
-        return True  # what cannot be parsed is the chat server's to reject
+        return True  # the chat server rejects it
     if not isinstance(request, dict):
         return True
     kind = cast("dict[str, object]", request).get("type")

@@ -1,4 +1,4 @@
-"""What goes over the wire, as plain values: requests, responses and JSON."""
+"""HTTP requests, responses and JSON, as plain values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, J
 
 
 class Headers(Mapping[str, str]):
-    """Header fields with lower-case names, found under a name in any case.
+    """HTTP headers. Look-ups ignore case; iteration returns lower-case names.
 
-    Fields that were sent more than once are joined by commas, as HTTP reads them. The repr
-    shows the names only: a value may be an API key.
+    The values of a repeated header are joined by commas. The repr shows the names only: a value
+    may be an API key.
 
     Args:
         fields: Pairs of name and value.
@@ -48,9 +48,9 @@ class Request:
 
     Attributes:
         method: The verb, in upper case.
-        path: The request target: the path still percent-encoded, with the query if it has one.
-        headers: Its header fields.
-        body: Its body, decoded from its transfer coding.
+        path: The path, percent-encoded, with the query if there is one.
+        headers: The headers.
+        body: The body, without transfer coding.
     """
 
     method: str
@@ -59,7 +59,7 @@ class Request:
     body: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        # It may hold a client secret, and tracebacks show local variables.
+        # It may contain a client secret, and tracebacks show local variables.
         object.__setattr__(self, "body", MaskedBytes(self.body))
 
 
@@ -69,8 +69,8 @@ class Response:
 
     Attributes:
         status_code: The HTTP status.
-        headers: All header fields of the response, except those of the connection.
-        body: The whole body.
+        headers: All headers, except those of the connection.
+        body: The complete body.
     """
 
     status_code: int
@@ -78,7 +78,7 @@ class Response:
     body: bytes = field(repr=False)
 
     def without_body(self) -> Self:
-        """Return the response to HEAD: the same header fields and no body."""
+        """Return the response to HEAD: the same headers, no body."""
         return replace(self, body=b"")
 
 
@@ -86,7 +86,7 @@ def decode_json(body: bytes) -> JsonValue:
     """Parse `body` as JSON in UTF-8, strictly: no `NaN`, no number that overflows.
 
     Raises:
-        ValueError: It is not JSON, or nested too deeply to be read.
+        ValueError: The body is not JSON, or nested too deeply.
     """
     try:
         value: JsonValue = json.loads(

@@ -1,6 +1,6 @@
 """The session behind a request, for Django.
 
-It needs Django: `pip install "chatkit-sessions[django]"`.
+Install it with `pip install "chatkit-sessions[django]"`.
 """
 
 from collections.abc import Callable, Coroutine
@@ -32,17 +32,17 @@ def chatkit_session(
     [Callable[Concatenate[HttpRequest, SessionContext, P], R]],
     Callable[Concatenate[HttpRequest, P], R],
 ]:
-    """Decorate a view, which gets the session behind the request as its second argument.
+    """Decorate a view: verify each request, and pass the session as the second argument.
 
-    Requests without a valid client secret are rejected with 401, those beyond the session's rate
-    limit with 429, and all of them with 503 during a store outage. The view is exempt from
-    Django's protection against cross-site request forgery: cookies play no part in it.
+    A request is rejected with 401 without a valid client secret, with 429 over the session's rate
+    limit, and with 503 during a store outage. The view is exempt from Django's CSRF protection,
+    because it does not use cookies.
 
     Args:
-        service: Verifies the client secret; with an `AsyncSessionsService` the view is
-            asynchronous.
-        count: Whether requests count towards the session's rate limit. Default: all but those with
-            which the widget reads threads and their items.
+        service: Verifies the client secret. With an `AsyncSessionsService`, the view must be
+            `async def`.
+        count: Whether requests count towards the session's rate limit. Default: requests with
+            which the widget only reads threads or items do not count, all others do.
     """
 
     def decorate(

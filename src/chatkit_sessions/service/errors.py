@@ -1,11 +1,11 @@
-"""Why a client secret does not authenticate a request."""
+"""The errors of `verify`."""
 
 from typing import Final, Literal, TypeAlias
 
 from chatkit_sessions.errors import ChatKitError
 
 InvalidReason: TypeAlias = Literal["missing", "unknown", "expired", "cancelled"]
-"""`expired` and `cancelled` are only reported to a caller with the right secret."""
+"""Why a secret is invalid. Only a caller with the right secret gets `expired` or `cancelled`."""
 
 _MESSAGES: Final[dict[InvalidReason, str]] = {
     "missing": "The request has no client secret.",
@@ -25,7 +25,7 @@ _HINTS: Final[dict[InvalidReason, str]] = {
 
 
 class InvalidClientSecretError(ChatKitError):
-    """The client secret authenticates nobody: reject the request with 401.
+    """The client secret is invalid: reject the request with 401.
 
     Attributes:
         reason: `missing`, `unknown`, `expired` or `cancelled`.
@@ -37,7 +37,7 @@ class InvalidClientSecretError(ChatKitError):
 
 
 class ClientSecretRateLimitError(ChatKitError):
-    """The session's requests of the last minute are used up: reject the request with 429.
+    """The session has reached its rate limit: reject the request with 429.
 
     Attributes:
         retry_after: Seconds until the next request is allowed, more than 0.

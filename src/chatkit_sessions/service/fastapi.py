@@ -1,6 +1,6 @@
-"""The session behind a request, as a dependency of FastAPI.
+"""The session behind a request, as a FastAPI dependency.
 
-It needs FastAPI: `pip install "chatkit-sessions[fastapi]"`.
+Install it with `pip install "chatkit-sessions[fastapi]"`.
 """
 
 from .starlette import chatkit_session

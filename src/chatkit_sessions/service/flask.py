@@ -1,6 +1,6 @@
 """The session behind a request, for Flask.
 
-It needs Flask: `pip install "chatkit-sessions[flask]"`.
+Install it with `pip install "chatkit-sessions[flask]"`.
 """
 
 from collections.abc import Callable
@@ -28,13 +28,16 @@ def chatkit_session(
 ) -> Callable[[], SessionContext]:
     """Make a function that returns the session behind the current request.
 
-    Requests without a valid client secret are rejected with 401, those beyond the session's rate
-    limit with 429, and all of them with 503 during a store outage.
+    A request is rejected with 401 without a valid client secret, with 429 over the session's rate
+    limit, and with 503 during a store outage.
 
     Args:
         service: Verifies the client secret.
-        count: Whether requests count towards the session's rate limit. Default: all but those with
-            which the widget reads threads and their items.
+        count: Whether requests count towards the session's rate limit. Default: requests with
+            which the widget only reads threads or items do not count, all others do.
+
+    Returns:
+        The function. Call it in a request.
     """
 
     def verified_session() -> SessionContext:

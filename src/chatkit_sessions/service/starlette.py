@@ -1,6 +1,6 @@
 """The session behind a request, for Starlette.
 
-It needs Starlette: `pip install "chatkit-sessions[starlette]"`.
+Install it with `pip install "chatkit-sessions[starlette]"`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -28,16 +28,19 @@ __all__ = ["chatkit_session"]
 def chatkit_session(
     service: "AsyncSessionsService", *, count: bool | None = None
 ) -> Callable[[Request], Awaitable[SessionContext]]:
-    """Make a function that returns the session behind a request: await it with the request.
+    """Make a coroutine function that returns the session behind a request.
 
-    Under FastAPI it is a dependency: `Depends(chatkit_session(service))`. Requests without a valid
-    client secret are rejected with 401, those beyond the session's rate limit with 429, and all of
-    them with 503 during a store outage.
+    In FastAPI, use it as a dependency: `Depends(chatkit_session(service))`. A request is rejected
+    with 401 without a valid client secret, with 429 over the session's rate limit, and with 503
+    during a store outage.
 
     Args:
         service: Verifies the client secret.
-        count: Whether requests count towards the session's rate limit. Default: all but those with
-            which the widget reads threads and their items.
+        count: Whether requests count towards the session's rate limit. Default: requests with
+            which the widget only reads threads or items do not count, all others do.
+
+    Returns:
+        The function. Await it with the request.
     """
 
     async def verified_session(request: Request) -> SessionContext:
@@ -55,9 +58,8 @@ def chatkit_session(
 class _RejectedError(HTTPException):
     """Ends a request with a rejection.
 
-    The default handler of HTTPException writes another body, so each application that this is
-    raised in gets a handler for it. Where there is no such application, the status and the header
-    fields are right all the same.
+    The default handler of HTTPException writes another body, so the exception adds its own handler
+    to the application. Without such an application, status and headers are still right.
     """
 
     def __init__(self, request: Request, rejection: Rejection) -> None:
