@@ -1,8 +1,7 @@
-"""Where clients keep what several workers of a backend are to share.
+"""Stores: where clients record sessions and share them.
 
-`MemorySessionStore` is of one process and the default; `chatkit_sessions.stores.redis` holds the
-stores that processes share. `SessionStore` and `AsyncSessionStore` are what a store of your own
-has to offer.
+`MemorySessionStore`, the default, is for one process. `chatkit_sessions.stores.redis` has stores
+for several processes. To write your own store, implement `SessionStore` or `AsyncSessionStore`.
 """
 
 from .base import AsyncSessionStore, Entry, SessionStore

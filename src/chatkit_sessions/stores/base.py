@@ -1,12 +1,12 @@
-"""What a session store offers: bytes under names, which live for some time and change atomically.
+"""The interface of a session store: named bytes that expire and change atomically.
 
-A store understands nothing of what it keeps. Every decision (which session is the same, who may
-create one, what a sign-out ends) is made by the clients, out of two operations: reading some names
-of a group, and changing some of them if others still are what they were. A group is one user's, or
-one session's; groups never change together.
+A store does not interpret its values. The clients decide which callers share a session, who
+creates it, and what a sign-out ends. They need three operations: read some names of a group, list
+its names, and change some names if others are unchanged. A group is of one user or one session;
+groups never change together.
 
-Groups and names consist of ASCII letters, digits and `:`, and hold nothing that tells who the user
-is. Values hold client secrets: a store neither logs nor shows them.
+Groups and names have ASCII letters, digits and `:` only, and do not reveal the user. Values may
+contain client secrets: a store must not log or show them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ class Entry:
     """A value in a store.
 
     Attributes:
-        value: What was put there. It may be a secret, and is not part of the repr.
-        seconds: How long it lives from now on, by the store's own clock; more than 0.
-        listed: Whether `names` tells it.
-        expires_at: When it ends by the store's own clock, if it has one that `now` reads; in place
-            of `seconds`, which a change that is made late would prolong.
+        value: The stored bytes. They may be a secret, and are not in the repr.
+        seconds: Seconds until the entry expires, by the store's clock; more than 0.
+        listed: Whether `names` lists the entry.
+        expires_at: When the entry expires, by the clock that the store's `now` reads. It overrides
+            `seconds`, so that a delayed change does not prolong the entry.
     """
 
     value: MaskedBytes = field(repr=False)
@@ -37,23 +37,23 @@ class Entry:
 class SessionStore(Protocol):
     """A store for `ChatKitClient`. Safe to use from several threads.
 
-    Every method raises SessionStoreError where the store cannot answer; the clients then do
-    without it as far as they can.
+    During an outage, every method raises SessionStoreError. The clients then continue without the
+    store, if they can.
 
     A store may have two things more, as those of this library do:
 
-    - `timeout`, the seconds that the clients wait for an operation. A store of plain functions then
-      runs in threads of the library's; without it, in the caller's, and bounds itself. For an async
-      store it is 1 where there is none.
-    - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
-      `Entry.expires_at`, so that a change which is made late does not prolong an entry.
+    - `timeout: float`: seconds that the clients wait for an operation. With it, a sync store runs
+      in the library's threads. Without it, a sync store runs in the caller's thread, without a
+      limit; an async store has one second.
+    - `now(group) -> float`: the time by the store's clock, in seconds. The clients then set
+      `Entry.expires_at`, so that a delayed change does not prolong an entry.
     """
 
     @property
     def namespace(self) -> str:
-        """What keeps apart applications, stages and tenants that share the store.
+        """Separates applications, stages and tenants that share the store.
 
-        Empty for a store that only one process can see; clients then keep apart by API key.
+        Empty for a store of one process: the API key then separates clients.
         """
         ...
 
@@ -61,37 +61,37 @@ class SessionStore(Protocol):
         """Read entries, all at one moment.
 
         Args:
-            group: Whose entries.
-            names: Which of them, 1 or more.
+            group: The group.
+            names: The entries' names, 1 or more.
 
         Returns:
-            For each name its entry, None where there is none or it has lived its time. Whether it
-            is listed need not be told.
+            The entry for each name; None if it does not exist or has expired. `listed` may be
+            wrong.
         """
         ...
 
     def names(self, group: str) -> list[str]:
-        """Tell the names of the group's listed entries; some may have lived their time."""
+        """Return the names of the group's listed entries; expired ones may be among them."""
         ...
 
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        """Change entries all at once, or none of them.
+        """Make all changes at once if the conditions hold, otherwise none.
 
         Args:
-            group: Whose entries.
-            changes: The new entry for each name; None removes it.
-            when: What names must hold at that moment, None for nothing.
+            group: The group.
+            changes: The new entry for each name; None removes the entry.
+            when: The conditions: the value that each name must have; None: no entry.
 
         Returns:
-            Whether they did, and the changes are made.
+            Whether the conditions held and the changes were made.
         """
         ...
 
 
 class AsyncSessionStore(Protocol):
-    """A store for `AsyncChatKitClient`: `SessionStore`, awaited. Safe to use from several tasks."""
+    """A store for `AsyncChatKitClient`: `SessionStore` with async methods. Safe for many tasks."""
 
     @property
     def namespace(self) -> str:

@@ -1,4 +1,4 @@
-"""A store in the memory of one process."""
+"""The store for one process."""
 
 import heapq
 import threading
@@ -18,17 +18,17 @@ _MAX_ENTRIES: Final = 30_000
 
 
 class MemorySessionStore:
-    """Sessions of this process, bounded, for both clients; what a client has if given no store.
+    """Stores the sessions of one process, for sync and async clients: a client's default store.
 
-    Safe to use from several threads and event loops. What has lived its time is removed with the
-    next changes; when the store is full, the entries that were written first make room. A session
-    takes two entries, or five if it is handed out again.
+    Threads and event loops can share it. The next change removes expired entries. A full store
+    removes the oldest entries. A session takes two entries, or five if callers share it.
 
     Args:
-        namespace: Clients share sessions if they have the same one. Left out: if they have the
-            same API key, or get it from the same function and descend from one client.
-        max_entries: How many entries are kept, 1 or more.
-        clock: Seconds that never go back, which entries live by; for tests.
+        namespace: Clients with the same namespace share sessions. Default: clients share sessions
+            if they have the same API key. With a key function, they must have the same function,
+            and one must come from the other by `with_options`.
+        max_entries: The most entries, 1 or more; default 30,000.
+        clock: For tests: returns seconds that never go back, by which entries expire.
 
     Raises:
         ValueError: `max_entries` is less than 1.
@@ -47,21 +47,21 @@ class MemorySessionStore:
         self._max_entries = max_entries
         self._clock = clock
         self._lock = PerProcess(threading.Lock)
-        # By group and name: the value and when it ends. The first one written comes first.
-        # A plain dict would walk over every place that was freed to find the first one.
+        # By group and name: the value and its expiry. The oldest comes first.
+        # A plain dict would search all freed places to find the first entry.
         self._entries: OrderedDict[tuple[str, str], tuple[MaskedBytes, float]] = OrderedDict()
         self._listed: dict[str, dict[str, None]] = {}
-        # When entries end, soonest first; some are gone by then, or end at another time.
+        # Expiries of entries, soonest first; some entries are gone, or have another expiry.
         self._ends: list[tuple[float, str, str]] = []
 
     def __repr__(self) -> str:
-        # A traceback that prints local variables may meet a store that is only half made.
+        # A traceback that prints local variables may show a half-made store.
         namespace, entries = getattr(self, "_namespace", ""), getattr(self, "_entries", ())
         return f"{type(self).__name__}(namespace={namespace!r}, {len(entries)} entries)"
 
     @property
     def namespace(self) -> str:
-        """What keeps sessions apart; empty: the API key does."""
+        """Separates sessions of clients; empty: the API key does."""
         return self._namespace
 
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
@@ -93,7 +93,7 @@ class MemorySessionStore:
             return True
 
     def now(self, _group: str) -> float:
-        """Seconds by the store's clock, which `expires_at` counts by."""
+        """The time by the store's clock, in seconds."""
         return self._clock()
 
     def _entry(self, group: str, name: str, now: float) -> Entry | None:

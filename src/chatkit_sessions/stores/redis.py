@@ -1,6 +1,6 @@
 """Stores in Redis 5 or later, Redis Cluster or Valkey, for all processes of a backend.
 
-They need redis-py: `pip install "chatkit-sessions[redis]"`.
+Install redis-py with `pip install "chatkit-sessions[redis]"`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,11 +45,11 @@ class RedisSessionStore:
     """A store in Redis, for `ChatKitClient`. Safe to use from several threads.
 
     Args:
-        client: A redis-py client of yours, `redis.Redis` or `redis.RedisCluster`; never closed.
-        namespace: What keeps the sessions of this application, its stage and its tenant apart from
-            others in the same Redis, such as `shop-production`: who has the same one, and may have
-            users of the same id, shares their sessions.
-        prefix: What keys begin with: letters, digits and `_.:-`.
+        client: Your redis-py client, `redis.Redis` or `redis.RedisCluster`. The store never closes
+            it.
+        namespace: Separates applications, stages and tenants in one Redis, such as
+            `shop-production`. Stores with the same namespace share the sessions of a user id.
+        prefix: The prefix of all keys: letters, digits and `_.:-`; default `chatkit`.
         timeout: Seconds that an operation may take, whatever the client is set to: more than 0, at
             most 1,000,000.
 
@@ -81,10 +81,10 @@ class RedisSessionStore:
         prefix: str = "chatkit",
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Self:
-        """Make a store with connections of its own, at most 32; `close` closes them.
+        """Make a store with at most 32 connections, which `close` closes.
 
         Args:
-            url: `redis://…`, `rediss://…` (TLS) or `unix://…`, as redis-py takes it.
+            url: `redis://…`, `rediss://…` (TLS) or `unix://…`, in redis-py's format.
             namespace: See the class.
             prefix: See the class.
             timeout: Seconds that an operation may take, connecting included: more than 0, at most
@@ -94,7 +94,7 @@ class RedisSessionStore:
             ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
-        Keys(namespace, prefix)  # refused before there is a pool, which shows the password
+        Keys(namespace, prefix)  # validated before there is a pool, which shows the password
         pool = redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] -- redis-py leaves its options untyped
             check_url(url).get_secret_value(), **pool_settings(check_timeout(timeout))
         )
@@ -118,7 +118,7 @@ class RedisSessionStore:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that `from_url` made. Closing twice is harmless."""
+        """Close the connections that `from_url` made; a second call does nothing."""
         if self._owned is not None:
             self._owned.close()
 
@@ -163,8 +163,8 @@ class AsyncRedisSessionStore:
     """A store in Redis, for `AsyncChatKitClient` under asyncio. Safe to use from several tasks.
 
     Args:
-        client: An asyncio client of redis-py of yours, `redis.asyncio.Redis` or
-            `redis.asyncio.RedisCluster`, of the event loop that uses the store; never closed.
+        client: Your redis-py client, `redis.asyncio.Redis` or `redis.asyncio.RedisCluster`, from
+            the event loop that uses the store. The store never closes it.
         namespace: As for `RedisSessionStore`.
         prefix: As for `RedisSessionStore`.
         timeout: As for `RedisSessionStore`.
@@ -198,9 +198,9 @@ class AsyncRedisSessionStore:
         prefix: str = "chatkit",
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Self:
-        """Make a store with connections of its own, at most 32 for each event loop.
+        """Make a store with at most 32 connections per event loop.
 
-        They are closed by `aclose`, and when their event loop ends.
+        `aclose` closes them, and so does the end of their event loop.
 
         Args:
             url: As for `RedisSessionStore.from_url`.
@@ -213,7 +213,7 @@ class AsyncRedisSessionStore:
             ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
-        Keys(namespace, prefix)  # refused before there is a pool, which shows the password
+        Keys(namespace, prefix)  # validated before there is a pool, which shows the password
         checked = check_url(url)
         settings = async_pool_settings()
 
@@ -224,7 +224,7 @@ class AsyncRedisSessionStore:
             return redis.asyncio.Redis.from_pool(pool)
 
         store = cls(connect(), namespace=namespace, prefix=prefix, timeout=timeout)
-        # In place of the one that nobody has connected: each event loop needs its own.
+        # It replaces the unconnected client above: each event loop needs its own.
         store._client = PerLoop(cast("Callable[[], AsyncCommands]", connect))
         return store
 
@@ -243,7 +243,7 @@ class AsyncRedisSessionStore:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the running event loop's connections that `from_url` made, if there are any."""
+        """Close the connections that `from_url` made in the running event loop."""
         if isinstance(self._client, PerLoop):
             await self._client.aclose()
 
