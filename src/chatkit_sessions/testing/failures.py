@@ -1,4 +1,4 @@
-"""Failures that are set for the next requests."""
+"""Failures of the next requests, as set by `fail_next`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Failure:
-    """A response in place of the API's own, or a fault of the connection.
+    """A response that replaces the API's, or a fault of the connection.
 
     Attributes:
-        operation: Which requests fail; None: any.
-        when: Which of these; None: any.
-        left: How many requests still fail; None: all of them.
-        status_code: The response's status.
-        body: Its body.
-        headers: Its header fields, beside the usual ones.
-        fault: What goes wrong with the connection; None: nothing, the response is another one.
+        operation: The operation whose requests fail; None: any.
+        when: Returns whether such a request fails; None: all do.
+        left: How many requests still fail; None: all.
+        status_code: The status of the response.
+        body: The body of the response.
+        headers: The headers of the response, besides the common ones.
+        fault: The fault of the connection; None: the response is replaced.
     """
 
     operation: Operation | None
@@ -51,20 +51,20 @@ def make_failure(
     operation: Operation | None,
     when: Callable[[RecordedRequest], bool] | None,
 ) -> Failure:
-    """Make a failure of the arguments of `FakeChatKit.fail_next`.
+    """Make a failure from the arguments of `FakeChatKit.fail_next`.
 
     Args:
-        status_code: As there.
-        fault: As there.
+        status_code: As for `fail_next`.
+        fault: As for `fail_next`.
         error: `message`, `type`, `code` and `param`.
-        headers: As there.
-        body: As there.
-        times: As there.
-        operation: As there.
-        when: As there.
+        headers: As for `fail_next`.
+        body: As for `fail_next`.
+        times: As for `fail_next`.
+        operation: As for `fail_next`.
+        when: As for `fail_next`.
 
     Raises:
-        ValueError: An argument is out of bounds, or the arguments do not go together.
+        ValueError: An argument is out of bounds, or two arguments exclude each other.
     """
     if times is not None and times < 1:
         raise ValueError(f"times must be 1 or more, not {times}")
@@ -101,7 +101,7 @@ def _envelope(status_code: int, error: Mapping[str, str | None]) -> bytes:
 
 
 def take_failure(failures: list[Failure], request: RecordedRequest) -> Failure | None:
-    """Return the first failure that is for this request, and use it up; None: there is none."""
+    """Return the first failure that applies to this request, and count it; None without one."""
     try:
         operation = find_call(request, OPERATIONS).operation
     except Refusal:

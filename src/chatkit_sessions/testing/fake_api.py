@@ -1,4 +1,4 @@
-"""The API itself: the service, with keys and workflows that change and secrets that are visible."""
+"""The API: the service, with changing keys and workflows, and visible secrets."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MAX_SESSIONS: Final = 10_000
 
 
 class FakeApi:
-    """The sessions that were created, and the responses to requests about them.
+    """The sessions, and the responses to requests.
 
     Args:
-        now: The time, in UTC.
-        token_hex: Random text of twice as many hexadecimal digits as its argument.
+        now: Returns the current time, in UTC.
+        token_hex: Returns random text, with two hexadecimal digits per byte of its argument.
     """
 
     def __init__(self, *, now: Callable[[], datetime], token_hex: Callable[[int], str]) -> None:
@@ -55,26 +55,26 @@ class FakeApi:
         self._flow = ServiceFlow(self._ledger, self._rules)
 
     def add_api_key(self, api_key: str, project: str) -> None:
-        """Accept a key, for a project that need not exist yet.
+        """Accept a key, for a new or existing project.
 
         Raises:
-            ValueError: The key is another project's.
+            ValueError: The key belongs to another project.
         """
         owner = self._projects.setdefault(api_key, project)
         if owner != project:
             raise ValueError(f"the key is the project {owner}'s already")
 
     def remove_api_key(self, api_key: str) -> None:
-        """No longer accept a key.
+        """Revoke a key.
 
         Raises:
-            ValueError: There is no such key.
+            ValueError: The key does not exist.
         """
         if self._projects.pop(api_key, None) is None:
             raise ValueError("there is no such key")
 
     def add_workflow(self, workflow_id: str, project: str) -> None:
-        """Let a project have a workflow."""
+        """Add a workflow to a project."""
         self._workflows.add((project, workflow_id))
 
     def remove_workflow(self, workflow_id: str, project: str) -> None:
@@ -88,10 +88,10 @@ class FakeApi:
         self._workflows.remove((project, workflow_id))
 
     def expire(self, session_id: str) -> None:
-        """End an active session now, as if it had expired.
+        """Let an active session expire now.
 
         Raises:
-            KeyError: There is no such session.
+            KeyError: The session does not exist.
         """
         session = self._find(session_id)
         if session.record.status(self._now()) == "active":
@@ -102,16 +102,16 @@ class FakeApi:
             self._ledger.commit(group, changes, when=when)
 
     def forget(self, session_id: str) -> None:
-        """Remove a session, as if it had never been there.
+        """Remove a session, as if it had never existed.
 
         Raises:
-            KeyError: There is no such session.
+            KeyError: The session does not exist.
         """
         del self._secrets[session_id]
         self._ledger.remove(self._rules.group_of_session(session_id))
 
     def sessions(self) -> dict[str, FakeSession]:
-        """Return the latest 10,000 sessions by id, oldest first, as they stand now."""
+        """Return the latest 10,000 sessions by id, oldest first, with their current status."""
         now = self._now()
         return {
             session_id: FakeSession.of(self._find(session_id).record, client_secret, now)
@@ -135,17 +135,17 @@ class FakeApi:
 
         Args:
             request: The request.
-            served: The operations that the API offers to it.
+            served: The operations that the API offers.
         """
         return run_blocking(self._flow.handle, request, served)
 
     def respond(self, status_code: int, body: bytes, headers: Headers | None = None) -> Response:
-        """Return a response with the header fields that all responses of the API have.
+        """Return a response with the API's common headers.
 
         Args:
             status_code: The HTTP status; 204 and 304 have no body.
             body: The body.
-            headers: Further fields, or values for the usual ones.
+            headers: Additional headers, or other values for the common ones.
         """
         return self._rules.respond(status_code, body, headers)
 
@@ -179,7 +179,7 @@ class _Ledger:
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        """See `SessionStore.commit`; nobody else makes changes meanwhile."""
+        """See `SessionStore.commit`. A lock prevents concurrent changes."""
         del when
         self._groups.setdefault(group, {}).update(changes)
         return True

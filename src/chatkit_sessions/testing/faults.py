@@ -1,8 +1,7 @@
-"""What can go wrong with a response on its way, as plain values.
+"""Faults of the connection, as plain values.
 
-`reset` and `hang` lose the request: nothing is carried out. With `drip`, `truncate` and `oversize`
-the request is carried out and its response does not arrive as it should: a session may exist whose
-secret nobody holds.
+With `reset` and `hang`, the API does not process the request. With `drip`, `truncate` and
+`oversize`, it does, but the response arrives damaged: a session may exist that nobody uses.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ _PIECES: Final = 64
 
 
 def length_claimed(body: bytes, fault: Fault | None) -> int:
-    """The `content-length` of a response that arrives with this fault."""
+    """The `content-length` of a response with this fault."""
     return len(body) + len(_PIECE) * _PIECES if fault == "oversize" else len(body)
 
 
 def pieces_sent(body: bytes, fault: Fault | None) -> Iterator[bytes]:
-    """What is sent of a body before the fault takes the rest, piece by piece.
+    """The pieces of a body that are sent before the fault occurs.
 
-    An oversized one is the body and 64 MiB of white space, which is JSON all the same.
+    An oversized body is followed by 64 MiB of white space, and so is still JSON.
     """
     if fault == "drip":
         for byte in body:

@@ -40,11 +40,11 @@ _SECONDS_BETWEEN_DRIPS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FakeServer:
-    """A local API that is being served.
+    """A local API that is served over HTTP.
 
     Attributes:
-        url: Its base URL, which ends in `/v1`.
-        fake: The API behind it.
+        url: The base URL, which ends in `/v1`.
+        fake: The local API.
     """
 
     url: str
@@ -52,17 +52,17 @@ class FakeServer:
 
     @property
     def api_key(self) -> str:
-        """The key that the API was made with."""
+        """The API key."""
         return self.fake.api_key
 
     @property
     def workflow_id(self) -> str:
-        """The workflow that the API was made with."""
+        """The workflow id."""
         return self.fake.workflow_id
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that let a `ChatKitClient()` without arguments ask this server."""
+        """The variables that let a `ChatKitClient()` without arguments use this server."""
         return {
             "OPENAI_API_KEY": self.api_key,
             "OPENAI_CHATKIT_WORKFLOW_ID": self.workflow_id,
@@ -77,7 +77,7 @@ def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
     The arguments are those of `FakeChatKit.serve`.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The server cannot listen on the address.
     """
     with _Listener((host, port), fake.handle) as listener:
         accepting = Thread(
@@ -98,14 +98,14 @@ def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
 
 
 def read_body(headers: Message, stream: BufferedIOBase) -> bytes:
-    """Read the body that belongs to a request's header fields.
+    """Read a request's body.
 
-    A body that is too long is read to its end all the same: a client that is still writing
-    when its connection is closed may never see the response.
+    A body that is too long is still read to its end: if the connection closes while the client
+    writes, the client may not get the response.
 
     Args:
-        headers: The header fields; without any that give a length, there is no body.
-        stream: Where the body comes from.
+        headers: The request's headers; without a length, there is no body.
+        stream: The stream to read from.
 
     Raises:
         Refusal: Its length or its coding cannot be made out, or it is longer than 16 MiB.
@@ -164,7 +164,7 @@ def _chunk_length(line: bytes) -> int:
 
 
 class _Listener(socketserver.TCPServer):
-    """Accepts connections, each of which gets a thread of its own."""
+    """Accepts connections and serves each in its own thread."""
 
     # On Windows, the option would let a second server take a busy port.
     allow_reuse_address = os.name != "nt"
@@ -193,7 +193,7 @@ class _Listener(socketserver.TCPServer):
         self._connections[thread] = request
 
     def end_connections(self) -> None:
-        """Close every connection, whatever its client still has in mind."""
+        """Close every connection, even while its client uses it."""
         for thread, connection in self._connections.items():
             with suppress(OSError):  # its client was faster
                 connection.shutdown(socket.SHUT_RDWR)
@@ -207,7 +207,7 @@ class _Listener(socketserver.TCPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One client's connection, over which many requests may come."""
+    """One connection, for any number of requests."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -240,7 +240,7 @@ class _Connection(BaseHTTPRequestHandler):
         format: str,  # noqa: A002 - the standard library's name
         *args: object,
     ) -> None:
-        """Keep quiet: the requests are there to be asked for."""
+        """Log nothing: `FakeChatKit.requests` has the requests."""
 
     def _handle_request(self) -> None:
         try:

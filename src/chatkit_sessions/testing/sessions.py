@@ -1,4 +1,4 @@
-"""A session of the local API, as tests see it."""
+"""A session of the local API, for tests."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["FakeSession", "SessionSettings", "SessionStatus", "StateValue"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeSession:
-    """A session as it stood at one moment.
+    """A session at one moment.
 
     Attributes:
         id: `cksess_` and 48 hexadecimal digits.
-        client_secret: What the browser authenticates with.
+        client_secret: The secret, in plain text.
         created_at: When it was created, in UTC, to the second.
         expires_at: When it expires, in UTC, to the second.
         status: `active`, `expired` or `cancelled`.
-        settings: What was asked for, with the API's defaults filled in.
+        settings: The requested settings, with the API's defaults for omitted ones.
         project: The project of the key that it was created with.
-        refreshed_from: The id of the session that it replaced; None for one created anew.
+        refreshed_from: The id of the session that it replaced by a refresh; None without one.
     """
 
     id: str
@@ -43,7 +43,7 @@ class FakeSession:
 
     @classmethod
     def of(cls, record: SessionRecord, client_secret: str, now: datetime) -> Self:
-        """The session of a record, as it stands now."""
+        """The session of a record, with its current status."""
         return cls(
             id=record.id,
             client_secret=client_secret,
@@ -57,20 +57,20 @@ class FakeSession:
 
     @property
     def user(self) -> str:
-        """The end user, as the backend named it."""
+        """The end user's id, from the backend."""
         return self.settings.user
 
     @property
     def workflow_id(self) -> str:
-        """The workflow that the session runs."""
+        """The session's workflow."""
         return self.settings.workflow_id
 
     @property
     def workflow_version(self) -> str | None:
-        """The workflow's version, or None for the latest deployed one."""
+        """The workflow's version; None: the latest deployed one."""
         return self.settings.workflow_version
 
     @property
     def state_variables(self) -> Mapping[str, StateValue] | None:
-        """What the workflow receives, or None where nothing was given."""
+        """The backend's values for the workflow; None if it passed none."""
         return self.settings.state_variables

@@ -1,4 +1,4 @@
-"""Requests that are kept for tests, and responses that may not arrive as they should."""
+"""Recorded requests, and responses that may have a fault."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = [
 
 
 class RecordedRequest(Request):
-    """A request that reached the local API: what a test looks at afterwards."""
+    """A request that the local API received."""
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        # As bytes that a failed assertion shows.
+        # Plain bytes, which a failed assertion shows.
         object.__setattr__(self, "body", bytes(self.body))
 
     @property
     def json(self) -> JsonValue:
-        """The body as JSON, or None where it is not JSON."""
+        """The body as JSON; None if it is not JSON."""
         try:
             return decode_json(self.body)
         except ValueError:
@@ -51,7 +51,7 @@ class Response(WholeResponse):
     """A response, ready to be sent.
 
     Attributes:
-        fault: What goes wrong with it on its way; None: nothing.
+        fault: The fault of the connection; None: no fault.
     """
 
     fault: Fault | None = field(default=None, repr=False)
