@@ -104,12 +104,12 @@ def _rewrite(
 
 
 def names_a_secret(name: str) -> bool:
-    """Whether a field of this name is taken to hold a secret."""
+    """Whether the name of a field suggests a secret."""
     return _NAMED_LIKE_A_SECRET.search(name) is not None
 
 
 def is_masked(secret: str) -> bool:
-    """Whether this is what a mask leaves behind, such as a dump that was read back."""
+    """Whether a text is masked, such as a secret from a dump."""
     return secret != "" and set(secret) == {"*"}
 
 

@@ -26,15 +26,15 @@ def invalid_argument(argument: str, bound: str, given: str) -> InvalidRequestErr
     """The error for an argument outside its bounds.
 
     Args:
-        argument: Its name, as the caller writes it.
-        bound: What it has to be, such as `must be 1 or more`.
-        given: What it is, without anything confidential.
+        argument: The argument's name, as the caller writes it.
+        bound: The bound, such as `must be 1 or more`.
+        given: The value, without anything confidential.
     """
     return InvalidRequestError(f"`{argument}` {bound}, got {given}.")
 
 
 def validate_user(user: object) -> str:
-    """Reject a user that is not a string, and say what to pass instead."""
+    """Reject a user that is not a string; the message says what to pass instead."""
     if isinstance(user, str):
         if not user:
             raise invalid_argument("user", "must have 1 character or more", "an empty string")
@@ -57,7 +57,7 @@ def validate_workflow_id(workflow_id: object) -> str:
 
 
 def validate_client_secret(client_secret: object) -> SecretStr:
-    """Reject what cannot be a client secret, without ever quoting it."""
+    """Reject a malformed client secret; the message never quotes it."""
     secret = SecretStr(client_secret) if isinstance(client_secret, str) else client_secret
     if not isinstance(secret, SecretStr):
         raise InvalidRequestError(

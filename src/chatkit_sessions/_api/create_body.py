@@ -168,7 +168,7 @@ def _chatkit_configuration(options: SessionOptions) -> dict[str, JsonValue]:
     file_upload = options.get("file_upload")
     if file_upload is not None:
         bounds = {"max_file_size": MAX_FILE_SIZE, "max_files": None}
-        # The API's default is off, but whoever sets limits for uploads wants uploads.
+        # The API's default is off, but a caller who sets limits for uploads wants uploads.
         upload = _feature(file_upload, "file_upload", bounds)
         configuration["file_upload"] = {"enabled": True, **upload}
     history = options.get("history")

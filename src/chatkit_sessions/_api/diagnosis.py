@@ -172,8 +172,8 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
 
     Args:
         status_code: Any status that is not 2xx.
-        detail: The API's own error, None where the response had none (HTML, plain text, nothing).
-        host: Where the call went, such as `api.openai.com`.
+        detail: The API's error; None if the response had none (HTML, plain text, nothing).
+        host: The called host, such as `api.openai.com`.
     """
     error_type, hint = (
         _diagnose_bare(status_code)
@@ -200,7 +200,7 @@ def is_route_missing(status_code: int, detail: ChatKitErrorDetail | None) -> boo
 
 
 def ended_status(status_code: int, detail: ChatKitErrorDetail | None) -> str | None:
-    """`cancelled` or `expired` where a cancel is refused because the session has ended already."""
+    """`cancelled` or `expired` if a cancel is rejected because the session has already ended."""
     if detail is None or status_code not in _ENDED_STATUSES:
         return None
     found = _ENDED_MESSAGE.search(detail.message[:_MAX_READ])

@@ -188,8 +188,8 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
     async def _admit(self, user: str, *, limit: int, counts: LocalCounts | None = None) -> float:
         """Count one more request of the user, for the endpoint; see `Registry.admit`.
 
-        The process's own count is asked first: whoever is over the limit there is over it in the
-        store, too.
+        The process's own count comes first: a user over the limit there is over it in the store,
+        too.
         """
         self._check_open()
         group = self._scope.group_of_user(validate_user(user))

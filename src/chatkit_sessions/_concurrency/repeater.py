@@ -38,7 +38,7 @@ class Repeater:
             self._sleep(seconds)
             if not self._functions:
                 self._thread = None
-                # Whoever comes from now on starts another thread; who came just before does not.
+                # A caller from now on starts another thread; one just before does not.
                 if not self._functions:
                     return
             for function in list(self._functions.values()):

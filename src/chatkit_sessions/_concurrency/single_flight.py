@@ -10,7 +10,7 @@ from .per_process import PerProcess
 
 
 class SettableEvent(Protocol):
-    """What callers wait for: an event of threading, asyncio or trio."""
+    """An event of threading, asyncio or trio that callers wait for."""
 
     def set(self) -> None:
         """End the waits, and those to come."""
@@ -84,7 +84,7 @@ class SingleFlight(Generic[E, T]):
 
 
 class Batches(SingleFlight[E, T], Generic[E, T]):
-    """Reads that are shared: one runs, and whoever asks meanwhile shares the next one.
+    """Shared reads: while one runs, new callers share the next one.
 
     Nobody is given what was read before they asked. So a flight can be joined until it starts, and
     it starts when the one before has ended.

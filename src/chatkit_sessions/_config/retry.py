@@ -1,7 +1,7 @@
-"""Whether to try again, and when: decisions on plain values; clients only sleep.
+"""Whether and when to retry: decisions on plain values; clients only sleep.
 
-The rules are those of the official SDK, so that moving from one to the other changes nothing; only
-nonsense in `retry-after` is treated more strictly, and the time a call has left is respected.
+The rules are the official SDK's, with two differences: an invalid `retry-after` is ignored, and a
+retry never exceeds the time that the call has left.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Final
 from chatkit_sessions._redaction import safe_repr
 
 MAX_SECONDS: Final = 1_000_000
-"""More than any wait that makes sense, less than what a platform's timers refuse."""
+"""More than any sensible wait, less than what a platform's timers reject."""
 
 _DECIMAL: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _RETRIED_STATUSES: Final = frozenset(
@@ -26,13 +26,13 @@ _RETRIED_STATUSES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What an attempt ended with, as far as retrying goes.
+    """How an attempt failed, as far as retrying needs to know.
 
     Attributes:
-        status_code: The response's status; None where no response came.
-        should_retry: The response's `x-should-retry`; None where it has none.
-        retry_after: Seconds that the response asks to wait; None where it does not say.
-        permanent: Whether another attempt cannot help, whatever the rest says.
+        status_code: The response's status; None if no response arrived.
+        should_retry: The response's `x-should-retry`; None if it has none.
+        retry_after: Seconds to wait, from the response; None if it has none.
+        permanent: Whether a retry cannot help, whatever the other attributes are.
     """
 
     status_code: int | None = None
@@ -43,22 +43,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how soon a failed attempt is repeated.
+    """How often and how soon a failed attempt is retried.
 
-    Repeated are: no connection, a connection lost on the way, an attempt's timeout, and the
-    statuses 408, 409, 429 and 500 and above; the response header `x-should-retry` overrides
-    the status. A success response that cannot be read is never repeated: the session may exist.
-    Nor is what another attempt cannot change: a certificate that is not trusted, an exhausted
-    quota, a proxy that asks for a password.
+    A retry follows a failed or lost connection, an attempt's timeout, and the statuses 408, 409,
+    429 and 5xx. The response header `x-should-retry` overrides the status. There is no retry
+
+    - after a success response that cannot be read, because the session may exist;
+    - if it cannot help: an untrusted certificate, an exhausted quota, a proxy that asks for a
+      password.
 
     Attributes:
-        max_retries: Attempts after the first, 0 or more; 0 switches retrying off.
-        initial_delay: Seconds before the first retry, more than 0; doubled for each further one.
-        max_delay: The most seconds that doubling reaches, `initial_delay` or more.
-        jitter: By which share a delay is shortened at random, so that clients do not return all at
-            once: 0 to 1.
-        max_retry_after: The longest wait in seconds that a response may ask for, 0 or more; one
-            that asks for more ends the call at once.
+        max_retries: Attempts after the first, 0 or more; default 2. 0 turns retries off.
+        initial_delay: Seconds before the first retry, more than 0; default 0.5. The delay doubles
+            with each further retry.
+        max_delay: The longest delay in seconds, `initial_delay` or more; default 8.
+        jitter: The share of a delay that is removed at random, so that clients do not retry all at
+            once: 0 to 1; default 0.25.
+        max_retry_after: The longest wait in seconds that a response may ask for, 0 or more; default
+            120. A longer one ends the call at once.
 
     Raises:
         ValueError: A value is outside these bounds.
@@ -100,9 +102,9 @@ class RetryPolicy:
         """Decide what follows a failed attempt.
 
         Args:
-            failure: What the attempt ended with.
-            retries_done: How many retries there have been already, 0 after the first attempt.
-            remaining: Seconds that the call has left; None for no limit.
+            failure: How the attempt failed.
+            retries_done: The number of retries so far, 0 after the first attempt.
+            remaining: Seconds that the call has left; None: no limit.
             random: Returns a number from 0 up to but not including 1.
 
         Returns:
@@ -149,10 +151,10 @@ def parse_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | N
 
     Args:
         headers: The response's headers, names in lower case.
-        now: The moment to count a date from, with a time zone.
+        now: The current time, with a time zone, to subtract from a date.
 
     Returns:
-        Seconds, more than 0 and finite; None where no header makes such sense.
+        Seconds, more than 0 and finite; None if no header has a valid value.
     """
     milliseconds = _positive(headers.get("retry-after-ms", ""))
     if milliseconds is not None:

@@ -47,7 +47,7 @@ KeyCallable = TypeVar("KeyCallable")
 
 
 class NotGiven(Enum):
-    """The type of `NOT_GIVEN`: the default of an argument for which None means something else."""
+    """The type of `NOT_GIVEN`, the default of arguments for which None has another meaning."""
 
     NOT_GIVEN = "NOT_GIVEN"
 
@@ -60,7 +60,7 @@ NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(Generic[KeyCallable]):
-    """What a client is set to. `KeyCallable` differs: only the async client can await a key."""
+    """A client's settings. `KeyCallable` differs: only the async client can await a key."""
 
     api_key: SecretStr | KeyCallable = field(repr=False)
     workflow_id: str | None
@@ -140,10 +140,10 @@ def _header_setting(
 
 
 def require_workflow_id(workflow_id: str | None) -> str:
-    """Return the client's workflow id, now that a call needs it.
+    """Return the client's workflow id, for a call that needs it.
 
     Raises:
-        ConfigurationError: It is missing or malformed.
+        ConfigurationError: The workflow id is missing or malformed.
     """
     if workflow_id is None:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What each setting has to be: the value, or a `ConfigurationError` that says what to change."""
+"""Validating settings: the value, or a `ConfigurationError` that says what to change."""
 
 import inspect
 import ipaddress
@@ -49,7 +49,7 @@ def validate_key_source(key: SecretStr | KeyCallable, source: str) -> SecretStr 
 
 
 def reject_awaitable(key: Other) -> Other:
-    """Say it clearly when the synchronous client got an asynchronous function for its key."""
+    """Reject an async key function for the sync client."""
     if not inspect.isawaitable(key):
         return key
     if inspect.iscoroutine(key):
@@ -65,7 +65,7 @@ def validate_key(key: object, source: str) -> SecretStr:
 
     Args:
         key: A SecretStr; anything else is rejected.
-        source: Where the key came from, for the message.
+        source: The argument or variable of the key, for the message.
     """
     if not isinstance(key, SecretStr):
         raise ConfigurationError(
@@ -93,7 +93,7 @@ def _problem_with_key(masked: SecretStr) -> str | None:
 
 
 def _problem_with_spelling(value: str) -> str | None:
-    """What a careless copy or a `.env` file leaves around a value."""
+    """What is wrong with a value that was copied carelessly, or read from a `.env` file."""
     if "\n" in value or "\r" in value:
         return "holds a line break: it was probably read from a file without stripping it"
     if value != value.strip():
@@ -125,7 +125,7 @@ def problem_with_id(value: object) -> str | None:
 
 
 def validate_header(value: object, source: str) -> str:
-    """Reject an organization or a project that no header can carry."""
+    """Reject an organization or a project that cannot be sent in a header."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{source} must be a string, not {type(value).__name__}.")
     problem = (
@@ -139,7 +139,7 @@ def validate_header(value: object, source: str) -> str:
 
 
 def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) -> str:
-    """Return the URL without a slash at its end, or say why the key must not go there."""
+    """Return the URL without a trailing slash; reject one that the key must not be sent to."""
     if not isinstance(url, str):
         raise ConfigurationError(f"{source} must be a string, not {type(url).__name__}.")
     problem = (
@@ -179,7 +179,7 @@ def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) ->
 
 
 def is_host(host: str) -> bool:
-    """Whether a name can be that of a host, or is an address."""
+    """Whether a text is a valid host name or address."""
     if _HOST_NAME.fullmatch(host):
         return True
     try:
@@ -190,7 +190,7 @@ def is_host(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this very machine."""
+    """Whether a host name or address is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -200,10 +200,10 @@ def is_loopback(host: str) -> bool:
 
 
 def validate_clock(clock: object) -> None:
-    """Reject a clock at once whose first use, perhaps much later, would fail.
+    """Reject a clock that would fail at its first use.
 
     Raises:
-        ConfigurationError: It is not callable, or what it returns has no time zone.
+        ConfigurationError: The clock is not callable, or returns a time without a time zone.
     """
     now: object = clock() if callable(clock) else None
     if not isinstance(now, datetime) or now.utcoffset() is None:
@@ -214,10 +214,10 @@ def validate_clock(clock: object) -> None:
 
 
 def validate_store(store: object, *, asynchronous: bool) -> None:
-    """Reject what cannot be a store, or is a store for the other client.
+    """Reject anything but a store, and an async store where a sync one is expected.
 
     Raises:
-        ConfigurationError: It lacks a method, or has it sync where async is expected.
+        ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
     """
     client, other = "ChatKitClient", "AsyncChatKitClient"
     if asynchronous:
@@ -244,7 +244,7 @@ def validate_timeout(timeout: float | None) -> float | None:
     """Return the timeout in seconds, None for no limit.
 
     Raises:
-        ConfigurationError: It is no number of seconds, not finite, or not more than 0.
+        ConfigurationError: The timeout is not a number, not finite, or not more than 0.
     """
     problem = problem_with_timeout(timeout)
     if problem is not None:
@@ -267,7 +267,7 @@ def problem_with_timeout(timeout: object) -> str | None:
 
 
 def as_retry_policy(max_retries: int | RetryPolicy) -> RetryPolicy:
-    """Return the policy itself, or the usual one with that number of retries."""
+    """Return the policy, or the default one with that number of retries."""
     if isinstance(max_retries, RetryPolicy):
         return max_retries
     try:

@@ -1,4 +1,4 @@
-"""What is asked of an HTTP client, be it of httpx or of httpx2, its fork with the same names."""
+"""The interface of an HTTP client, of httpx or of its fork httpx2."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import (
@@ -23,7 +23,7 @@ FAMILIES: Final = ("httpx", "httpx2")
 
 
 class HTTPResponse(Protocol):
-    """The part of a response that both kinds of client share."""
+    """A response, for sync and async clients."""
 
     @property
     def status_code(self) -> int: ...
@@ -71,7 +71,7 @@ class _HTTPClient(Protocol):
 
 
 class SyncHTTPClient(_HTTPClient, Protocol):
-    """An `httpx.Client` or `httpx2.Client`, as far as it is used."""
+    """The part of an `httpx.Client` or `httpx2.Client` that is used."""
 
     def send(
         self,
@@ -86,7 +86,7 @@ class SyncHTTPClient(_HTTPClient, Protocol):
 
 
 class AsyncHTTPClient(_HTTPClient, Protocol):
-    """An `httpx.AsyncClient` or `httpx2.AsyncClient`, as far as it is used."""
+    """The part of an `httpx.AsyncClient` or `httpx2.AsyncClient` that is used."""
 
     async def send(
         self,
@@ -101,7 +101,7 @@ class AsyncHTTPClient(_HTTPClient, Protocol):
 
 
 class SyncSender(Protocol):
-    """What sends a request: the library's own client, or the user's."""
+    """Sends requests: the library's own client, or the user's."""
 
     def stream(
         self,
@@ -117,7 +117,7 @@ class SyncSender(Protocol):
 
 
 class AsyncSender(Protocol):
-    """What sends a request: the library's own client, or the user's."""
+    """Sends requests: the library's own client, or the user's."""
 
     def stream(
         self,
@@ -133,17 +133,17 @@ class AsyncSender(Protocol):
 
 
 class SuppliedClient:
-    """Sends through the user's client.
+    """Sends requests through the user's client.
 
-    The client gets a request that is built already. Its own `stream` would hold the headers, with
-    the key, in a local variable for as long as the call takes.
+    The client gets a finished request. Its own `stream` would hold the headers, with the key, in a
+    local variable during the whole call.
     """
 
     def __init__(self, http_client: SyncHTTPClient) -> None:
         self._http_client = http_client
 
     def check_open(self) -> None:
-        """Say so where the user's client is closed: a mistake of the program."""
+        """Raise RuntimeError if the user's client is closed."""
         _check_open(self._http_client)
 
     @contextmanager
@@ -158,7 +158,7 @@ class SuppliedClient:
         auth: None,
         follow_redirects: bool,
     ) -> Generator[SyncHTTPResponse]:
-        """Send a request; the response has to be read inside."""
+        """Send a request; read the response inside the `with` block."""
         request = _build(
             self._http_client, method, url, content=content, headers=headers, timeout=timeout
         )
@@ -172,13 +172,13 @@ class SuppliedClient:
 
 
 class AsyncSuppliedClient:
-    """Sends through the user's client, as `SuppliedClient` does."""
+    """Sends requests through the user's client, as `SuppliedClient` does."""
 
     def __init__(self, http_client: AsyncHTTPClient) -> None:
         self._http_client = http_client
 
     def check_open(self) -> None:
-        """Say so where the user's client is closed: a mistake of the program."""
+        """Raise RuntimeError if the user's client is closed."""
         _check_open(self._http_client)
 
     @asynccontextmanager
@@ -193,7 +193,7 @@ class AsyncSuppliedClient:
         auth: None,
         follow_redirects: bool,
     ) -> AsyncGenerator[AsyncHTTPResponse]:
-        """Send a request; the response has to be read inside."""
+        """Send a request; read the response inside the `with` block."""
         request = _build(
             self._http_client, method, url, content=content, headers=headers, timeout=timeout
         )
@@ -230,10 +230,10 @@ def _build(
 
 
 def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Response | None:
-    """Read an answer's body within its bound; None once the deadline has passed.
+    """Read a response's body within its limit; None if the deadline has passed.
 
-    It does not raise that itself: a traceback would hold this frame, and with it a piece of the
-    body, in which the new secret may stand.
+    It does not raise the error itself: a traceback would contain this frame, and so a part of the
+    body, with the new secret.
     """
     decoded = response.is_stream_consumed
     body = Body(response.status_code, response.headers, decoded=decoded)
@@ -246,7 +246,7 @@ def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Response | None
 
 
 async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Response | None:
-    """Read an answer's body as `read_body` does."""
+    """Read a response's body as `read_body` does."""
     decoded = response.is_stream_consumed
     body = Body(response.status_code, response.headers, decoded=decoded)
     async for chunk in response.aiter_bytes() if decoded else response.aiter_raw():
@@ -258,25 +258,25 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Respons
 
 
 def errors_of_sync_client(http_client: object) -> HTTPErrors:
-    """What a supplied client raises.
+    """The exceptions of a supplied client.
 
     Raises:
-        ConfigurationError: It is no `Client` of httpx or httpx2, nor of a class made from one.
+        ConfigurationError: It is not a `Client` of httpx or httpx2, or of a subclass.
     """
     return HTTPErrors.of(_family(http_client, "Client", wanted_by="ChatKitClient"))
 
 
 def errors_of_async_client(http_client: object) -> HTTPErrors:
-    """What a supplied client raises.
+    """The exceptions of a supplied client.
 
     Raises:
-        ConfigurationError: It is no `AsyncClient` of httpx or httpx2, nor of a class made from one.
+        ConfigurationError: It is not an `AsyncClient` of httpx or httpx2, or of a subclass.
     """
     return HTTPErrors.of(_family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient"))
 
 
 def _family(http_client: object, kind: str, *, wanted_by: str) -> str:
-    """Found by names, so that only the family in use is ever imported."""
+    """The client's package, found by name, so that only the one in use is imported."""
     bases = {
         (base.__module__.partition(".")[0], base.__name__) for base in type(http_client).__mro__
     }

@@ -1,7 +1,7 @@
 """Network streams whose every wait ends with the call's deadline, for synchronous code.
 
-httpx gives each wait for bytes the same time anew, so that an answer of which a byte comes now and
-then never ends. Here each wait gets what the call's deadline leaves by then.
+httpx gives each wait for bytes the full timeout, so a response that arrives byte by byte never
+ends. Here each wait gets the time that the call has left.
 """
 
 import socket
