@@ -1,4 +1,4 @@
-"""Take secrets out of text that somebody may read: messages, logs, reprs, dumps."""
+"""Remove secrets from messages, logs, reprs and dumps."""
 
 import json
 import re
@@ -114,7 +114,7 @@ def is_masked(secret: str) -> bool:
 
 
 def safe_repr(value: object) -> str:
-    """The repr of a value that somebody passed: short enough for a message, without secrets."""
+    """The repr of an argument: short enough for a message, without secrets."""
     if isinstance(value, str):
         # ascii(), because a message has to survive every log's encoding.
         text = ascii(redact(value[: 2 * _MAX_REPR]))

@@ -95,7 +95,7 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                     raise
                 last_error = error.with_traceback(None)  # which would hold this frame in a cycle
             except APIResponseValidationError:
-                # What else lies in the connection that it came from, nobody knows.
+                # More bytes of a wrong response may follow on its connection.
                 await self._close_idle_connections()
                 raise
             await self._sleep(delay)

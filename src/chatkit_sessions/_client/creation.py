@@ -1,4 +1,4 @@
-"""Creating a session, and ending one that nobody may use.
+"""Creating a session, and cancelling one that is not usable.
 
 A secret that is to be exchanged is refreshed first, if `refresh` gives no reason to create.
 """
@@ -43,7 +43,7 @@ from .calls import CallFlow
 from .state import Route
 
 DISCARD_TIMEOUT: Final = 5.0
-"""Seconds that cancelling a session which nobody may use can take from a refresh."""
+"""The most seconds for cancelling a session that is not usable."""
 NO_RETRIES: Final = RetryPolicy(max_retries=0)
 
 _NOT_REFRESHED: Final = "Creating a session instead of refreshing one: %s"
@@ -191,7 +191,7 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             raise
 
     async def _discard(self, session_id: str, deadline: Deadline) -> None:
-        """Cancel, as far as possible, a session that nobody may use."""
+        """Try to cancel a session that is not usable."""
         cancel = operations.cancel(session_id)
         deadline = deadline.at_most(DISCARD_TIMEOUT)
         try:
@@ -234,5 +234,5 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
 
 
 def new_token() -> bytes:
-    """What nobody else has, to name a lease or a generation."""
+    """A unique name for a lease or a generation."""
     return os.urandom(16).hex().encode()

@@ -171,7 +171,7 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
                 self._scope, user, deadline, generation=generation
             )
         except SessionStoreError as error:
-            errors.append(error)  # raised below: what this process knows of is ended all the same
+            errors.append(error)  # raised below: sessions that this process knows are still ended
         for session_id in dict.fromkeys(active):
             try:
                 cancel = operations.cancel(session_id)

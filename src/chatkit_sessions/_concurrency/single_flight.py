@@ -86,8 +86,8 @@ class SingleFlight(Generic[E, T]):
 class Batches(SingleFlight[E, T], Generic[E, T]):
     """Shared reads: while one runs, new callers share the next one.
 
-    Nobody is given what was read before they asked. So a flight can be joined until it starts, and
-    it starts when the one before has ended.
+    A caller never gets a result that was read before its call. So callers can join a flight until
+    it starts, and it starts when the previous one has ended.
     """
 
     def __init__(self, new_event: Callable[[], E]) -> None:
@@ -99,7 +99,7 @@ class Batches(SingleFlight[E, T], Generic[E, T]):
         return self._started.get().get(key)
 
     def start(self, key: Hashable, own: Flight[E, T]) -> None:
-        """Let nobody else join."""
+        """Start the flight: no other caller can join it."""
         self._started.get()[key] = own
         self._in_flight.get().pop(key, None)
 

@@ -33,7 +33,7 @@ class Connection:
         self._reused = False
 
     def has_unread(self) -> bool:
-        """Whether there is something to read: its end, or what nobody asked for."""
+        """Whether there are unread bytes, or the end of the connection."""
         return self._stream.has_unread()
 
     async def aclose(self) -> None:

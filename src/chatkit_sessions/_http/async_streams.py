@@ -23,7 +23,7 @@ class AsyncStream(httpcore.AsyncNetworkStream):
     """One connection, or TLS on it."""
 
     def has_unread(self) -> bool:
-        """Whether anything has been received that nobody has read, be it the end."""
+        """Whether unread bytes, or the end, have been received."""
         raise NotImplementedError
 
     async def start_tls(
@@ -113,12 +113,12 @@ class TLSStream(AsyncStream):
             await self._stream.write(self._outgoing.read(), timeout)
 
     def has_unread(self) -> bool:
-        """Whether anything has been received that nobody has read, be it the end."""
+        """Whether unread bytes, or the end, have been received."""
         decrypted, encrypted = self._tls.pending(), self._incoming.pending
         return decrypted > 0 or encrypted > 0 or self._stream.has_unread()
 
     async def aclose(self) -> None:
-        """Close the connection, without the goodbyes of TLS that nobody waits for."""
+        """Close the connection, without TLS's closing handshake."""
         await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> object:

@@ -161,7 +161,7 @@ class AsyncioStream(asyncio.Protocol, AsyncStream):
             await self._wait()
 
     def has_unread(self) -> bool:
-        """Whether anything has been received that nobody has read, be it the end."""
+        """Whether unread bytes, or the end, have been received."""
         # The event loop may not have looked since; it does not run between some calls.
         return (
             bool(self._received)

@@ -34,7 +34,7 @@ class Connection:
         self._reused = False
 
     def has_unread(self) -> bool:
-        """Whether there is something to read: its end, or what nobody asked for."""
+        """Whether there are unread bytes, or the end of the connection."""
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
         return pending or is_readable(self._socket.fileno())
 

@@ -44,7 +44,7 @@ class TrioStream(AsyncStream):
         await self._stream.write(buffer, timeout)
 
     def has_unread(self) -> bool:
-        """Whether anything has been received that nobody has read, be it the end."""
+        """Whether unread bytes, or the end, have been received."""
         return bool(self._stream.get_extra_info("is_readable"))
 
     async def aclose(self) -> None:

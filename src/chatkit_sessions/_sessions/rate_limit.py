@@ -15,12 +15,12 @@ WINDOW: Final = 60.0
 def count_request(entry: Entry | None, *, limit: int) -> Entry | float:
     """Count one more request, if the last minute has room for it.
 
-    The entry holds how long before the newest request the others were, and its remaining time to
-    live shows how long ago the newest one was: no two machines need to agree on the time.
+    The entry has the age of each request at the time of the newest one. Its remaining time to live
+    shows the age of the newest one. So the machines' clocks need not agree.
 
     Args:
-        entry: What the store has.
-        limit: Requests for each minute, 1 or more.
+        entry: The stored entry; None: no request in the last minute.
+        limit: Requests per minute, 1 or more.
 
     Returns:
         What to put in its place; or the seconds until there is room, more than 0.

@@ -1,7 +1,7 @@
-"""Sessions that a client's own store learns of when somebody asks for them.
+"""New sessions that a client's own store records only when they are read.
 
-Most sessions are created and never asked for again by the process that created them. Their records
-and digests are worked out when somebody asks after all, or when their user signs out.
+Most sessions are never read by the process that created them. Their records and digests are made
+at the first read, or when their user signs out.
 """
 
 import threading

@@ -23,7 +23,7 @@ from chatkit_sessions.stores.base import Entry
 WHOLE_SECOND: Final = 1.0
 """Seconds by which the API's times, in whole seconds, may say too much."""
 DAY: Final = 86_400.0
-"""Seconds for which a session is recorded after its expiry; then nobody can have a use for it."""
+"""Seconds for which a record is kept after the session's expiry."""
 
 JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
@@ -40,9 +40,9 @@ class SessionRecord:
     """With a time zone."""
     status: str | None
     group: str | None = None
-    """The group of its user's entries; None: nobody knows whose session it is."""
+    """The group of its user's entries; None if the user is unknown."""
     slot: str | None = None
-    """The slot that its secret may lie in; None: it is not shared."""
+    """The slot of its secret; None if it is not shared."""
 
 
 _FIELDS: Final = tuple(each.name for each in fields(SessionRecord))
@@ -54,7 +54,7 @@ class StoredRecord:
 
     record: SessionRecord
     ttl: float
-    """Seconds for which it stays there."""
+    """Seconds until it expires."""
 
     @property
     def may_be_active(self) -> bool:
@@ -70,7 +70,7 @@ def encode_record(record: SessionRecord) -> MaskedBytes:
 
 
 def parse_record(entry: Entry | None, session_id: str) -> StoredRecord | None:
-    """Decode the record of that session; None where there is none that can be read."""
+    """Decode a session's record; None if it is missing or unreadable."""
     if entry is None:
         return None
     try:

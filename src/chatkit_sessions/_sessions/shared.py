@@ -83,17 +83,17 @@ class SharedSessions:
     async def acquire_lease(
         self, identity: Identity, snapshot: StoreSnapshot, lease: Lease, deadline: Deadline
     ) -> bool | None:
-        """Become the one who creates; None: the store does not respond."""
+        """Acquire the lease to create a session; None during a store outage."""
         transaction = transactions.acquire_lease(identity, snapshot, lease)
         return await self._try_commit(transaction, deadline)
 
     async def with_clock(self, identity: Identity, lease: Lease, deadline: Deadline) -> Lease:
-        """The same lease, with what is needed to tell when a session expires by the store."""
+        """The lease, with the offset between the store's clock and this process's."""
         now = await self._access.unless_out(lambda: self._access.now(identity.group, deadline))
         return lease if now is None else lease._replace(clock_offset=now - self._clock())
 
     async def renew_lease(self, identity: Identity, lease: Lease) -> None:
-        """Create for a while longer."""
+        """Renew the lease."""
         deadline = Deadline.after(RENEW_EVERY, self._clock)
         await self._try_commit(transactions.renew_lease(identity, lease), deadline)
 

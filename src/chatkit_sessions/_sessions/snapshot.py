@@ -32,19 +32,19 @@ class _StoredSession(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoreSnapshot:
-    """What a store held of an identity at one moment."""
+    """A store's content for one identity at one moment."""
 
     session: ChatKitSessionResponse | None = None
-    """None where there is none, or what is there cannot be read or is another identity's."""
+    """None if it is missing, unreadable, or another identity's."""
     works_until: float = 0.0
-    """When the session's secret may stop to work, by this process's monotonic clock."""
+    """When the session's secret may stop working, by this process's monotonic clock."""
     value: bytes | None = field(default=None, repr=False)
-    """What was there, readable or not."""
+    """The stored bytes, readable or not."""
     generation: bytes | None = None
     reused: bool = False
     """Whether sessions of this identity are shared."""
     lease: bytes | None = None
-    """Who creates the next session at the moment."""
+    """The token of the worker that creates the next session."""
     failure: Entry | None = None
     """Why the last one could not be created."""
     presented_is_shared: bool = False
@@ -69,11 +69,11 @@ class StoreSnapshot:
         now: float,
         instead_of: SecretStr | None,
     ) -> ChatKitSessionResponse | None:
-        """The session that somebody else created since the `last` snapshot, however long it lasts.
+        """The session that another caller created since the `last` snapshot, however long it lasts.
 
         Raises:
             SessionDeletedError: The user's sessions were deleted since the `first` snapshot.
-            ChatKitError: Somebody else failed to create one since then.
+            ChatKitError: Another caller failed to create one since then.
         """
         if self.generation is not None and self.generation != first.generation:
             raise sessions_deleted_error()

@@ -1,4 +1,4 @@
-"""What is committed to a store, for each step of a session's life."""
+"""The changes that are committed to a store, for each step of a session."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
@@ -12,9 +12,9 @@ from .records import DAY, SessionRecord, StoredRecord, encode_record
 from .snapshot import GENERATION, StoreSnapshot, decode_session, encode_session
 
 LEASE: Final = 3.0
-"""Seconds for which others wait for a worker that has died while it created a session."""
+"""Seconds that others wait if a worker dies while it creates a session."""
 RENEW_EVERY: Final = LEASE / 3
-"""Seconds after which a worker that still creates says so."""
+"""Seconds after which a worker renews its lease."""
 RECORD: Final = "record"
 
 _FIRST_DELAY: Final = 0.02
@@ -22,7 +22,7 @@ _LONGEST_DELAY: Final = 0.25
 
 
 class Transaction(NamedTuple):
-    """What to commit to a store."""
+    """The arguments of `SessionStore.commit`."""
 
     group: str
     changes: Mapping[str, Entry | None]
@@ -56,7 +56,7 @@ class Lease(NamedTuple):
 
 
 def acquire_lease(identity: Identity, snapshot: StoreSnapshot, lease: Lease) -> Transaction:
-    """Become the one who creates the next session, unless somebody is or a newer one is there."""
+    """Acquire the lease to create a session, unless it is taken or a newer session exists."""
     name = f"lease:{identity.slot}"
     return Transaction(
         identity.group,
@@ -66,7 +66,7 @@ def acquire_lease(identity: Identity, snapshot: StoreSnapshot, lease: Lease) -> 
 
 
 def renew_lease(identity: Identity, lease: Lease) -> Transaction:
-    """Create for a while longer, unless somebody else does by now."""
+    """Renew the lease, unless another worker has it by now."""
     name = f"lease:{identity.slot}"
     return Transaction(
         identity.group, {name: Entry(MaskedBytes(lease.token), LEASE)}, {name: lease.token}
@@ -101,8 +101,8 @@ def publish(
     Args:
         created: The session. Its secret is stored if it is shared and works at `now`.
         generation: The last sign-out when the call began.
-        lease: What entitled to create it, which ends with this; None where there was none.
-        now: This process's monotonic clock.
+        lease: The lease to create it, which ends now; None without one.
+        now: The time by this process's monotonic clock.
         is_lease_over: Whether the lease has ended, and nobody may have taken it since.
     """
     slot, session = created.identity.slot, created.session

@@ -75,7 +75,7 @@ class EndpointRules:
                 return self._respond(request, 204, headers=self._preflight(request))
             return None
         if problem.code == "origin_not_allowed":
-            self._log_refused_origin(request)
+            self._log_rejected_origin(request)
         if problem.code == "method_not_allowed":
             methods = ", ".join(self._methods(request))
             return self._reject(request, problem, headers={"Allow": methods})
@@ -114,7 +114,7 @@ class EndpointRules:
             return Problem("request_too_large")
         return None
 
-    def _log_refused_origin(self, request: EndpointRequest) -> None:
+    def _log_rejected_origin(self, request: EndpointRequest) -> None:
         origin = safe_repr(header(request, "origin"))
         own = safe_repr("/".join(request.url.split("/", 3)[:3]))
         logger.warning(
@@ -184,8 +184,8 @@ class EndpointRules:
         headers: Mapping[str, str] | None = None,
     ) -> EndpointResponse:
         status_code, message = ERRORS[problem.code]
-        told: ErrorBody = {"error": {"code": problem.code, "message": problem.message or message}}
-        body = SecretBytes(json.dumps(told).encode())
+        error: ErrorBody = {"error": {"code": problem.code, "message": problem.message or message}}
+        body = SecretBytes(json.dumps(error).encode())
         return self._respond(request, status_code, body, headers=headers)
 
     def _respond(
