@@ -171,7 +171,7 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
                 self._scope, user, deadline, generation=generation
             )
         except SessionStoreError as error:
-            errors.append(error)  # raised below: sessions that this process knows are still ended
+            errors.append(error)  # raised below: what this process knows of is ended all the same
         for session_id in dict.fromkeys(active):
             try:
                 cancel = operations.cancel(session_id)
@@ -188,8 +188,8 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
     async def _admit(self, user: str, *, limit: int, counts: LocalCounts | None = None) -> float:
         """Count one more request of the user, for the endpoint; see `Registry.admit`.
 
-        The process's own count comes first: a user over the limit there is over it in the store,
-        too.
+        The process's own count is asked first: whoever is over the limit there is over it in the
+        store, too.
         """
         self._check_open()
         group = self._scope.group_of_user(validate_user(user))

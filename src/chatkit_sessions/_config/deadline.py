@@ -14,10 +14,10 @@ CONNECT_TIMEOUT: Final = 5.0
 
 
 class TimeLeft(float):
-    """The seconds left at one moment, which can be read again later.
+    """The seconds left at one moment, which can be read again at a later one.
 
-    HTTP clients pass it on as a number. The library's own connections read it again before each
-    wait, so that the deadline also ends a response that arrives byte by byte.
+    It passes through HTTP clients as the number it is; our own connections ask it before each wait,
+    so that a response of which a byte comes now and then ends with the call's deadline, too.
     """
 
     __slots__ = ("deadline",)
@@ -41,7 +41,7 @@ class TimeLeft(float):
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The time at which a call must end, with all its requests and waits.
+    """The moment at which a call ends, with all its requests and waits.
 
     Attributes:
         clock: A monotonic clock, in seconds.
@@ -66,7 +66,7 @@ class Deadline:
         return None if self.end is None else max(0.0, self.end - self.clock())
 
     def half(self) -> float | None:
-        """Half of the seconds left, so that a wait leaves time for the API."""
+        """Half of that: for a wait after which there is to be time for the API."""
         return None if self.end is None else max(0.0, self.end - self.clock()) / 2
 
     @staticmethod

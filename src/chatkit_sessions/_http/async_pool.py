@@ -61,8 +61,8 @@ class Client:
         auth: None,
         follow_redirects: bool,
     ) -> "Exchange":
-        """Prepare a call; entering it sends the request."""
-        del auth, follow_redirects  # none and no; only a real client needs them
+        """Prepare a call; entering it sends it."""
+        del auth, follow_redirects  # none and no: a real client would need to be told
         request = plain_request(method, url, content=content, headers=headers, timeout=timeout)
         return Exchange(self._http_client, request)
 
@@ -106,7 +106,7 @@ class Exchange:
         return aiter(cast("httpx.AsyncByteStream", self._response.stream))
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The body that an event hook has read and decoded, for example."""
+        """The body that somebody, such as an event hook, has read and decoded before."""
         return self._response.aiter_bytes()
 
     async def __aexit__(
@@ -125,7 +125,7 @@ class Cookieless(httpx.AsyncClient):
 
     @property
     def cookies(self) -> httpx.Cookies:
-        """A cookie jar that stays empty."""
+        """A jar that stays empty."""
         return NO_COOKIES
 
     @cookies.setter

@@ -1,7 +1,7 @@
-"""Reading a response's body within a limit, also if it is compressed.
+"""An answer's body while it is being read: bounded, also when it comes compressed.
 
-The request says `Accept-Encoding: identity`. A body that is still compressed is inflated step by
-step: 64 KiB can hold 64 MiB, so the limit is for the inflated body.
+`Accept-Encoding: identity` is sent, and what comes compressed all the same is inflated step by
+step: 64 KiB can hold 64 MiB, so that a bound on what arrives would bound nothing.
 """
 
 import zlib
@@ -17,12 +17,13 @@ _BROKEN: Final = "its compression is broken"
 
 
 class Body:
-    """Collects a response's chunks up to the limit.
+    """Takes an answer's chunks until there is enough.
 
     Args:
-        status_code: The response's status, which decides the limit.
-        headers: The response's headers, with names in lower case.
-        decoded: Whether the chunks are already decoded, because an event hook has read the body.
+        status_code: The answer's status, which says how much of the body is worth reading.
+        headers: The answer's headers, which are found by their names in lower case.
+        decoded: Whether chunks come without their content coding, as from a body that somebody has
+            read before.
     """
 
     def __init__(self, status_code: int, headers: Mapping[str, str], *, decoded: bool) -> None:
@@ -43,10 +44,10 @@ class Body:
         return _Identity()
 
     def add(self, chunk: bytes) -> bool:
-        """Add a chunk; return whether to read more."""
+        """Take a chunk; return whether there is use for more."""
         if self._error is None:
             try:
-                # One byte more than the limit shows that the body is too long.
+                # One byte more than the limit tells that there is more than the limit.
                 room = self._limit + 1 - len(self._content)
                 self._content += self._decoder.decode(chunk, room)
             except zlib.error:
@@ -56,7 +57,7 @@ class Body:
         return self._error is None
 
     def response(self) -> Response:
-        """The response, with the body that was read."""
+        """What has been read."""
         error = self._error
         if error is None and self._decoder.unfinished:
             error = _BROKEN

@@ -1,4 +1,4 @@
-"""The interface of an HTTP client, of httpx or of its fork httpx2."""
+"""What is asked of an HTTP client, be it of httpx or of httpx2, its fork with the same names."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import (
@@ -23,7 +23,7 @@ FAMILIES: Final = ("httpx", "httpx2")
 
 
 class HTTPResponse(Protocol):
-    """A response, for sync and async clients."""
+    """The part of a response that both kinds of client share."""
 
     @property
     def status_code(self) -> int: ...
@@ -71,7 +71,7 @@ class _HTTPClient(Protocol):
 
 
 class SyncHTTPClient(_HTTPClient, Protocol):
-    """The part of an `httpx.Client` or `httpx2.Client` that is used."""
+    """An `httpx.Client` or `httpx2.Client`, as far as it is used."""
 
     def send(
         self,
@@ -86,7 +86,7 @@ class SyncHTTPClient(_HTTPClient, Protocol):
 
 
 class AsyncHTTPClient(_HTTPClient, Protocol):
-    """The part of an `httpx.AsyncClient` or `httpx2.AsyncClient` that is used."""
+    """An `httpx.AsyncClient` or `httpx2.AsyncClient`, as far as it is used."""
 
     async def send(
         self,
@@ -101,7 +101,7 @@ class AsyncHTTPClient(_HTTPClient, Protocol):
 
 
 class SyncSender(Protocol):
-    """Sends requests: the library's own client, or the user's."""
+    """What sends a request: the library's own client, or the user's."""
 
     def stream(
         self,
@@ -117,7 +117,7 @@ class SyncSender(Protocol):
 
 
 class AsyncSender(Protocol):
-    """Sends requests: the library's own client, or the user's."""
+    """What sends a request: the library's own client, or the user's."""
 
     def stream(
         self,
@@ -133,17 +133,17 @@ class AsyncSender(Protocol):
 
 
 class SuppliedClient:
-    """Sends requests through the user's client.
+    """Sends through the user's client.
 
-    The client gets a finished request. Its own `stream` would hold the headers, with the key, in a
-    local variable during the whole call.
+    The client gets a request that is built already. Its own `stream` would hold the headers, with
+    the key, in a local variable for as long as the call takes.
     """
 
     def __init__(self, http_client: SyncHTTPClient) -> None:
         self._http_client = http_client
 
     def check_open(self) -> None:
-        """Raise RuntimeError if the user's client is closed."""
+        """Say so where the user's client is closed: a mistake of the program."""
         _check_open(self._http_client)
 
     @contextmanager
@@ -158,7 +158,7 @@ class SuppliedClient:
         auth: None,
         follow_redirects: bool,
     ) -> Generator[SyncHTTPResponse]:
-        """Send a request; read the response inside the `with` block."""
+        """Send a request; the response has to be read inside."""
         request = _build(
             self._http_client, method, url, content=content, headers=headers, timeout=timeout
         )
@@ -172,13 +172,13 @@ class SuppliedClient:
 
 
 class AsyncSuppliedClient:
-    """Sends requests through the user's client, as `SuppliedClient` does."""
+    """Sends through the user's client, as `SuppliedClient` does."""
 
     def __init__(self, http_client: AsyncHTTPClient) -> None:
         self._http_client = http_client
 
     def check_open(self) -> None:
-        """Raise RuntimeError if the user's client is closed."""
+        """Say so where the user's client is closed: a mistake of the program."""
         _check_open(self._http_client)
 
     @asynccontextmanager
@@ -193,7 +193,7 @@ class AsyncSuppliedClient:
         auth: None,
         follow_redirects: bool,
     ) -> AsyncGenerator[AsyncHTTPResponse]:
-        """Send a request; read the response inside the `with` block."""
+        """Send a request; the response has to be read inside."""
         request = _build(
             self._http_client, method, url, content=content, headers=headers, timeout=timeout
         )
@@ -258,7 +258,7 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Respons
 
 
 def errors_of_sync_client(http_client: object) -> HTTPErrors:
-    """The exceptions of a supplied client.
+    """What a supplied client raises.
 
     Raises:
         ConfigurationError: It is not a `Client` of httpx or httpx2, or of a subclass.
@@ -267,7 +267,7 @@ def errors_of_sync_client(http_client: object) -> HTTPErrors:
 
 
 def errors_of_async_client(http_client: object) -> HTTPErrors:
-    """The exceptions of a supplied client.
+    """What a supplied client raises.
 
     Raises:
         ConfigurationError: It is not an `AsyncClient` of httpx or httpx2, or of a subclass.
@@ -276,7 +276,7 @@ def errors_of_async_client(http_client: object) -> HTTPErrors:
 
 
 def _family(http_client: object, kind: str, *, wanted_by: str) -> str:
-    """The client's package, found by name, so that only the one in use is imported."""
+    """Found by names, so that only the family in use is ever imported."""
     bases = {
         (base.__module__.partition(".")[0], base.__name__) for base in type(http_client).__mro__
     }

@@ -43,7 +43,7 @@ PROXY_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connectio
 
 
 class _Extensions(TypedDict):
-    """The part of httpx's request extensions that is used."""
+    """What httpx adds to a request, as far as it is used."""
 
     timeout: Mapping[str, float | None]
 
@@ -53,9 +53,10 @@ class ConnectionLost(Exception):  # noqa: N818 -- never leaves this package
 
 
 class IdleConnections(Generic[C]):
-    """Idle connections, last in, first out.
+    """Connections that wait for a request: the last to come is the first to go.
 
-    So connections that are no longer needed expire, and finding one needs no search.
+    So those that are not needed any more go unused and expire, and finding one takes no search,
+    however many there are.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,14 +65,14 @@ class IdleConnections(Generic[C]):
         self._held: deque[tuple[float, C]] = deque()
 
     def take(self) -> C | None:
-        """Take the connection that was put last, if it has not expired."""
+        """Take out the connection that came last, if it has not waited for too long."""
         now = self._clock()
         with self._lock:
             fresh = self._held and self._held[-1][0] > now
             return self._held.pop()[1] if fresh else None
 
     def put(self, connection: C) -> list[C]:
-        """Keep a connection; return the expired ones, to close them."""
+        """Keep a connection; return those that have waited for too long, to be closed."""
         now = self._clock()
         expired: list[C] = []
         with self._lock:
@@ -119,7 +120,7 @@ NO_AUTH: Final = httpx.Auth()
 
 
 class NoCookies(httpx.Cookies):
-    """A cookie jar that keeps nothing: one user's cookie must not be sent with another's call."""
+    """A jar that keeps nothing: a cookie for one user must not travel with another's call."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         """Take nothing out of a response."""
@@ -163,7 +164,7 @@ _parsed: Final = functools.lru_cache(maxsize=16)(httpx.URL)
 
 
 def validate_url(base_url: str) -> None:
-    """Reject a base URL that an HTTP client would reject at each call."""
+    """Refuse a base URL that an HTTP client would refuse at each call."""
     try:
         _ = httpx.URL(base_url).host
     except (httpx.InvalidURL, UnicodeError) as error:

@@ -56,8 +56,8 @@ class Client:
         auth: None,
         follow_redirects: bool,
     ) -> "Exchange":
-        """Prepare a call; entering it sends the request."""
-        del auth, follow_redirects  # none and no; only a real client needs them
+        """Prepare a call; entering it sends it."""
+        del auth, follow_redirects  # none and no: a real client would need to be told
         request = plain_request(method, url, content=content, headers=headers, timeout=timeout)
         return Exchange(self._http_client, request)
 
@@ -101,7 +101,7 @@ class Exchange:
         return iter(cast("httpx.SyncByteStream", self._response.stream))
 
     def iter_bytes(self) -> Iterator[bytes]:
-        """The body that an event hook has read and decoded, for example."""
+        """The body that somebody, such as an event hook, has read and decoded before."""
         return self._response.iter_bytes()
 
     def __exit__(
@@ -120,7 +120,7 @@ class Cookieless(httpx.Client):
 
     @property
     def cookies(self) -> httpx.Cookies:
-        """A cookie jar that stays empty."""
+        """A jar that stays empty."""
         return NO_COOKIES
 
     @cookies.setter

@@ -180,7 +180,7 @@ async def _get_owned(client: AnyClient, user: str, session_id: str) -> ChatKitSe
     except (BadRequestError, UnprocessableEntityError) as error:
         if error.error is None or error.error.param != "session_id":
             raise
-        # A server with this route rejects a malformed id.
+        # A server with a route for reading rejects what cannot be one of its ids.
         raise SessionNotRecordedError("The session's id cannot be one.") from None
     require_owner(info, user)
     return info

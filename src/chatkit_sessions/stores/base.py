@@ -42,11 +42,11 @@ class SessionStore(Protocol):
 
     A store may have two things more, as those of this library do:
 
-    - `timeout: float`: seconds that the clients wait for an operation. With it, a sync store runs
-      in the library's threads. Without it, a sync store runs in the caller's thread, without a
-      limit; an async store has one second.
-    - `now(group) -> float`: the time by the store's clock, in seconds. The clients then set
-      `Entry.expires_at`, so that a delayed change does not prolong an entry.
+    - `timeout`, the seconds that the clients wait for an operation. A store of plain functions then
+      runs in threads of the library's; without it, in the caller's, and bounds itself. For an async
+      store it is 1 where there is none.
+    - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
+      `Entry.expires_at`, so that a change which is made late does not prolong an entry.
     """
 
     @property

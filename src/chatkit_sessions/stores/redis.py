@@ -224,7 +224,7 @@ class AsyncRedisSessionStore:
             return redis.asyncio.Redis.from_pool(pool)
 
         store = cls(connect(), namespace=namespace, prefix=prefix, timeout=timeout)
-        # It replaces the unconnected client above: each event loop needs its own.
+        # In place of the one that nobody has connected: each event loop needs its own.
         store._client = PerLoop(cast("Callable[[], AsyncCommands]", connect))
         return store
 
@@ -243,7 +243,7 @@ class AsyncRedisSessionStore:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections that `from_url` made in the running event loop."""
+        """Close the running event loop's connections that `from_url` made, if there are any."""
         if isinstance(self._client, PerLoop):
             await self._client.aclose()
 
