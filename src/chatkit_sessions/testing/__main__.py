@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refresh_route=not options.no_refresh_route,
         read_route=options.read_route,
     )
-    # Set even for SIGINT: a shell's background jobs start with it ignored.
+    # Set for SIGINT, too: it is ignored in a shell's background jobs.
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, signal.default_int_handler) for number in signals]
     try:

@@ -1,4 +1,4 @@
-"""Clients of the library that ask the local API in process, and wait for nothing."""
+"""Clients that call the local API in process, without waiting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .fake import FakeChatKit
 
 BASE_URL: Final = "https://chatkit.test/v1"
-"""Nothing goes there: the transport responds."""
+"""Nothing connects to it: the transport responds."""
 
 
 class _InProcess:

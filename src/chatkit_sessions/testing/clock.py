@@ -32,7 +32,7 @@ class FakeClock:
         """Move the clock forward by the sum of the arguments.
 
         Raises:
-            ValueError: The sum is negative: sessions that expired would come back to life.
+            ValueError: The sum is negative. Expired sessions would become active again.
         """
         step = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         if step < timedelta():

@@ -1,4 +1,4 @@
-"""The local ChatKit API as a test or a development server holds it."""
+"""The local API, for tests and development servers."""
 
 from __future__ import annotations
 
@@ -94,40 +94,41 @@ class FakeChatKit:
 
     @property
     def api_key(self) -> str:
-        """The key that it was made with."""
+        """The key from the constructor."""
         return self._api_key
 
     @property
     def workflow_id(self) -> str:
-        """The workflow that it was made with."""
+        """The workflow id from the constructor."""
         return self._workflow_id
 
     @property
     def clock(self) -> FakeClock:
-        """What sessions expire by."""
+        """The clock by which sessions expire."""
         return self._clock
 
     @property
     def requests(self) -> tuple[RecordedRequest, ...]:
-        """Every request so far, oldest first, rejected ones included."""
+        """The requests so far, oldest first, rejected ones included."""
         with self._lock:
             return tuple(self._requests)
 
     @property
     def sessions(self) -> Mapping[str, FakeSession]:
-        """Every session so far by its id, oldest first, as it stands now."""
+        """The sessions so far by id, oldest first, with their current status."""
         with self._lock:
             return self._api.sessions()
 
     def add_api_key(self, api_key: str, *, project: str = PROJECT) -> None:
-        """Let one more key open the API.
+        """Add an API key.
 
         Args:
             api_key: The key.
-            project: Whose key it is. Projects see neither each other's workflows nor sessions.
+            project: The key's project. A project sees neither the workflows nor the sessions of
+                another one.
 
         Raises:
-            ValueError: The key is another project's.
+            ValueError: The key belongs to another project.
         """
         with self._lock:
             self._api.add_api_key(api_key, project)
@@ -142,7 +143,7 @@ class FakeChatKit:
             self._api.remove_api_key(api_key)
 
     def add_workflow(self, workflow_id: str, *, project: str = PROJECT) -> None:
-        """Publish one more workflow, for the keys of a project."""
+        """Add a workflow to a project."""
         with self._lock:
             self._api.add_workflow(workflow_id, project)
 
@@ -156,10 +157,10 @@ class FakeChatKit:
             self._api.remove_workflow(workflow_id, project)
 
     def expire(self, session_id: str) -> None:
-        """End a session now, as if its time had come.
+        """Let a session expire now.
 
         Raises:
-            KeyError: There is no such session.
+            KeyError: The session does not exist.
         """
         with self._lock:
             self._api.expire(session_id)
@@ -188,30 +189,30 @@ class FakeChatKit:
         _assert_count("created", sessions, user, times)
 
     def assert_refreshed(self, *, user: str | None = None, times: int | None = None) -> None:
-        """Check which sessions came from a refresh.
+        """Check how many sessions the refresh route returned.
 
-        A client that creates a session because it could not refresh one does not count here.
+        A session that a client created because the refresh failed does not count.
 
         Args:
             user: As for `assert_created`.
             times: As for `assert_created`.
 
         Raises:
-            AssertionError: There are more or fewer. Its message says how many each user has.
+            AssertionError: The number differs. The message has each user's number.
         """
         __tracebackhide__ = True
         sessions = [each for each in self.sessions.values() if each.refreshed_from is not None]
         _assert_count("refreshed", sessions, user, times)
 
     def assert_deleted(self, *, user: str | None = None, times: int | None = None) -> None:
-        """Check which sessions were deleted, and not replaced by a refresh or left to expire.
+        """Check how many sessions were deleted; refreshed and expired sessions do not count.
 
         Args:
             user: As for `assert_created`.
             times: As for `assert_created`.
 
         Raises:
-            AssertionError: There are more or fewer. Its message says how many each user has.
+            AssertionError: The number differs. The message has each user's number.
         """
         __tracebackhide__ = True
         sessions = self.sessions.values()
@@ -283,7 +284,7 @@ class FakeChatKit:
             self._failures.append(failure)
 
     def recover(self) -> None:
-        """Let nothing fail any more: forget what `fail_next` has set."""
+        """Remove all failures that `fail_next` has set."""
         with self._lock:
             self._failures.clear()
 
@@ -291,7 +292,7 @@ class FakeChatKit:
         """Record a request and respond to it.
 
         Args:
-            request: The request, as a server or an HTTP transport received it.
+            request: The request, from a server or an HTTP transport.
         """
         with self._lock:
             recorded = RecordedRequest(request.method, request.path, request.headers, request.body)
@@ -339,34 +340,37 @@ class FakeChatKit:
         return client
 
     def transport(self) -> FakeTransport:
-        """Return an httpx transport, for sync and async clients, that responds in process.
+        """Return an httpx transport for sync and async clients, which responds in process.
 
-        It responds for every host; paths begin with `/v1`.
+        It responds for any host; paths begin with `/v1`.
         """
         from .transport import FakeTransport  # noqa: PLC0415 - only this needs httpx
 
         return FakeTransport(self.handle)
 
     def httpx2_transport(self) -> FakeHTTPX2Transport:
-        """Return the same for the clients of httpx2, which has to be installed.
+        """Return such a transport for the clients of httpx2.
 
         Raises:
-            ImportError: It is not.
+            ImportError: httpx2 is not installed.
         """
         from .httpx2_transport import FakeHTTPX2Transport  # noqa: PLC0415 - only this needs httpx2
 
         return FakeHTTPX2Transport(self.handle)
 
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[FakeServer]:
-        """Serve the API over HTTP for as long as the `with` block lasts.
+        """Serve the API over HTTP until the `with` block ends.
 
         Args:
-            host: The address to listen on; 0.0.0.0 is every one of this machine's, and the URL
-                then names 127.0.0.1.
+            host: The address to listen on. With 0.0.0.0, all addresses of this machine, the
+                server's URL has 127.0.0.1.
             port: The port to listen on; 0 picks a free one.
 
+        Returns:
+            A context manager, which returns the server.
+
         Raises:
-            OSError: On entering, when the address cannot be listened on.
+            OSError: On entering: the server cannot listen on the address.
         """
         return serve(self, host, port)
 

@@ -25,7 +25,7 @@ class FakeHTTPX2Transport(
     """Responds to the requests of an `httpx2.Client` or an `httpx2.AsyncClient` without a socket.
 
     Args:
-        handle: Request → response.
+        handle: Returns the response to a request.
     """
 
     def __init__(self, handle: Callable[[Request], Response]) -> None:

@@ -22,7 +22,7 @@ class FakeTransport(
     """Responds to the requests of an `httpx.Client` or an `httpx.AsyncClient` without a socket.
 
     Args:
-        handle: Request → response.
+        handle: Returns the response to a request.
     """
 
     def __init__(self, handle: Callable[[Request], Response]) -> None:
