@@ -18,9 +18,17 @@ author = "The chatkit-sessions contributors"
 project_copyright = "2026, the chatkit-sessions contributors"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["inventories"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+copybutton_prompt_text = "$ "  # where a block has prompts, only their lines are copied
 
 html_theme = "furo"
 html_title = f"chatkit_sessions {release}"
@@ -74,6 +82,29 @@ def read_signature(
     return (re.sub(r"<[\w -]+>", "...", signature), returns) if signature else None
 
 
+def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
+    """Make tabs of what stands between `<!-- tabs -->` and `<!-- /tabs -->`, one for each **label**.
+
+    Read elsewhere, as on GitHub, the page shows the labels one below the other.
+    """
+    source[0] = re.sub(
+        r"^<!-- tabs -->\n(.*?)^<!-- /tabs -->$",
+        lambda tabs: tab_set(tabs[1]),
+        source[0],
+        flags=re.DOTALL | re.MULTILINE,
+    )
+
+
+def tab_set(text: str) -> str:
+    """Write labelled parts as MyST's directives; the same label is chosen on all pages at once."""
+    _, *parts = re.split(r"^\*\*(.+)\*\*$", text, flags=re.MULTILINE)
+    items = (
+        f":::{{tab-item}} {label}\n:sync: {label}\n{part}:::\n"
+        for label, part in zip(parts[::2], parts[1::2], strict=True)
+    )
+    return "::::{tab-set}\n\n" + "\n".join(items) + "::::"
+
+
 def import_for_annotations() -> None:
     """Import what the test kit's modules import for type checkers alone."""
     for module in (clock, fake, server, sessions, wire):
@@ -86,5 +117,6 @@ def import_for_annotations() -> None:
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     import_for_annotations()
+    app.connect("source-read", make_tabs)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", read_signature)
