@@ -83,9 +83,10 @@ def read_signature(
 
 
 def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
-    """Make tabs of what stands between `<!-- tabs -->` and `<!-- /tabs -->`, one for each **label**.
+    """Make tabs of what stands between `<!-- tabs -->` and `<!-- /tabs -->`.
 
-    Read elsewhere, as on GitHub, the page shows the labels one below the other.
+    A heading or a **label** on a line of its own names each. Read elsewhere, as on GitHub, the page
+    shows them one below the other.
     """
     source[0] = re.sub(
         r"^<!-- tabs -->\n(.*?)^<!-- /tabs -->$",
@@ -97,7 +98,7 @@ def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
 
 def tab_set(text: str) -> str:
     """Write labelled parts as MyST's directives; the same label is chosen on all pages at once."""
-    _, *parts = re.split(r"^\*\*(.+)\*\*$", text, flags=re.MULTILINE)
+    _, *parts = re.split(r"^(?:\*\*|##+ )(.+?)(?:\*\*)?$", text, flags=re.MULTILINE)
     items = (
         f":::{{tab-item}} {label}\n:sync: {label}\n{part}:::\n"
         for label, part in zip(parts[::2], parts[1::2], strict=True)

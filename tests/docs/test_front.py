@@ -1,0 +1,81 @@
+"""What the documentation says of sizes and versions, and how it is read."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src/chatkit_sessions"
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def lines(*modules: Path) -> int:
+    return sum(len(module.read_text().splitlines()) for module in modules)
+
+
+def test_the_lines_of_each_part_are_as_the_page_says() -> None:
+    page = (ROOT / "docs/why.md").read_text()
+    stated: dict[str, int] = {}
+    counted: dict[str, int] = {}
+    for part, packages, number in re.findall(
+        r"^\| ([\w ]+) \| ([^|]*`\w+`[^|]*) \| ([\d,]+) \|", page, re.MULTILINE
+    ):
+        rooms = [SOURCE / name for name in re.findall(r"`(\w+)`", packages)]
+        modules = [module for room in rooms for module in room.rglob("*.py")]
+        if "the root's modules" in packages:
+            modules.extend(SOURCE.glob("*.py"))
+        stated[part] = int(number.replace(",", ""))
+        counted[part] = lines(*modules)
+
+    assert counted == {part: pytest.approx(number, rel=0.1) for part, number in stated.items()}
+    total = lines(*SOURCE.rglob("*.py"))
+    assert sum(counted.values()) == total, "a package stands in no row"
+    shown = re.search(r"xargs cat \| wc -l\n(\d+)\n", page)
+    assert shown is not None
+    assert total == pytest.approx(int(shown[1]), rel=0.1)
+
+
+def test_the_lowest_versions_are_those_that_are_tested_and_required() -> None:
+    table = (ROOT / "docs/compatibility.md").read_text()
+    lowest = {
+        name.lower().removesuffix("-py"): version
+        for name, version in re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| [\d.]+ \|", table, re.M)
+    }
+    script = (ROOT / "scripts/test_package").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+
+    assert set(lowest) == {"httpx", "pydantic", *project["optional-dependencies"]} - {"docs", "dev"}
+    for name, version in lowest.items():
+        assert f" {name}=={version} " in script
+        bounds = [re.match(rf"{name}>=([\d.]+)", each) for each in required]
+        (bound,) = {each[1] for each in bounds if each}
+        assert f"{version}.".startswith(f"{bound}.")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_link_is_called_by_a_files_name(document: Path) -> None:
+    texts = re.findall(r"(?<!!)\[([^\]]+)\]\([^)]*\.md", document.read_text())
+
+    assert [text for text in texts if text.endswith(".md")] == []
+
+
+def test_labelled_parts_become_tabs_on_the_site() -> None:
+    spec = importlib.util.spec_from_file_location("conf", ROOT / "docs/conf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    source = ["Before.\n\n<!-- tabs -->\n**Sync**\n\none\n\n## Async\n\ntwo\n\n<!-- /tabs -->\n"]
+
+    conf.make_tabs(None, "page", source)
+
+    assert source[0].split() == [
+        *("Before.", "::::{tab-set}"),
+        *(":::{tab-item}", "Sync", ":sync:", "Sync", "one", ":::"),
+        *(":::{tab-item}", "Async", ":sync:", "Async", "two", ":::"),
+        "::::",
+    ]
