@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_the_lines_of_each_part_are_as_the_page_says() -> None:
     assert total == pytest.approx(int(shown[1]), rel=0.1)
 
 
+def test_what_the_page_says_of_faults_is_what_was_measured() -> None:
+    page = " ".join((ROOT / "docs/why.md").read_text().split())
+    faults = (ROOT / "docs/faults.md").read_text()
+    ours, total = re.findall(r"^- this library, sync: (\d+) of (\d+)$", faults, re.MULTILINE)[0]
+    theirs = re.findall(r"^- official SDK, sync: (\d+) of", faults, re.MULTILINE)[0]
+    rows = [row.rsplit("|", 2)[1].strip() for row in re.findall(r"^\| .*$", faults, re.MULTILINE)]
+    endless = [cell for cell in rows if cell.startswith("✗ no end in 10 s")]
+    unusable = [cell for cell in rows if re.match(r"✗ (a |None |returned, |\w+Error, )", cell)]
+
+    assert f"Of [{total} network faults](faults.md), {ours} end as they should" in page
+    assert f"and {theirs} with the SDK" in page
+    assert f"{len(endless)} responses that are slow or huge" in page
+    assert f"{len(unusable)} success responses that are no session" in page
+
+
 def test_the_lowest_versions_are_those_that_are_tested_and_required() -> None:
     table = (ROOT / "docs/compatibility.md").read_text()
     lowest = {
@@ -46,9 +62,10 @@ def test_the_lowest_versions_are_those_that_are_tested_and_required() -> None:
     }
     script = (ROOT / "scripts/test_package").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"]
+    required = [*project["dependencies"], *chain.from_iterable(extras.values())]
 
-    assert set(lowest) == {"httpx", "pydantic", *project["optional-dependencies"]} - {"docs", "dev"}
+    assert set(lowest) == {"httpx", "pydantic", *extras} - {"docs", "dev"}
     for name, version in lowest.items():
         assert f" {name}=={version} " in script
         bounds = [re.match(rf"{name}>=([\d.]+)", each) for each in required]
