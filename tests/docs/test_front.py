@@ -58,7 +58,9 @@ def test_the_lowest_versions_are_those_that_are_tested_and_required() -> None:
     table = (ROOT / "docs/compatibility.md").read_text()
     lowest = {
         name.lower().removesuffix("-py"): version
-        for name, version in re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| [\d.]+ \|", table, re.M)
+        for name, version in re.findall(
+            r"^\| ([\w-]+) \| ([\d.]+) \| [\d.]+ \|", table, re.MULTILINE
+        )
     }
     script = (ROOT / "scripts/test_package").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
