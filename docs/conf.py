@@ -82,12 +82,18 @@ def read_signature(
     return (re.sub(r"<[\w -]+>", "...", signature), returns) if signature else None
 
 
-def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
-    """Make tabs of what stands between `<!-- tabs -->` and `<!-- /tabs -->`.
+FRAMEWORKS = re.compile(
+    r"(?:^## (?:FastAPI|Starlette|Flask|Django)\n(?:(?!## ).*\n)*){2,}", re.MULTILINE
+)
 
-    A heading or a **label** on a line of its own names each. Read elsewhere, as on GitHub, the page
-    shows them one below the other.
+
+def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
+    """Make tabs of sections named after frameworks, and of **labelled** parts.
+
+    The latter stand between `<!-- tabs -->` and `<!-- /tabs -->`. Read elsewhere, as on GitHub, the
+    page shows both one below the other.
     """
+    source[0] = FRAMEWORKS.sub(lambda sections: tab_set(sections[0]) + "\n\n", source[0])
     source[0] = re.sub(
         r"^<!-- tabs -->\n(.*?)^<!-- /tabs -->$",
         lambda tabs: tab_set(tabs[1]),
@@ -98,7 +104,7 @@ def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
 
 def tab_set(text: str) -> str:
     """Write labelled parts as MyST's directives; the same label is chosen on all pages at once."""
-    _, *parts = re.split(r"^(?:\*\*|##+ )(.+?)(?:\*\*)?$", text, flags=re.MULTILINE)
+    _, *parts = re.split(r"^(?:\*\*|## )(.+?)(?:\*\*)?$", text, flags=re.MULTILINE)
     items = (
         f":::{{tab-item}} {label}\n:sync: {label}\n{part}:::\n"
         for label, part in zip(parts[::2], parts[1::2], strict=True)

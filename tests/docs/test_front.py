@@ -5,6 +5,7 @@ import re
 import tomllib
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -82,19 +83,39 @@ def test_no_link_is_called_by_a_files_name(document: Path) -> None:
     assert [text for text in texts if text.endswith(".md")] == []
 
 
-def test_labelled_parts_become_tabs_on_the_site() -> None:
+@pytest.fixture
+def conf() -> ModuleType:
     spec = importlib.util.spec_from_file_location("conf", ROOT / "docs/conf.py")
     assert spec is not None
     assert spec.loader is not None
-    conf = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(conf)
-    source = ["Before.\n\n<!-- tabs -->\n**Sync**\n\none\n\n## Async\n\ntwo\n\n<!-- /tabs -->\n"]
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Before.\n\n<!-- tabs -->\n**Flask**\n\none\n\n**Django**\n\ntwo\n\n<!-- /tabs -->\n",
+        "Before.\n\n## Flask\n\none\n\n## Django\n\ntwo\n",
+    ],
+)
+def test_variants_become_tabs_on_the_site(conf: ModuleType, text: str) -> None:
+    source = [text + "\n## Next\n"]
 
     conf.make_tabs(None, "page", source)
 
     assert source[0].split() == [
         *("Before.", "::::{tab-set}"),
-        *(":::{tab-item}", "Sync", ":sync:", "Sync", "one", ":::"),
-        *(":::{tab-item}", "Async", ":sync:", "Async", "two", ":::"),
-        "::::",
+        *(":::{tab-item}", "Flask", ":sync:", "Flask", "one", ":::"),
+        *(":::{tab-item}", "Django", ":sync:", "Django", "two", ":::"),
+        *("::::", "##", "Next"),
     ]
+
+
+def test_a_framework_that_stands_alone_keeps_its_heading(conf: ModuleType) -> None:
+    source = ["## Django\n\none\n\n## Next\n"]
+
+    conf.make_tabs(None, "page", source)
+
+    assert source == ["## Django\n\none\n\n## Next\n"]
