@@ -93,21 +93,23 @@ def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
     The latter stand between `<!-- tabs -->` and `<!-- /tabs -->`. Read elsewhere, as on GitHub, the
     page shows both one below the other.
     """
-    source[0] = FRAMEWORKS.sub(lambda sections: tab_set(sections[0]) + "\n\n", source[0])
+    source[0] = FRAMEWORKS.sub(
+        lambda sections: tab_set(sections[0], r"^## (.+)$") + "\n\n", source[0]
+    )
     source[0] = re.sub(
         r"^<!-- tabs -->\n(.*?)^<!-- /tabs -->$",
-        lambda tabs: tab_set(tabs[1]),
+        lambda tabs: tab_set(tabs[1], r"^\*\*([^*\n]+)\*\*$"),
         source[0],
         flags=re.DOTALL | re.MULTILINE,
     )
 
 
-def tab_set(text: str) -> str:
+def tab_set(text: str, label: str) -> str:
     """Write labelled parts as MyST's directives; the same label is chosen on all pages at once."""
-    _, *parts = re.split(r"^(?:\*\*|## )(.+?)(?:\*\*)?$", text, flags=re.MULTILINE)
+    _, *parts = re.split(label, text, flags=re.MULTILINE)
     items = (
-        f":::{{tab-item}} {label}\n:sync: {label}\n{part}:::\n"
-        for label, part in zip(parts[::2], parts[1::2], strict=True)
+        f":::{{tab-item}} {name}\n:sync: {name}\n{part}:::\n"
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
     )
     return "::::{tab-set}\n\n" + "\n".join(items) + "::::"
 

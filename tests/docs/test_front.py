@@ -96,8 +96,11 @@ def conf() -> ModuleType:
 @pytest.mark.parametrize(
     "text",
     [
-        "Before.\n\n<!-- tabs -->\n**Flask**\n\none\n\n**Django**\n\ntwo\n\n<!-- /tabs -->\n",
-        "Before.\n\n## Flask\n\none\n\n## Django\n\ntwo\n",
+        (
+            "Before.\n\n<!-- tabs -->\n**Flask**\n\n**one** `is`\n\n"
+            "**Django**\n\ntwo\n\n<!-- /tabs -->\n"
+        ),
+        "Before.\n\n## Flask\n\n**one** `is`\n\n## Django\n\ntwo\n",
     ],
 )
 def test_variants_become_tabs_on_the_site(conf: ModuleType, text: str) -> None:
@@ -107,7 +110,7 @@ def test_variants_become_tabs_on_the_site(conf: ModuleType, text: str) -> None:
 
     assert source[0].split() == [
         *("Before.", "::::{tab-set}"),
-        *(":::{tab-item}", "Flask", ":sync:", "Flask", "one", ":::"),
+        *(":::{tab-item}", "Flask", ":sync:", "Flask", "**one**", "`is`", ":::"),
         *(":::{tab-item}", "Django", ":sync:", "Django", "two", ":::"),
         *("::::", "##", "Next"),
     ]
