@@ -1,110 +1,135 @@
-"""OpenAI's API description as a judge, where `CHATKIT_OPENAPI` names a copy of it."""
+"""The package's own description of the API as a judge of requests and responses."""
 
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pytest
-from openapi_core import Config, OpenAPI
+from openapi_core import OpenAPI
 from openapi_core.testing import MockRequest, MockResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-_VARIABLE = "CHATKIT_OPENAPI"
-_PUBLISHED_HOST = "https://api.openai.com"
-_ERROR_RESPONSE = {
-    "description": "Error",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}},
-}
+HOST = "https://api.openai.com"
 
 
-def load_contract() -> OpenAPI:
-    """Load the published contract; without a copy of it, skip the test that asks."""
-    path = os.environ.get(_VARIABLE)
-    if not path:
-        pytest.skip(reason=f"{_VARIABLE} names no copy of the contract")
-    return _loaded(path)
+def read_description() -> dict[str, Any]:
+    """`chatkit_sessions/service/openapi.json`, as a copy of one's own."""
+    text = files("chatkit_sessions.service").joinpath("openapi.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+@cache
+def _contract() -> OpenAPI:
+    return OpenAPI.from_dict(read_description() | {"servers": [{"url": f"{HOST}/v1"}]})
 
 
 def assert_request_holds(method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
-    """Check a request against the contract; its path counts, its host does not.
+    """Check a request: path, key, beta header and body; its host does not matter.
 
     Raises:
-        openapi_core.exceptions.OpenAPIError: It breaks the contract, which includes a field that
-            the contract does not have.
+        openapi_core.exceptions.OpenAPIError: The request is not as described.
     """
-    load_contract().validate_request(_request(method, url, headers, body))
+    _contract().validate_request(_request(method, url, headers, body))
 
 
 def assert_response_holds(
     method: str, url: str, status_code: int, headers: Mapping[str, str], body: bytes
 ) -> None:
-    """Check the answer to `method` and `url` against the contract.
+    """Check the response to `method` and `url`.
 
     Raises:
-        openapi_core.exceptions.OpenAPIError: It breaks the contract.
+        openapi_core.exceptions.OpenAPIError: The response is not as described.
     """
-    answer = MockResponse(body, status_code, dict(headers), headers["content-type"])
-    load_contract().validate_response(_request(method, url, {}, b""), answer)
+    response = MockResponse(body, status_code, dict(headers), headers["content-type"])
+    _contract().validate_response(_request(method, url, {}, b""), response)
 
 
 def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> MockRequest:
-    return MockRequest(
-        _PUBLISHED_HOST, method, urlsplit(url).path, headers=dict(headers), data=body
-    )
+    path = urlsplit(url).path
+    return MockRequest(HOST, method, path, headers=dict(headers), data=body)
 
 
-@cache
-def _loaded(path: str) -> OpenAPI:
-    # The API refuses fields it does not know, which the contract leaves unsaid.
-    return OpenAPI.from_dict(_document(path), Config(additional_properties_default_policy="forbid"))
-
-
-def contract_for_fuzzing(*, workflow_id: str, session_id: str) -> dict[str, Any]:
-    """The contract with what it leaves unsaid, so that it tells which requests are accepted.
+def fuzz(url: str, *, api_key: str, workflow_id: str, session_id: str, path: Path) -> None:
+    """Let schemathesis ask a server what is allowed, and what is not; every response must hold.
 
     Args:
+        url: The server's root.
+        api_key: A key that opens it.
         workflow_id: The workflow that there is.
-        session_id: The session that there is.
+        session_id: A session that there is.
+        path: An empty directory.
     """
-    load_contract()
-    document = _document(os.environ[_VARIABLE])
-    for name, schema in document["components"]["schemas"].items():
-        if name.endswith(("Param", "Body")):
-            schema["additionalProperties"] = False
-    workflow = document["components"]["schemas"]["WorkflowParam"]
-    workflow["properties"]["id"]["enum"] = [workflow_id]
-    # Told in words only.
-    workflow["properties"]["state_variables"]["propertyNames"] = {"maxLength": 64}
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            del operation["security"]  # every request has the key
-            operation.get("requestBody", {})["required"] = True
-            for parameter in operation["parameters"]:
-                parameter["schema"] = {"type": "string", "enum": [session_id]}
-    return document
+    document = read_description()
+    request = document["components"]["schemas"]["SessionRequest"]
+    request["properties"]["workflow"]["properties"]["id"] = {"enum": [workflow_id]}
+    document["components"]["parameters"]["SessionId"]["schema"] = {"enum": [session_id]}
+    path.joinpath("openapi.json").write_text(json.dumps(document))
+    path.joinpath("schemathesis.toml").write_text(_SETTINGS.format(api_key=api_key))
+    found = subprocess.run(  # noqa: S603 -- our own
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", "openapi.json"),
+            *("--url", url, "--max-examples", "50", "--no-color", "--generation-deterministic"),
+        ],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout
+    assert "Tested: 4" in found.stdout
 
 
-def _document(path: str) -> dict[str, Any]:
-    text = Path(path).read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text, object_hook=_with_numbers_as_meant)
-    for route, operations in document["paths"].items():
-        if route.startswith("/chatkit/sessions"):
-            for operation in operations.values():
-                # The contract defines the error envelope without saying where it is answered.
-                operation["responses"]["default"] = _ERROR_RESPONSE
-    return document
+_SETTINGS = """
+[auth.openapi.apiKey]
+bearer = "{api_key}"
+
+# Which secrets can be refreshed no schema can say.
+[[operations]]
+include-operation-id = "refreshSession"
+checks.positive_data_acceptance.enabled = false
+"""
 
 
-def _with_numbers_as_meant(node: dict[str, Any]) -> dict[str, Any]:
-    """Read `oneOf` of integer and number as `anyOf`: strictly, it refuses every integer."""
-    kinds = {branch.get("type") for branch in node.get("oneOf", ())}
-    if {"integer", "number"} <= kinds:
-        node["anyOf"] = node.pop("oneOf")
-    return node
+def facts_of(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a schema says about each field, by dotted path; `*` stands for a field of any name."""
+    return dict(_facts(document, schema, ""))
+
+
+def _facts(
+    document: dict[str, Any], schema: dict[str, Any], path: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    # There are two ways to allow several types.
+    branches: list[dict[str, Any]] = schema.get("oneOf") or schema.get("anyOf") or [schema]
+    types = {name for each in branches for name in _as_list(each["type"])}
+    facts: dict[str, Any] = {
+        "types": types - {"integer"} if "number" in types else types,
+        "required": {name for each in branches for name in each.get("required", ())},
+    }
+    for branch in branches:
+        facts |= {name: branch[name] for name in _BOUNDS if name in branch}
+        if "propertyNames" in branch:
+            facts["names"] = branch["propertyNames"]["maxLength"]
+        for name, field in branch.get("properties", {}).items():
+            yield from _facts(document, field, f"{path}.{name}".lstrip("."))
+        if isinstance(branch.get("additionalProperties"), dict):
+            yield from _facts(document, branch["additionalProperties"], f"{path}.*")
+    yield path, facts
+
+
+_BOUNDS = ("enum", "minimum", "maximum", "minLength", "maxLength", "maxProperties", "default")
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value

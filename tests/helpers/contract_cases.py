@@ -1,4 +1,4 @@
-"""Bodies of create requests that the published contract accepts, and others that it rejects."""
+"""Bodies of create requests that the API accepts, and others that it rejects."""
 
 from typing import Any
 

@@ -48,7 +48,7 @@ from workers import inner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 FRAMEWORKS = ["django", "fastapi", "flask", "starlette"]
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -269,9 +269,11 @@ def test_the_host_is_the_proxys_to_say_where_the_server_trusts_the_proxy(
 ) -> None:
     app = Starlette(routes=chatkit_routes(chatkit, user=lambda _: "ada"))
     proxied = ProxyHeadersMiddleware(app, trusted_hosts=trusted)  # type: ignore[arg-type]  # its own types
-    client = StarletteTestClient(
-        cast("ASGIApp", proxied), base_url="http://127.0.0.1:8000", client=("127.0.0.1", 4711)
-    )
+
+    async def from_the_proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        await cast("ASGIApp", proxied)({**scope, "client": ("127.0.0.1", 4711)}, receive, send)
+
+    client = StarletteTestClient(from_the_proxy, base_url="http://127.0.0.1:8000")
     forwarded = {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "https", **headers}
 
     answer = client.post(
