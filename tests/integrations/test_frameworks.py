@@ -270,7 +270,7 @@ def test_the_host_is_the_proxys_to_say_where_the_server_trusts_the_proxy(
     app = Starlette(routes=chatkit_routes(chatkit, user=lambda _: "ada"))
     proxied = ProxyHeadersMiddleware(app, trusted_hosts=trusted)  # type: ignore[arg-type]  # its own types
 
-    async def from_the_proxy(scope: Scope, receive: Receive, send: Send) -> None:
+    async def from_the_proxy(scope: "Scope", receive: "Receive", send: "Send") -> None:
         await cast("ASGIApp", proxied)({**scope, "client": ("127.0.0.1", 4711)}, receive, send)
 
     client = StarletteTestClient(from_the_proxy, base_url="http://127.0.0.1:8000")
