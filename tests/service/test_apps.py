@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chatkit_sessions import ChatKitClient
 from chatkit_sessions.service import (
     AsyncSessionsService,
     SessionsApp,
@@ -15,6 +16,7 @@ from chatkit_sessions.service import (
 )
 from chatkit_sessions.service._rules import MAX_BODY
 from chatkit_sessions.stores import MemorySessionStore
+from service_servers import MOUNTINGS, Mounting, serving_service
 from services import API_KEY, SESSIONS, headers_for
 
 Message = MutableMapping[str, Any]
@@ -84,6 +86,39 @@ def test_asgi_stops_reading_a_body_that_is_too_long() -> None:
     (start, _), read = asgi(SESSIONS, [b" " * MAX_BODY, b" ", b" ", b" "])
 
     assert (start["status"], read) == (413, 2)
+
+
+def test_asgi_does_nothing_for_a_client_that_is_gone() -> None:
+    store = MemorySessionStore()
+    app = SessionsApp(AsyncSessionsService(store, api_keys=[API_KEY]))
+    messages: list[Message] = [
+        {"type": "http.request", "body": BODY, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    headers = [(name.encode(), value.encode()) for name, value in headers_for(API_KEY).items()]
+    scope: Message = {"type": "http", "method": "POST", "path": SESSIONS, "headers": headers}
+    asyncio.run(app(scope, receive, send))
+
+    assert messages == []
+    assert not store._entries
+
+
+@pytest.mark.parametrize("mounting", MOUNTINGS)
+def test_a_response_has_one_date_which_the_client_reads(mounting: Mounting) -> None:
+    with (
+        serving_service(mounting, API_KEY) as url,
+        ChatKitClient(api_key=API_KEY, workflow_id="wf_test", base_url=url) as chatkit,
+    ):
+        session = chatkit.create_session("ada")
+
+    assert session.answered_at is not None
 
 
 def test_asgi_sends_no_body_to_head() -> None:

@@ -274,6 +274,27 @@ def test_everything_else_is_counted(server: ChatServer, content: object) -> None
     assert server.post(authorization, content).status_code == 429
 
 
+@pytest.mark.parametrize(("length", "status"), [(65_536, 200), (65_537, 429)])
+def test_a_long_body_counts_unread(server: ChatServer, length: int, status: int) -> None:
+    authorization = f"Bearer {server.secret(limit=1)}"
+    content = b'{"type": "threads.list"}'.ljust(length)
+
+    assert server.post(authorization, content).status_code == 200
+    assert server.post(authorization, content).status_code == status
+
+
+def test_nobody_makes_the_server_read_a_body_of_unknown_length() -> None:
+    async def receive() -> dict[str, object]:
+        raise AssertionError
+
+    headers = [(b"authorization", b"Bearer ek_" + b"0" * 64), (b"transfer-encoding", b"chunked")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    session_of = starlette_session(AsyncSessionsService(MemorySessionStore()))
+
+    with pytest.raises(HTTPException, match="401"):
+        asyncio.run(cast("Any", session_of(request)))
+
+
 @pytest.mark.parametrize(("count", "status"), [(True, 429), (False, 200)])
 def test_what_is_counted_can_be_said(framework: Framework, *, count: bool, status: int) -> None:
     server = ChatServer(framework, count=count)

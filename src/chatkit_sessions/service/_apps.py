@@ -48,10 +48,11 @@ class SessionsApp:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         )
         body = await _read_body(receive)
+        if body is None:
+            return
         response = await self._service.handle(Request(scope["method"], quote(path), headers, body))
         fields = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers.items()
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in _fields(response)
         ]
         start = {"type": "http.response.start", "status": response.status_code, "headers": fields}
         await send(start)
@@ -78,19 +79,23 @@ class SessionsWSGIApp:
         request = Request(method, path, Headers(_headers(environ).items()), body)
         response = self._service.handle(request)
         reason = responses.get(response.status_code, "")
-        start_response(f"{response.status_code} {reason}", list(response.headers.items()))
+        start_response(f"{response.status_code} {reason}", _fields(response))
         return [_body(response, method)]
 
 
-async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes:
-    body = MaskedBytes()
-    more = True
-    while more and len(body) <= MAX_BODY:
+async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes | None:
+    """The body, or enough of it to see that it is too long; None: the client is gone."""
+    parts: list[bytes] = []
+    length, more = 0, True
+    while more and length <= MAX_BODY:
         message = await receive()
-        body = MaskedBytes(body + message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(MaskedBytes(message.get("body", b"")))
+        length += len(parts[-1])
         more = message.get("more_body", False)
         del message  # local variables are part of tracebacks
-    return body
+    return MaskedBytes(b"".join(parts))
 
 
 def _length_to_read(environ: Mapping[str, Any]) -> int:
@@ -111,6 +116,11 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
     return named | {
         header: environ[name] for name, header in _CGI_HEADERS.items() if environ.get(name)
     }
+
+
+def _fields(response: Response) -> list[tuple[str, str]]:
+    # Servers write `Date` themselves, and uvicorn does so beside one that is there.
+    return [(name, value) for name, value in response.headers.items() if name != "date"]
 
 
 def _body(response: Response, method: str) -> bytes:

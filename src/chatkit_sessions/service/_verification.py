@@ -21,6 +21,8 @@ VERIFICATION_ERRORS: Final = (
 # The requests for which ChatKitServer of openai-chatkit only reads.
 _READS: Final = frozenset({"threads.list", "threads.get_by_id", "items.list"})
 
+_MAX_LENGTH_OF_READS: Final = 65_536
+
 
 class Rejection(NamedTuple):
     """The response to a rejected request."""
@@ -54,6 +56,15 @@ def rejection_of(error: VerificationError) -> Rejection:
         return Rejection(429, "rate_limit_exceeded", "Too many requests: try later.", headers)
     message = "Chat sessions cannot be verified right now: try again."
     return Rejection(503, "store_unavailable", message, {"Retry-After": "1"})
+
+
+def is_short(content_length: str | None) -> bool:
+    """Whether a body may be one of a request that only reads, which are short.
+
+    Others count unread: nobody knows yet whose they are, and parsing blocks the event loop.
+    """
+    length = content_length or ""
+    return length.isdecimal() and len(length) <= 5 and int(length) <= _MAX_LENGTH_OF_READS  # noqa: PLR2004 -- digits
 
 
 def counts(body: bytes) -> bool:

@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 from ._records import SessionContext
 from ._rules import bearer_token
 from ._services import AsyncSessionsService, SessionsService
-from ._verification import VERIFICATION_ERRORS, VerificationError, counts, rejection_of
+from ._verification import VERIFICATION_ERRORS, VerificationError, counts, is_short, rejection_of
 
 try:
     from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -42,7 +42,8 @@ def chatkit_session(
         service: Verifies the client secret. With an `AsyncSessionsService`, the view must be
             `async def`.
         count: Whether requests count towards the session's rate limit. Default: requests with
-            which the widget only reads threads or items do not count, all others do.
+            which the widget only reads threads or items do not count, all others do. A request
+            with a body of more than 64 KiB, or of unknown length, always counts.
     """
 
     def decorate(
@@ -67,7 +68,7 @@ def _sync_view(
 ) -> Callable[..., object]:
     def decorated(request: HttpRequest, *args: object, **kwargs: object) -> object:
         secret = bearer_token(request.headers.get("Authorization"))
-        counted = counts(request.body) if count is None else count
+        counted = _counts(request) if count is None else count
         try:
             session = service.verify(secret, count=counted)
         except VERIFICATION_ERRORS as error:
@@ -82,7 +83,7 @@ def _async_view(
 ) -> _AsyncView:
     async def decorated(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         secret = bearer_token(request.headers.get("Authorization"))
-        counted = counts(request.body) if count is None else count
+        counted = _counts(request) if count is None else count
         try:
             session = await service.verify(secret, count=counted)
         except VERIFICATION_ERRORS as error:
@@ -90,6 +91,10 @@ def _async_view(
         return await view(request, session, *args, **kwargs)
 
     return decorated
+
+
+def _counts(request: HttpRequest) -> bool:
+    return not is_short(request.headers.get("Content-Length")) or counts(request.body)
 
 
 def _rejected(error: VerificationError) -> HttpResponse:

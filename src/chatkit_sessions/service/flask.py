@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._records import SessionContext
 from ._rules import bearer_token
-from ._verification import VERIFICATION_ERRORS, counts, rejection_of
+from ._verification import VERIFICATION_ERRORS, counts, is_short, rejection_of
 
 try:
     from flask import Response, abort, request
@@ -34,7 +34,8 @@ def chatkit_session(
     Args:
         service: Verifies the client secret.
         count: Whether requests count towards the session's rate limit. Default: requests with
-            which the widget only reads threads or items do not count, all others do.
+            which the widget only reads threads or items do not count, all others do. A request
+            with a body of more than 64 KiB, or of unknown length, always counts.
 
     Returns:
         The function. Call it in a request.
@@ -42,7 +43,10 @@ def chatkit_session(
 
     def verified_session() -> SessionContext:
         secret = bearer_token(request.headers.get("Authorization"))
-        counted = counts(request.get_data()) if count is None else count
+        counted = count
+        if counted is None:
+            length = request.headers.get("Content-Length")
+            counted = not is_short(length) or counts(request.get_data())
         try:
             session = service.verify(secret, count=counted)
         except VERIFICATION_ERRORS as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._records import SessionContext
 from ._rules import bearer_token
-from ._verification import VERIFICATION_ERRORS, Rejection, counts, rejection_of
+from ._verification import VERIFICATION_ERRORS, Rejection, counts, is_short, rejection_of
 
 try:
     from starlette.exceptions import HTTPException
@@ -37,7 +37,8 @@ def chatkit_session(
     Args:
         service: Verifies the client secret.
         count: Whether requests count towards the session's rate limit. Default: requests with
-            which the widget only reads threads or items do not count, all others do.
+            which the widget only reads threads or items do not count, all others do. A request
+            with a body of more than 64 KiB, or of unknown length, always counts.
 
     Returns:
         The function. Await it with the request.
@@ -45,7 +46,10 @@ def chatkit_session(
 
     async def verified_session(request: Request) -> SessionContext:
         secret = bearer_token(request.headers.get("authorization"))
-        counted = counts(await request.body()) if count is None else count
+        counted = count
+        if counted is None:
+            length = request.headers.get("content-length")
+            counted = not is_short(length) or counts(await request.body())
         try:
             return await service.verify(secret, count=counted)
         except VERIFICATION_ERRORS as error:
