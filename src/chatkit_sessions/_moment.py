@@ -1,6 +1,7 @@
-"""Unix seconds or ISO 8601 → an aware datetime."""
+"""Unix seconds, ISO 8601 or a date of HTTP → an aware datetime."""
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Final, TypeAlias
 
@@ -8,6 +9,13 @@ from pydantic import BeforeValidator
 
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2101, 1, 1, tzinfo=UTC)
+_MONTHS: Final[list[str]] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+]  # fmt: skip
+_HTTP_DATE: Final = re.compile(
+    rf"[A-Z][a-z]{{2}}, ([0-9]{{2}}) ({'|'.join(_MONTHS)}) (20[0-9]{{2}}) "
+    r"([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
+)
 
 
 def parse_moment(value: object) -> datetime:
@@ -25,6 +33,23 @@ def parse_moment(value: object) -> datetime:
     if not _EARLIEST <= moment < _LATEST:
         raise ValueError("must lie in the years 2000 to 2100")
     return moment
+
+
+def parse_http_date(text: str) -> datetime | None:
+    """Read a `Date` header; None where it is none (RFC 9110, section 5.6.7).
+
+    Of the formats that HTTP has had, only the one that servers may still send is read, and of
+    centuries the present one.
+    """
+    match = _HTTP_DATE.fullmatch(text)
+    if match is None:
+        return None
+    day, month, year, hour, minute, second = match.groups()
+    time = int(hour), int(minute), int(second)
+    try:
+        return datetime(int(year), _MONTHS.index(month) + 1, int(day), *time, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _to_utc(value: float | str | datetime) -> datetime:

@@ -59,9 +59,15 @@ def redact(text: str, secrets: Iterable[SecretStr] = ()) -> str:
     return _SHAPED_LIKE_A_SECRET.sub(r"\1***", masked)
 
 
-@hidden_from_tracebacks
 def mask(text: str, secrets: Iterable[SecretStr]) -> str:
     """Return `text` without the given secrets, in whichever way they are written there."""
+    # No spelling is shorter than the secret itself.
+    possible = [secret for secret in secrets if len(secret) <= len(text)]
+    return _mask(text, possible) if possible else text
+
+
+@hidden_from_tracebacks
+def _mask(text: str, secrets: Iterable[SecretStr]) -> str:
     spellings = {
         spelling for secret in secrets for spelling in _spellings(secret.get_secret_value())
     }

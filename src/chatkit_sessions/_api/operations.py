@@ -1,11 +1,10 @@
 """One builder per call: arguments → `Operation`, or an error before anything is sent."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
+from pydantic import SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._redaction import mask
 from chatkit_sessions.models import (
@@ -29,21 +28,20 @@ SESSIONS: Final = "/chatkit/sessions"
 _MAX_PROBLEMS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[T_co]):
+class Operation(NamedTuple, Generic[T_co]):
     """One call of the API, as plain values."""
 
     method: str
     path: str
     """Below the base URL, escaped."""
     body: SecretBytes | None
-    parse: Callable[[dict[str, JsonValue]], T_co]
+    parse: Callable[[dict[str, object]], T_co]
     """From the JSON object of a success response to the result.
 
     Raises pydantic's ValidationError or UnacceptableResponseError."""
     parse_error: Callable[[int, ChatKitErrorDetail | None], T_co | None] = lambda _, __: None
     """From an error response that is as good as success to the result; None: it is an error."""
-    secrets: tuple[SecretStr, ...] = field(default=(), repr=False)
+    secrets: tuple[SecretStr, ...] = ()
     """What the request holds beside the key and no text may quote."""
 
 
@@ -53,7 +51,7 @@ def create(
     """`POST /chatkit/sessions`."""
     body = create_body(user, workflow_id=workflow_id, options=options)
 
-    def parse(document: dict[str, JsonValue]) -> ChatKitSessionResponse:
+    def parse(document: dict[str, object]) -> ChatKitSessionResponse:
         session = ChatKitSessionResponse.model_validate(document)
         problem = problem_with_owner(session, user=user, workflow_id=workflow_id)
         if problem is not None:
@@ -67,7 +65,7 @@ def create(
 def get(session_id: str) -> Operation[ChatKitSessionInfo]:
     """`GET /chatkit/sessions/{session_id}`: offered by some ChatKit-compatible servers."""
 
-    def parse(document: dict[str, JsonValue]) -> ChatKitSessionInfo:
+    def parse(document: dict[str, object]) -> ChatKitSessionInfo:
         info = ChatKitSessionInfo.model_validate({**document, "source": "api"})
         return _about(session_id, info)
 
@@ -81,7 +79,7 @@ def cancel(session_id: str) -> Operation[CancelledSession]:
         status = ended_status(status_code, detail)
         return CancelledSession(id=session_id, status=status) if status else None
 
-    def parse(document: dict[str, JsonValue]) -> CancelledSession:
+    def parse(document: dict[str, object]) -> CancelledSession:
         return _about(session_id, CancelledSession.model_validate(document))
 
     return Operation("POST", f"{_session_path(session_id)}/cancel", None, parse, parse_error)

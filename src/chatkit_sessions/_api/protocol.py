@@ -1,17 +1,17 @@
 """Operation → request; status, headers and body → the result or a typed error. No socket here."""
 
-import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar, cast
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._config.retry import parse_retry_after, parse_should_retry
 from chatkit_sessions._config.settings import Settings
+from chatkit_sessions._moment import parse_http_date
 from chatkit_sessions._redaction import hidden_from_tracebacks, redact, redact_json
 from chatkit_sessions._version import __version__
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
@@ -29,14 +29,6 @@ MAX_SUCCESS_BODY: Final = 1024 * 1024
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error response that are read."""
 
-_MONTHS: Final[list[str]] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-]  # fmt: skip
-_DATE: Final = re.compile(
-    r"[A-Z][a-z]{2}, (?P<day>[0-9]{2}) (?P<month>"
-    + "|".join(_MONTHS)
-    + r") (?P<year>20[0-9]{2}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT"
-)
 _NOT_THE_API: Final = (
     "The response may come from something other than the ChatKit sessions API (a proxy, a login "
     "page, a gateway). Check OPENAI_BASE_URL (or `base_url`); the session may exist and then "
@@ -52,8 +44,10 @@ _MAX_SECRET: Final = 1024
 _CHARACTERS_OF_SECRETS: Final = string.ascii_letters + string.digits + "_-.+/=*%\\~"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+Headers: TypeAlias = Mapping[str, str | SecretStr]
+
+
+class Request(NamedTuple):
     """What an HTTP client is asked to send.
 
     What is secret in it is unwrapped where the HTTP client's own request is built, and nowhere
@@ -62,7 +56,7 @@ class Request:
 
     method: str
     url: str
-    headers: Mapping[str, str | SecretStr]
+    headers: Headers
     body: SecretBytes | None
     secrets: tuple[SecretStr, ...]
     """What it holds and no text may quote."""
@@ -80,10 +74,16 @@ class Response:
     """Why the body is not complete; None where it is."""
 
 
-def build_request(
-    operation: Operation[object], settings: Settings[KeyCallable], key: SecretStr
-) -> Request:
-    """Add to an operation what every call carries (the API's reference, "Authentication")."""
+class CommonHeaders(NamedTuple):
+    """What every request of a client carries with one key; built once (see `build_request`)."""
+
+    key: SecretStr
+    without_body: Headers
+    with_body: Headers
+
+
+def common_headers(settings: Settings[KeyCallable], key: SecretStr) -> CommonHeaders:
+    """Build the headers of a client's requests (the API's reference, "Authentication")."""
     headers: dict[str, str | SecretStr] = {
         "Authorization": SecretStr(f"Bearer {key.get_secret_value()}"),
         "OpenAI-Beta": "chatkit_beta=v1",
@@ -91,18 +91,21 @@ def build_request(
         "Accept-Encoding": "identity",
         "User-Agent": f"chatkit-sessions/{__version__}",
     }
-    if operation.body is not None:
-        headers["Content-Type"] = "application/json"
     if settings.organization is not None:
         headers["OpenAI-Organization"] = settings.organization
     if settings.project is not None:
         headers["OpenAI-Project"] = settings.project
+    return CommonHeaders(key, headers, {**headers, "Content-Type": "application/json"})
+
+
+def build_request(operation: Operation[object], base_url: str, headers: CommonHeaders) -> Request:
+    """Add to an operation what every call carries."""
     return Request(
         operation.method,
-        settings.base_url + operation.path,
-        headers,
+        base_url + operation.path,
+        headers.without_body if operation.body is None else headers.with_body,
         operation.body,
-        secrets=(key, *operation.secrets),
+        (headers.key, *operation.secrets),
     )
 
 
@@ -119,13 +122,21 @@ def max_body(status_code: int) -> int:
 @hidden_from_tracebacks
 def parse_request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
     """The API's name of the request, as far as it can be shown."""
-    value = response.headers.get("x-request-id")
-    return _quotable(value, secrets) if value else None
+    return _request_id(response, secrets)
+
+
+def _request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
+    return _quotable(response.headers.get("x-request-id"), secrets)
 
 
 @hidden_from_tracebacks
 def parse_response(
-    operation: Operation[T], response: Response, *, key: SecretStr, host: str, now: datetime
+    operation: Operation[T],
+    response: Response,
+    *,
+    key: SecretStr,
+    host: str,
+    now: Callable[[], datetime],
 ) -> T:
     """Make an operation's result of an response.
 
@@ -134,7 +145,7 @@ def parse_response(
         response: What came back.
         key: The key that was sent, so that no text quotes it.
         host: Where the call went, for hints.
-        now: The present, for a `retry-after` that is a date.
+        now: Returns the present, for a `retry-after` that is a date.
 
     Raises:
         APIResponseValidationError: A success response that is not what the contract says.
@@ -153,7 +164,7 @@ def parse_response(
 def _parse_success_or_raise(
     operation: Operation[T], response: Response, secrets: tuple[SecretStr, ...]
 ) -> T:
-    request_id = parse_request_id(response, secrets)
+    request_id = _request_id(response, secrets)
     result = _parse_success(operation, response, request_id)
     if not isinstance(result, _Problem):
         return result
@@ -170,26 +181,7 @@ def _parse_success_or_raise(
     )
 
 
-def parse_date(text: str) -> str | None:
-    """Read a `Date` header as ISO 8601; None where it is none (RFC 9110, section 5.6.7).
-
-    Of the formats that HTTP has had, only the one that servers may still send is read, and of
-    centuries the present one.
-    """
-    match = _DATE.fullmatch(text)
-    if match is None:
-        return None
-    month = _MONTHS.index(match["month"]) + 1
-    text = f"{match['year']}-{month:02}-{match['day']}T{match['time']}+00:00"
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
+class _Problem(NamedTuple):
     """Why a success response cannot be used, without anything of the response."""
 
     reason: str
@@ -205,7 +197,7 @@ def _parse_success(
         document = _decode(response)
         if not isinstance(document, dict):
             return _Problem("it is JSON but not an object")
-        answered_at = parse_date(response.headers.get("date", ""))
+        answered_at = parse_http_date(response.headers.get("date", ""))
         return operation.parse({**document, "request_id": request_id, "answered_at": answered_at})
     except ValidationError as error:
         return _Problem(describe_validation_error(error))
@@ -248,7 +240,7 @@ def _status_error(
     *,
     secrets: tuple[SecretStr, ...],
     host: str,
-    now: datetime,
+    now: Callable[[], datetime],
 ) -> APIStatusError:
     diagnosis = diagnose(response.status_code, detail, host=host)
     return diagnosis.error_type(
@@ -256,8 +248,8 @@ def _status_error(
         status_code=response.status_code,
         error=detail,
         body=body,
-        request_id=parse_request_id(response, secrets),
-        retry_after=parse_retry_after(response.headers, now=now),
+        request_id=_request_id(response, secrets),
+        retry_after=parse_retry_after(response.headers, now=now()),
         should_retry=parse_should_retry(response.headers),
         hint=diagnosis.hint,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
+from pydantic import SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._redaction import hidden_from_tracebacks
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
@@ -46,7 +46,7 @@ def refresh(
     """`POST /chatkit/sessions/refresh`."""
     secret = validate_client_secret(client_secret)
 
-    def parse(document: dict[str, JsonValue]) -> ChatKitSessionResponse | RejectedSession:
+    def parse(document: dict[str, object]) -> ChatKitSessionResponse | RejectedSession:
         return _accept_or_reject(document, presented=secret, user=user, workflow_id=workflow_id)
 
     return Operation("POST", f"{SESSIONS}/refresh", _body(secret), parse, secrets=(secret,))
@@ -103,7 +103,7 @@ def reason_to_create_after(
 
 
 def _accept_or_reject(
-    document: dict[str, JsonValue], *, presented: SecretStr, user: str, workflow_id: str
+    document: dict[str, object], *, presented: SecretStr, user: str, workflow_id: str
 ) -> ChatKitSessionResponse | RejectedSession:
     try:
         session = ChatKitSessionResponse.model_validate(document)

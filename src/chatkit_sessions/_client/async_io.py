@@ -27,9 +27,7 @@ from chatkit_sessions._config.validation import as_secret
 from chatkit_sessions._http.async_pool import Client, client_factory
 from chatkit_sessions._http.clients import (
     AsyncHTTPClient,
-    AsyncSender,
     AsyncSuppliedClient,
-    aread_body,
     errors_of_async_client,
 )
 from chatkit_sessions._http.failures import HTTPErrors
@@ -152,7 +150,7 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         if isinstance(self._http, PerLoop):
             await (await self._http.get()).close_idle()
 
-    async def _http_client(self) -> AsyncSender:
+    async def _http_client(self) -> AsyncSuppliedClient | Client:
         if isinstance(self._http, PerLoop):
             return await self._http.get()
         self._http.check_open()
@@ -163,16 +161,7 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         response: Response | None = None
         error: BaseException | None = None
         try:
-            async with http.stream(
-                request.method,
-                request.url,
-                content=request.body,
-                headers=request.headers,
-                timeout=deadline.timeouts(),
-                auth=None,
-                follow_redirects=False,
-            ) as stream:
-                response = await aread_body(stream, deadline)
+            response = await http.send(request, deadline)
         except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
             failure = self._http_errors.translate(raised, request)
             if isinstance(failure, Response):

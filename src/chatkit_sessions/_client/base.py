@@ -8,6 +8,7 @@ from typing import Generic, NoReturn, Self, TypeVar
 from pydantic import SecretStr
 
 from chatkit_sessions._api.arguments import validate_call_timeout, validate_workflow_id
+from chatkit_sessions._api.protocol import CommonHeaders, common_headers
 from chatkit_sessions._concurrency.single_flight import SettableEvent
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import RetryPolicy
@@ -70,6 +71,7 @@ class BaseClient(Generic[KeyCallable, E]):
             recent = RecentSessions(own, self._seconds)
         self._runtime = runtime
         self._settings = settings
+        self._headers = _headers_of(settings)
         self._shared_state = SharedState()
         self._registry: Registry[E] = Registry(store, self._monotonic, new_event, recent=recent)
         self._scope = self._scope_in(store.namespace)
@@ -145,6 +147,7 @@ class BaseClient(Generic[KeyCallable, E]):
             namespace = store.namespace
             self._registry = self._registry.of(store)
         self._settings = settings
+        self._headers = _headers_of(settings)
         self._scope = self._scope_in(namespace)
         self._lifetime = Lifetime(self._lifetime)
 
@@ -196,6 +199,12 @@ def client_closed_error() -> APIConnectionError:
 def _seconds_of(clock: Callable[[], datetime] | None, runtime: Runtime) -> Callable[[], float]:
     """What a client's own store and the endpoint's limit count time by."""
     return runtime.monotonic if clock is None else lambda: clock().timestamp()
+
+
+def _headers_of(settings: Settings[KeyCallable]) -> CommonHeaders | None:
+    """What every request carries; None where a callable returns the key."""
+    key = settings.api_key
+    return common_headers(settings, key) if isinstance(key, SecretStr) else None
 
 
 def _header(value: str | None, source: str) -> str | None:

@@ -14,6 +14,7 @@ from chatkit_sessions._api.protocol import (
     Request,
     Response,
     build_request,
+    common_headers,
     parse_request_id,
     parse_response,
 )
@@ -105,10 +106,10 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
         self, operation: Operation[object], key: object
     ) -> tuple[Request, SecretStr]:
         """A request, and the key in it, which a callable may have returned as a string."""
-        validated = self._settings.api_key
-        if key is not validated or not isinstance(validated, SecretStr):  # a callable's, so new
-            validated = validate_key(key, "`api_key`")
-        return build_request(operation, self._settings, validated), validated
+        headers = self._headers
+        if headers is None or headers.key is not key:
+            headers = common_headers(self._settings, validate_key(key, "`api_key`"))
+        return build_request(operation, self._settings.base_url, headers), headers.key
 
     def _parse(self, operation: Operation[T], response: Response, key: SecretStr) -> T:
         if logger.isEnabledFor(logging.DEBUG):
@@ -120,7 +121,7 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                 parse_request_id(response, (key, *operation.secrets)),
             )
         return parse_response(
-            operation, response, key=key, host=self._settings.host, now=self._runtime.now()
+            operation, response, key=key, host=self._settings.host, now=self._runtime.now
         )
 
     def _delay_after(

@@ -20,9 +20,7 @@ from chatkit_sessions._config.validation import as_secret, reject_awaitable
 from chatkit_sessions._http.clients import (
     SuppliedClient,
     SyncHTTPClient,
-    SyncSender,
     errors_of_sync_client,
-    read_body,
 )
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.proxies import proxy_for
@@ -132,14 +130,14 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         if isinstance(self._http, PerProcess):
             self._http.get().close_idle()
 
-    def _http_client(self) -> SyncSender:
+    def _http_client(self) -> SuppliedClient | Client:
         if not isinstance(self._http, PerProcess):
             self._http.check_open()
             return self._http
         http = self._http.get()
         if self._lifetime.closed:
             self.close()  # again: what was made after another thread has closed must not stay open
-        self._check_open()
+            self._check_open()
         return http
 
     async def _send(self, request: Request, deadline: Deadline) -> Response:
@@ -147,16 +145,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         response: Response | None = None
         error: BaseException | None = None
         try:
-            with http.stream(
-                request.method,
-                request.url,
-                content=request.body,
-                headers=request.headers,
-                timeout=deadline.live_timeouts(),
-                auth=None,
-                follow_redirects=False,
-            ) as stream:
-                response = read_body(stream, deadline)
+            response = http.send(request, deadline)
         except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
             failure = self._http_errors.translate(raised, request)
             if isinstance(failure, Response):

@@ -1,8 +1,7 @@
 """The time that a call has, with all its requests and waits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from chatkit_sessions.errors import APITimeoutError
 
@@ -39,8 +38,7 @@ class TimeLeft(float):
         return self.deadline.remaining() or 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """The moment at which a call ends, with all its requests and waits.
 
     Attributes:

@@ -1,7 +1,6 @@
 """One connection for asynchronous code, and one exchange on it."""
 
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
 from typing import Final, Protocol
 
 import httpcore
@@ -10,7 +9,7 @@ from chatkit_sessions._concurrency.event_loop import shielded
 from chatkit_sessions._redaction import MaskedBytes
 
 from .async_streams import AsyncStream
-from .connections import ConnectionLost, response_of, timeouts_of
+from .connections import ConnectionLost, PlainResponse, timeouts_of
 from .http1 import ResponseParser, encode_request
 
 _PIECE: Final = 64 * 1024
@@ -52,9 +51,11 @@ class Connection:
         timeouts = timeouts_of(request)
         try:
             message = encode_request(request, body)
-            with suppress(httpcore.WriteError):  # the server may have responded already
+            try:  # noqa: SIM105 -- a context manager costs three calls
                 await self._stream.write(message, timeouts["write"])
-            while (head := parser.head) is None:
+            except httpcore.WriteError:
+                pass  # the server may have responded already
+            while parser.head is None:
                 parser.feed(await self.receive(timeouts["read"]))
         except BaseException as error:
             with shielded():
@@ -65,7 +66,7 @@ class Connection:
             raise
         self._reused = True
         stream = ResponseStream(self, parser, timeouts["read"], give_back)
-        return response_of(head, stream, self._stream)
+        return PlainResponse(parser.head, stream, self._stream)
 
     async def receive(self, timeout: float | None) -> bytes:
         """Wait for bytes."""
@@ -88,6 +89,10 @@ class ResponseStream:
         self._parser = parser
         self._timeout = timeout
         self._give_back: GiveBack | None = give_back
+
+    def take_whole(self) -> bytes | None:
+        """The body, if it has arrived whole and nothing was taken of it; None where it has not."""
+        return self._parser.take_whole()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (part := self._parser.next_part()) != b"":

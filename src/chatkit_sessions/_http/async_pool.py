@@ -4,32 +4,33 @@ Here cancelling ends whatever waits, so that the deadline needs no help from the
 call that is cancelled at the wrong moment must not leave its connection open.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from types import TracebackType
-from typing import Final, Protocol, Self, cast
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Final, Protocol, cast
 
 import httpcore
 import httpx
-from pydantic import SecretBytes, SecretStr
 
+from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.event_loop import shielded, sleep, under_trio
-from chatkit_sessions._config.deadline import Timeouts
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 
-from .async_connection import Connection
+from .async_connection import Connection, ResponseStream
 from .async_streams import AsyncStream
 from .asyncio_network import AsyncioBackend
+from .clients import aread_body, read_whole
 from .connections import (
     NO_AUTH,
     NO_COOKIES,
+    OWN_STREAM,
     PROXY_LIMITS,
     ConnectionLost,
     IdleConnections,
+    RequestBody,
+    RequestFactory,
     SocketOption,
     address_of,
     is_mocked,
-    plain_request,
     pool_of,
     timeouts_of,
     tls_context,
@@ -49,75 +50,29 @@ class Client:
     ) -> None:
         self._http_client = http_client
         self.close_idle: Final = close_idle
+        self._requests = RequestFactory()
 
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: SecretBytes | None,
-        headers: Mapping[str, str | SecretStr],
-        timeout: Timeouts,
-        auth: None,
-        follow_redirects: bool,
-    ) -> "Exchange":
-        """Prepare a call; entering it sends it."""
-        del auth, follow_redirects  # none and no: a real client would need to be told
-        request = plain_request(method, url, content=content, headers=headers, timeout=timeout)
-        return Exchange(self._http_client, request)
+    async def send(self, request: Request, deadline: Deadline) -> Response | None:
+        """Send a request and read its response; None once the deadline has passed."""
+        response = await self._http_client.send(
+            self._requests.build(request, deadline.timeouts()),
+            stream=True,
+            auth=NO_AUTH,
+            follow_redirects=False,
+        )
+        try:
+            stream: object = response.extensions.get(OWN_STREAM)
+            if isinstance(stream, ResponseStream) and (whole := stream.take_whole()) is not None:
+                return read_whole(response, whole, deadline)
+            return await aread_body(response, deadline)
+        finally:
+            await response.aclose()
+            # It refers back to its response, and cycles cost a busy process many collections.
+            del response.stream
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http_client.aclose()
-
-
-class Exchange:
-    """One request and its response, which has to be read inside."""
-
-    __slots__ = (
-        "_http_client",
-        "_request",
-        "_response",
-        "headers",
-        "is_stream_consumed",
-        "status_code",
-    )
-
-    _response: httpx.Response
-    status_code: int
-    headers: Mapping[str, str]
-    is_stream_consumed: bool
-
-    def __init__(self, http_client: httpx.AsyncClient, request: httpx.Request) -> None:
-        self._http_client = http_client
-        self._request = request
-
-    async def __aenter__(self) -> Self:
-        self._response = response = await self._http_client.send(
-            self._request, auth=NO_AUTH, follow_redirects=False, stream=True
-        )
-        self.status_code = response.status_code
-        self.headers = response.headers
-        self.is_stream_consumed = response.is_stream_consumed
-        return self
-
-    def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
-        return aiter(cast("httpx.AsyncByteStream", self._response.stream))
-
-    def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The body that somebody, such as an event hook, has read and decoded before."""
-        return self._response.aiter_bytes()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._response.aclose()
-        # It refers back to its response, and cycles cost a busy process many garbage collections.
-        del self._response.stream
 
 
 class Cookieless(httpx.AsyncClient):
@@ -233,13 +188,13 @@ class ConnectionPool(httpcore.AsyncConnectionPool):
             return await httpcore.AsyncConnectionPool(
                 ssl_context=tls_context(), max_keepalive_connections=0
             ).handle_async_request(request)
-        body = MaskedBytes(
-            b"".join([part async for part in cast("AsyncIterable[bytes]", request.stream)])
-        )
+        body = await _body_of(request)
         connection = await self._take()
         if connection is not None:
-            with suppress(ConnectionLost):
+            try:
                 return await connection.exchange(request, body, self._put)
+            except ConnectionLost:
+                connection = None
         connection = await self._connect(request)
         return await connection.exchange(request, body, self._put)
 
@@ -268,7 +223,16 @@ class ConnectionPool(httpcore.AsyncConnectionPool):
 
     async def _put(self, connection: Connection, *, reusable: bool) -> None:
         usable = reusable and not self._closed
-        await _close(self._idle.put(connection) if usable else [connection])
+        if done_with := self._idle.put(connection) if usable else [connection]:
+            await _close(done_with)
+
+
+async def _body_of(request: httpcore.Request) -> MaskedBytes:
+    stream: object = request.stream
+    if isinstance(stream, RequestBody):
+        return stream.content
+    parts = cast("AsyncIterable[bytes]", stream)
+    return MaskedBytes(b"".join([part async for part in parts]))
 
 
 async def _close(connections: Iterable[Connection]) -> None:

@@ -6,7 +6,7 @@ step: 64 KiB can hold 64 MiB, so that a bound on what arrives would bound nothin
 
 import zlib
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from pydantic import SecretBytes
 
@@ -32,26 +32,28 @@ class Body:
         self._limit = max_body(status_code)
         self._content = bytearray()
         self._error: str | None = None
-        coding = "" if decoded else self._headers.get("content-encoding", "").strip().lower()
-        self._decoder = self._decoder_for(coding)
+        self._inflate: _Inflate | None = None
+        coding = None if decoded else headers.get("content-encoding")
+        if coding:
+            self._decode(coding.strip().lower())
 
-    def _decoder_for(self, coding: str) -> "_Decoder":
-        if coding in {"", "identity"}:
-            return _Identity()
+    def _decode(self, coding: str) -> None:
         if coding in {"gzip", "x-gzip", "deflate"}:
-            return _Inflate()
-        self._error = "it comes in a compression that was not asked for"
-        return _Identity()
+            self._inflate = _Inflate()
+        elif coding not in {"", "identity"}:
+            self._error = "it comes in a compression that was not asked for"
 
     def add(self, chunk: bytes) -> bool:
         """Take a chunk; return whether there is use for more."""
-        if self._error is None:
+        # One byte more than the limit tells that there is more than the limit.
+        room = self._limit + 1 - len(self._content)
+        if self._error is None and self._inflate is not None:
             try:
-                # One byte more than the limit tells that there is more than the limit.
-                room = self._limit + 1 - len(self._content)
-                self._content += self._decoder.decode(chunk, room)
+                chunk = self._inflate.decode(chunk, room)
             except zlib.error:
                 self._error = _BROKEN
+        if self._error is None:
+            self._content += chunk[:room]
         if len(self._content) > self._limit:
             self._error = f"it is longer than {self._limit:,} bytes"
         return self._error is None
@@ -59,24 +61,10 @@ class Body:
     def response(self) -> Response:
         """What has been read."""
         error = self._error
-        if error is None and self._decoder.unfinished:
+        if error is None and self._inflate is not None and self._inflate.unfinished:
             error = _BROKEN
         content = SecretBytes(bytes(self._content[: self._limit]))
         return Response(self._status_code, self._headers, content, error)
-
-
-class _Decoder(Protocol):
-    @property
-    def unfinished(self) -> bool: ...
-
-    def decode(self, chunk: bytes, most: int) -> bytes: ...
-
-
-class _Identity:
-    unfinished = False
-
-    def decode(self, chunk: bytes, most: int) -> bytes:
-        return chunk[:most]
 
 
 class _Inflate:

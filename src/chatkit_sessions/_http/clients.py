@@ -1,17 +1,9 @@
 """What is asked of an HTTP client, be it of httpx or of httpx2, its fork with the same names."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-)
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from pydantic import SecretBytes, SecretStr
-
-from chatkit_sessions._api.protocol import Response
+from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._config.deadline import Deadline, Timeouts
 from chatkit_sessions._redaction import plain_headers
 from chatkit_sessions.errors import ConfigurationError
@@ -38,6 +30,7 @@ class SyncHTTPResponse(HTTPResponse, Protocol):
 
     def iter_raw(self) -> Iterator[bytes]: ...
     def iter_bytes(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
 
 
 class AsyncHTTPResponse(HTTPResponse, Protocol):
@@ -45,13 +38,6 @@ class AsyncHTTPResponse(HTTPResponse, Protocol):
 
     def aiter_raw(self) -> AsyncIterator[bytes]: ...
     def aiter_bytes(self) -> AsyncIterator[bytes]: ...
-
-
-class _SyncOpenResponse(SyncHTTPResponse, Protocol):
-    def close(self) -> None: ...
-
-
-class _AsyncOpenResponse(AsyncHTTPResponse, Protocol):
     async def aclose(self) -> None: ...
 
 
@@ -80,7 +66,7 @@ class SyncHTTPClient(_HTTPClient, Protocol):
         stream: bool,
         auth: None,
         follow_redirects: bool,
-    ) -> _SyncOpenResponse: ...
+    ) -> SyncHTTPResponse: ...
 
     def close(self) -> None: ...
 
@@ -95,41 +81,9 @@ class AsyncHTTPClient(_HTTPClient, Protocol):
         stream: bool,
         auth: None,
         follow_redirects: bool,
-    ) -> _AsyncOpenResponse: ...
+    ) -> AsyncHTTPResponse: ...
 
     async def aclose(self) -> None: ...
-
-
-class SyncSender(Protocol):
-    """What sends a request: the library's own client, or the user's."""
-
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: SecretBytes | None,
-        headers: Mapping[str, str | SecretStr],
-        timeout: Timeouts,
-        auth: None,
-        follow_redirects: bool,
-    ) -> AbstractContextManager[SyncHTTPResponse]: ...
-
-
-class AsyncSender(Protocol):
-    """What sends a request: the library's own client, or the user's."""
-
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: SecretBytes | None,
-        headers: Mapping[str, str | SecretStr],
-        timeout: Timeouts,
-        auth: None,
-        follow_redirects: bool,
-    ) -> AbstractAsyncContextManager[AsyncHTTPResponse]: ...
 
 
 class SuppliedClient:
@@ -146,27 +100,12 @@ class SuppliedClient:
         """Say so where the user's client is closed: a mistake of the program."""
         _check_open(self._http_client)
 
-    @contextmanager
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: SecretBytes | None,
-        headers: Mapping[str, str | SecretStr],
-        timeout: Timeouts,
-        auth: None,
-        follow_redirects: bool,
-    ) -> Generator[SyncHTTPResponse]:
-        """Send a request; the response has to be read inside."""
-        request = _build(
-            self._http_client, method, url, content=content, headers=headers, timeout=timeout
-        )
-        response = self._http_client.send(
-            request, stream=True, auth=auth, follow_redirects=follow_redirects
-        )
+    def send(self, request: Request, deadline: Deadline) -> Response | None:
+        """Send a request and read its response; None once the deadline has passed."""
+        built = _build(self._http_client, request, deadline.live_timeouts())
+        response = self._http_client.send(built, stream=True, auth=None, follow_redirects=False)
         try:
-            yield response
+            return read_body(response, deadline)
         finally:
             response.close()
 
@@ -181,27 +120,14 @@ class AsyncSuppliedClient:
         """Say so where the user's client is closed: a mistake of the program."""
         _check_open(self._http_client)
 
-    @asynccontextmanager
-    async def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: SecretBytes | None,
-        headers: Mapping[str, str | SecretStr],
-        timeout: Timeouts,
-        auth: None,
-        follow_redirects: bool,
-    ) -> AsyncGenerator[AsyncHTTPResponse]:
-        """Send a request; the response has to be read inside."""
-        request = _build(
-            self._http_client, method, url, content=content, headers=headers, timeout=timeout
-        )
+    async def send(self, request: Request, deadline: Deadline) -> Response | None:
+        """Send a request and read its response; None once the deadline has passed."""
+        built = _build(self._http_client, request, deadline.timeouts())
         response = await self._http_client.send(
-            request, stream=True, auth=auth, follow_redirects=follow_redirects
+            built, stream=True, auth=None, follow_redirects=False
         )
         try:
-            yield response
+            return await aread_body(response, deadline)
         finally:
             await response.aclose()
 
@@ -211,21 +137,13 @@ def _check_open(http_client: _HTTPClient) -> None:
         raise RuntimeError("The `http_client` that was passed to this client is closed.")
 
 
-def _build(
-    http_client: _HTTPClient,
-    method: str,
-    url: str,
-    *,
-    content: SecretBytes | None,
-    headers: Mapping[str, str | SecretStr],
-    timeout: Timeouts,
-) -> object:
+def _build(http_client: _HTTPClient, request: Request, timeouts: Timeouts) -> object:
     return http_client.build_request(
-        method,
-        url,
-        content=None if content is None else content.get_secret_value(),
-        headers=plain_headers(headers),
-        timeout=timeout,
+        request.method,
+        request.url,
+        content=None if request.body is None else request.body.get_secret_value(),
+        headers=plain_headers(request.headers),
+        timeout=timeouts,
     )
 
 
@@ -255,6 +173,15 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Respons
         if deadline.remaining() == 0:
             return None
     return body.response()
+
+
+def read_whole(response: HTTPResponse, body: bytes, deadline: Deadline) -> Response | None:
+    """Read a body that has arrived already, as `read_body` does."""
+    if deadline.remaining() == 0:
+        return None
+    whole = Body(response.status_code, response.headers, decoded=False)
+    whole.add(body)
+    return whole.response()
 
 
 def errors_of_sync_client(http_client: object) -> HTTPErrors:

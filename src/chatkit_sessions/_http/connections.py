@@ -10,14 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Final, Generic, TypeAlias, TypedDict, TypeVar, cast
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import httpcore
 import httpx
-from pydantic import SecretBytes, SecretStr
 
+from chatkit_sessions._api.protocol import Headers, Request
 from chatkit_sessions._config.deadline import Timeouts
-from chatkit_sessions._redaction import plain_headers, redact
+from chatkit_sessions._redaction import MaskedBytes, plain_headers, redact
 from chatkit_sessions.errors import ConfigurationError
 
 from .h11_parser import ResponseHead
@@ -33,6 +33,9 @@ SocketOption: TypeAlias = (
 )
 """What httpcore passes on to `setsockopt`."""
 
+OWN_STREAM: Final = "chatkit_sessions.stream"
+"""The extension of a response that holds its body's stream without what httpx wraps around it."""
+
 KEEPALIVE_EXPIRY: Final = 5.0
 """Seconds for which an idle connection is kept, as httpx does by default."""
 
@@ -40,12 +43,6 @@ KEEPALIVE_EXPIRY: Final = 5.0
 # timeout. None is kept: httpcore reuses one on which bytes are left over, which the next user's
 # call would get.
 PROXY_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-
-
-class _Extensions(TypedDict):
-    """What httpx adds to a request, as far as it is used."""
-
-    timeout: Mapping[str, float | None]
 
 
 class ConnectionLost(Exception):  # noqa: N818 -- never leaves this package
@@ -129,34 +126,51 @@ class NoCookies(httpx.Cookies):
 NO_COOKIES: Final = NoCookies()
 
 
-def plain_request(
-    method: str,
-    url: str,
-    *,
-    content: SecretBytes | None,
-    headers: Mapping[str, str | SecretStr],
-    timeout: Timeouts,
-) -> httpx.Request:
-    """Build a request of exactly what it is given, and of what HTTP itself wants.
+class RequestBody(httpx.ByteStream):
+    """A request's body, which our own connections take as it is."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.content: Final = MaskedBytes(content)
+
+
+class PlainRequest(httpx.Request):
+    """A request whose body stands in its stream: what records or mocks calls looks at `content`."""
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
+        stream = self.stream
+        return stream.content if isinstance(stream, RequestBody) else super().content
+
+
+class RequestFactory:
+    """Builds requests of exactly what it is given, and of what HTTP itself wants.
 
     An httpx client would first merge its own settings into each request, all of which are empty
-    here, and that takes as long as everything else that this library does.
+    here, and that takes as long as everything else that this library does. The headers of the last
+    request are kept, because most calls of a client have the same ones.
     """
-    target = _parsed(url)
-    body = content.get_secret_value() if content else b""
-    complete = {"Host": target.netloc.decode(), **plain_headers(headers)}
-    if method == "POST":
-        complete["Content-Length"] = str(len(body))
-    timeouts = zip(("connect", "read", "write", "pool"), timeout, strict=True)
-    request = httpx.Request(
-        method,
-        target,
-        headers=complete,
-        stream=httpx.ByteStream(body),
-        extensions={"timeout": dict(timeouts)},
-    )
-    request.read()  # as if given as `content`: what records or mocks calls looks at it
-    return request
+
+    def __init__(self) -> None:
+        self._last: tuple[Headers, str, httpx.Headers] | None = None
+
+    def build(self, request: Request, timeouts: Timeouts) -> httpx.Request:
+        """Build a request."""
+        target = _parsed(request.url)
+        last = self._last
+        if last is None or last[0] is not request.headers or last[1] != request.url:
+            headers = {"Host": target.netloc.decode(), **plain_headers(request.headers)}
+            last = self._last = (request.headers, request.url, httpx.Headers(headers))
+        body = RequestBody(b"" if request.body is None else request.body.get_secret_value())
+        connect, read, write, pool = timeouts
+        by_name = {"connect": connect, "read": read, "write": write, "pool": pool}
+        built = PlainRequest(
+            request.method, target, headers=last[2], stream=body, extensions={"timeout": by_name}
+        )
+        if request.method == "POST":
+            built.headers["Content-Length"] = str(len(body.content))
+        return built
 
 
 # Most calls go to one URL; those of single sessions come and go.
@@ -190,8 +204,8 @@ def address_of(url: httpcore.URL) -> tuple[str, int, ssl.SSLContext | None]:
 
 def timeouts_of(request: httpcore.Request) -> Mapping[str, float | None]:
     """By `connect`, `read` and `write`: seconds, or None for no limit."""
-    extensions = cast("_Extensions", request.extensions)  # pyright: ignore[reportUnknownMemberType] -- its types
-    return extensions["timeout"]
+    timeouts: Mapping[str, float | None] = request.extensions["timeout"]  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType] -- its types
+    return timeouts  # pyright: ignore[reportUnknownVariableType] -- as above
 
 
 def pool_of(
@@ -212,19 +226,21 @@ def is_mocked(method: Callable[..., object]) -> bool:
     return not str(getattr(method, "__module__", "")).startswith("httpcore.")
 
 
-def response_of(
-    head: ResponseHead,
-    stream: Iterable[bytes] | AsyncIterable[bytes],
-    network_stream: httpcore.NetworkStream | httpcore.AsyncNetworkStream,
-) -> httpcore.Response:
-    """A response as httpcore has it."""
-    return httpcore.Response(
-        head.status_code,
-        headers=head.headers,
-        content=stream,
-        extensions={
+class PlainResponse(httpcore.Response):
+    """A response of which httpcore need not check everything once more."""
+
+    def __init__(
+        self,
+        head: ResponseHead,
+        stream: Iterable[bytes] | AsyncIterable[bytes],
+        network_stream: httpcore.NetworkStream | httpcore.AsyncNetworkStream,
+    ) -> None:
+        self.status = head.status_code
+        self.headers = head.headers
+        self.stream = stream
+        self.extensions = {
             "http_version": b"HTTP/" + head.http_version,
             "reason_phrase": head.reason,
             "network_stream": network_stream,
-        },
-    )
+            OWN_STREAM: stream,
+        }

@@ -81,6 +81,10 @@ class H11Parser:
             raise httpcore.RemoteProtocolError(str(error)) from error
         return True
 
+    def take_whole(self) -> bytes | None:
+        """Nothing: the body is read in parts."""
+        return None
+
     def next_part(self) -> bytes | None:
         """The next part of the body, empty at its end; None until more has arrived."""
         if self._complete:

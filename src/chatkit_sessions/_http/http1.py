@@ -18,16 +18,19 @@ _MAX_PLAIN_CHUNKS: Final = 64 * 1024
 _MAX_CHUNK_HEADER: Final = 10
 
 # RFC 9110, sections 5.1 and 5.5, and RFC 9112, sections 3 and 4: strictly a part of what h11 takes.
-_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_VALUE: Final = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
-_REQUEST_LINE: Final = re.compile(rb"[A-Z]+ [\x21-\x7e]+")
-_FIELD_NAME: Final = re.compile(_TOKEN)
-_FIELD_VALUE: Final = re.compile(rb"(?:[^\x00-\x20\x7f](?:" + _VALUE + rb"[^\x00-\x20\x7f])?)?")
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE: Final = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
+_VISIBLE: Final = rb"[^\x00-\x20\x7f]++"
+_TRIMMED_VALUE: Final = rb"(?:" + _VISIBLE + rb"(?:[ \t]++" + _VISIBLE + rb")*+)?"
+_FIELD_NAMES: Final = re.compile(_TOKEN)
+_REQUEST_HEAD: Final = re.compile(
+    rb"[A-Z]++ [\x21-\x7e]++ HTTP/1\.1\r\n"
+    rb"(?:" + _TOKEN + rb": " + _TRIMMED_VALUE + rb"\r\n)*+\r\n"
+)
 _RESPONSE_HEAD: Final = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + _VALUE + rb")\r\n"
-    rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*)\r\n"
+    rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)\r\n"
 )
-_FIELD: Final = re.compile(rb"([^:\r\n]+):[ \t]*((?:[^\r\n]*[^ \t\r\n])?)[ \t]*\r\n")
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
@@ -41,14 +44,14 @@ def encode_request(request: httpcore.Request, body: bytes) -> MaskedBytes:
     Raises:
         httpcore.LocalProtocolError: The request holds what no head can carry.
     """
-    line = b"%b %b" % (request.method, request.url.target)
-    plain = [_REQUEST_LINE.fullmatch(line)]
-    for name, value in request.headers:
-        plain += _FIELD_NAME.fullmatch(name), _FIELD_VALUE.fullmatch(value)
-    if None in plain:
-        raise httpcore.LocalProtocolError("The request holds what no HTTP head can carry.")
     fields = MaskedBytes(b"".join([b"%b: %b\r\n" % field for field in request.headers]))
-    return MaskedBytes(b"%b HTTP/1.1\r\n%b\r\n%b" % (line, fields, body))
+    head = MaskedBytes(b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method, request.url.target, fields))
+    # A name or a value that holds a colon or ends a line would look like two of them.
+    names = b"".join([name for name, _ in request.headers])
+    as_given = _FIELD_NAMES.fullmatch(names) and head.count(b"\n") == len(request.headers) + 2
+    if not as_given or _REQUEST_HEAD.fullmatch(head) is None:
+        raise httpcore.LocalProtocolError("The request holds what no HTTP head can carry.")
+    return MaskedBytes(head + body)
 
 
 class ResponseParser:
@@ -59,22 +62,21 @@ class ResponseParser:
         body: The body that was sent with it.
     """
 
-    __slots__ = ("_body", "_parser", "_request")
+    __slots__ = ("_body", "_parser", "_request", "head")
+
+    head: ResponseHead | None
+    """The response's head; None until it has arrived whole."""
 
     def __init__(self, request: httpcore.Request, body: bytes) -> None:
         self._request = request
         self._body = body
         self._parser: _Parser | None = None
+        self.head = None
 
     @property
     def begun(self) -> bool:
         """Whether a byte of the response has arrived."""
         return self._parser is not None
-
-    @property
-    def head(self) -> ResponseHead | None:
-        """The response's head; None until it has arrived whole."""
-        return None if self._parser is None else self._parser.head
 
     @property
     def reusable(self) -> bool:
@@ -99,6 +101,11 @@ class ResponseParser:
             if not data:
                 parser.feed(data)
             self._parser = parser
+        self.head = self._parser.head
+
+    def take_whole(self) -> bytes | None:
+        """The body, if it has arrived whole and nothing was taken of it; None where it has not."""
+        return None if self._parser is None else self._parser.take_whole()
 
     def next_part(self) -> bytes | None:
         """The next part of the body, empty at its end; None until more has arrived.
@@ -128,6 +135,7 @@ class _Parser(Protocol):
         """Take bytes; False: the response is of another kind, and nothing of it was returned."""
         ...
 
+    def take_whole(self) -> bytes | None: ...
     def next_part(self) -> bytes | None: ...
 
 
@@ -135,11 +143,17 @@ def _plain_parser(data: bytes) -> "_Parser | None":
     """The parser for a plain response; None where the response is not known to be plain."""
     end = data.find(b"\r\n\r\n") + 4
     match = _RESPONSE_HEAD.fullmatch(data, 0, end)
-    headers: Headers = [] if match is None else _FIELD.findall(match[3])
-    framing = _plain_framing(headers)
-    if match is None or framing is None or int(match[1]) in STATUS_WITHOUT_BODY:
+    status_code = 0 if match is None else int(match[1])
+    if match is None or status_code in STATUS_WITHOUT_BODY:
         return None
-    head = ResponseHead(b"1.1", int(match[1]), match[2], headers)
+    headers: Headers = []
+    for line in match[3].splitlines():
+        name, _, value = line.partition(b":")
+        headers.append((name, value.strip(b" \t")))
+    framing = _plain_framing(headers)
+    if framing is None:
+        return None
+    head = ResponseHead(b"1.1", status_code, match[2], headers)
     if framing.length is not None:
         return _LengthParser(head, data[end:], framing.length, keep_alive=framing.keep_alive)
     parser = _ChunkedParser(head, data, end, keep_alive=framing.keep_alive)
@@ -203,6 +217,11 @@ class _LengthParser:
         self._excess = len(data) > self._left
         return True
 
+    def take_whole(self) -> bytes | None:
+        if self._left != self._length or len(self._data) < self._length:
+            return None
+        return self.next_part()
+
     def next_part(self) -> bytes | None:
         if self._left == 0:
             return b""
@@ -262,6 +281,9 @@ class _ChunkedParser:
     def _may_continue(self, needed: int) -> bool:
         missing = self._position + needed - len(self._buffer)
         return missing > 0 and len(self._buffer) + missing <= _MAX_PLAIN_CHUNKS
+
+    def take_whole(self) -> bytes | None:
+        return self.next_part() if self._whole else None
 
     def next_part(self) -> bytes | None:
         whole, self._whole = self._whole, b"" if self._whole is not None else None

@@ -2,14 +2,13 @@
 
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Final, Protocol
 
 import httpcore
 
 from chatkit_sessions._redaction import MaskedBytes
 
-from .connections import ConnectionLost, is_readable, response_of, timeouts_of
+from .connections import ConnectionLost, PlainResponse, is_readable, timeouts_of
 from .http1 import ResponseParser, encode_request
 from .sync_network import socket_of, time_left
 
@@ -54,9 +53,8 @@ class Connection:
         timeouts = timeouts_of(request)
         try:
             message = encode_request(request, body)
-            with suppress(httpcore.WriteError):  # the server may have responded already
-                self._send(message, timeouts["write"])
-            while (head := parser.head) is None:
+            self._send(message, timeouts["write"])
+            while parser.head is None:
                 parser.feed(self.receive(timeouts["read"]))
         except BaseException as error:
             self.close()
@@ -66,7 +64,7 @@ class Connection:
             raise
         self._reused = True
         stream = ResponseStream(self, parser, timeouts["read"], give_back)
-        return response_of(head, stream, self._stream)
+        return PlainResponse(parser.head, stream, self._stream)
 
     def _send(self, data: bytes, timeout: float | None) -> None:
         try:
@@ -75,8 +73,8 @@ class Connection:
                 self._socket.sendall(data[start : start + _PIECE])
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
-        except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
+        except OSError:
+            return  # the server may have responded already
 
     def receive(self, timeout: float | None) -> bytes:
         """Wait for bytes until the deadline."""
@@ -105,6 +103,10 @@ class ResponseStream:
         self._parser = parser
         self._timeout = timeout
         self._give_back: GiveBack | None = give_back
+
+    def take_whole(self) -> bytes | None:
+        """The body, if it has arrived whole and nothing was taken of it; None where it has not."""
+        return self._parser.take_whole()
 
     def __iter__(self) -> Iterator[bytes]:
         while (part := self._parser.next_part()) != b"":

@@ -4,34 +4,35 @@ httpx looks through all its connections for every request, and merges settings i
 empty here. Without either, many threads cost no more than one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from types import TracebackType
-from typing import Final, Self, cast
+from collections.abc import Callable, Iterable
+from typing import Final, cast
 
 import httpcore
 import httpx
-from pydantic import SecretBytes, SecretStr
 
-from chatkit_sessions._config.deadline import Timeouts
+from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 
+from .clients import read_body, read_whole
 from .connections import (
     NO_AUTH,
     NO_COOKIES,
+    OWN_STREAM,
     PROXY_LIMITS,
     ConnectionLost,
     IdleConnections,
+    RequestBody,
+    RequestFactory,
     SocketOption,
     address_of,
     is_mocked,
-    plain_request,
     pool_of,
     timeouts_of,
     tls_context,
 )
 from .proxies import Proxy
-from .sync_connection import Connection
+from .sync_connection import Connection, ResponseStream
 from .sync_network import DeadlineBackend, DeadlineStream
 
 
@@ -44,75 +45,29 @@ class Client:
     def __init__(self, http_client: httpx.Client, close_idle: Callable[[], None]) -> None:
         self._http_client = http_client
         self.close_idle: Final = close_idle
+        self._requests = RequestFactory()
 
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: SecretBytes | None,
-        headers: Mapping[str, str | SecretStr],
-        timeout: Timeouts,
-        auth: None,
-        follow_redirects: bool,
-    ) -> "Exchange":
-        """Prepare a call; entering it sends it."""
-        del auth, follow_redirects  # none and no: a real client would need to be told
-        request = plain_request(method, url, content=content, headers=headers, timeout=timeout)
-        return Exchange(self._http_client, request)
+    def send(self, request: Request, deadline: Deadline) -> Response | None:
+        """Send a request and read its response; None once the deadline has passed."""
+        response = self._http_client.send(
+            self._requests.build(request, deadline.live_timeouts()),
+            stream=True,
+            auth=NO_AUTH,
+            follow_redirects=False,
+        )
+        try:
+            stream: object = response.extensions.get(OWN_STREAM)
+            if isinstance(stream, ResponseStream) and (whole := stream.take_whole()) is not None:
+                return read_whole(response, whole, deadline)
+            return read_body(response, deadline)
+        finally:
+            response.close()
+            # It refers back to its response, and cycles cost a busy process many collections.
+            del response.stream
 
     def close(self) -> None:
         """Close the connections."""
         self._http_client.close()
-
-
-class Exchange:
-    """One request and its response, which has to be read inside."""
-
-    __slots__ = (
-        "_http_client",
-        "_request",
-        "_response",
-        "headers",
-        "is_stream_consumed",
-        "status_code",
-    )
-
-    _response: httpx.Response
-    status_code: int
-    headers: Mapping[str, str]
-    is_stream_consumed: bool
-
-    def __init__(self, http_client: httpx.Client, request: httpx.Request) -> None:
-        self._http_client = http_client
-        self._request = request
-
-    def __enter__(self) -> Self:
-        self._response = response = self._http_client.send(
-            self._request, auth=NO_AUTH, follow_redirects=False, stream=True
-        )
-        self.status_code = response.status_code
-        self.headers = response.headers
-        self.is_stream_consumed = response.is_stream_consumed
-        return self
-
-    def iter_raw(self) -> Iterator[bytes]:
-        """The body as it arrives."""
-        return iter(cast("httpx.SyncByteStream", self._response.stream))
-
-    def iter_bytes(self) -> Iterator[bytes]:
-        """The body that somebody, such as an event hook, has read and decoded before."""
-        return self._response.iter_bytes()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._response.close()
-        # It refers back to its response, and cycles cost a busy process many garbage collections.
-        del self._response.stream
 
 
 class Cookieless(httpx.Client):
@@ -217,11 +172,17 @@ class ConnectionPool(httpcore.ConnectionPool):
             return httpcore.ConnectionPool(
                 ssl_context=tls_context(), max_keepalive_connections=0
             ).handle_request(request)
-        body = MaskedBytes(b"".join(cast("Iterable[bytes]", request.stream)))
+        stream: object = request.stream
+        if isinstance(stream, RequestBody):
+            body = stream.content
+        else:
+            body = MaskedBytes(b"".join(cast("Iterable[bytes]", stream)))
         connection = self._take()
         if connection is not None:
-            with suppress(ConnectionLost):
+            try:
                 return connection.exchange(request, body, self._put)
+            except ConnectionLost:
+                connection = None
         return self._connect(request).exchange(request, body, self._put)
 
     def close(self) -> None:

@@ -27,9 +27,10 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
+from chatkit_sessions._api.protocol import Headers, Request
 from chatkit_sessions._http import asyncio_network, connections
 from chatkit_sessions._http.asyncio_network import AsyncioBackend, AsyncioStream
-from chatkit_sessions._http.connections import KEEPALIVE_EXPIRY, IdleConnections, plain_request
+from chatkit_sessions._http.connections import KEEPALIVE_EXPIRY, IdleConnections, RequestFactory
 from raw_server import Connection, RawServer, raw_server, serve_sessions
 from support import KEY, NEW_SECRET, WORKFLOW, Connect, new_uvloop, session_json
 
@@ -223,19 +224,21 @@ def test_a_socks_proxy_names_the_package_that_it_needs(
 # Requests
 
 
+def request_to_build(method: str, url: str, headers: Headers, body: bytes | None = None) -> Request:
+    content = None if body is None else SecretBytes(body)
+    return Request(method, url, headers, content, secrets=())
+
+
 def test_a_request_holds_what_it_is_given_and_what_http_wants() -> None:
-    request = plain_request(
-        "POST",
-        "https://chatkit.test:8443/v1/chatkit/sessions",
-        content=SecretBytes(b"{}"),
-        headers={"X-One": SecretStr("1")},
-        timeout=(5.0, 1.0, 2.0, None),
-    )
+    url = "https://chatkit.test:8443/v1/chatkit/sessions"
+    wanted = request_to_build("POST", url, {"X-One": SecretStr("1")}, b"{}")
+
+    request = RequestFactory().build(wanted, (5.0, 1.0, 2.0, None))
 
     assert dict(request.headers) == {
         "host": "chatkit.test:8443", "x-one": "1", "content-length": "2"
     }  # fmt: skip
-    assert request.content == b"{}"
+    assert (request.content, request.read(), request.content) == (b"{}", b"{}", b"{}")
     assert request.extensions["timeout"] == {
         "connect": 5.0, "read": 1.0, "write": 2.0, "pool": None
     }  # fmt: skip
@@ -245,15 +248,39 @@ def test_a_request_holds_what_it_is_given_and_what_http_wants() -> None:
 def test_a_request_without_a_body_says_so_where_one_is_expected(
     method: str, length: str | None
 ) -> None:
-    request = plain_request(
-        method,
-        "https://chatkit.test/v1",
-        content=None,
-        headers={},
-        timeout=(None, None, None, None),
-    )
+    wanted = request_to_build(method, "https://chatkit.test/v1", {})
+
+    request = RequestFactory().build(wanted, (None, None, None, None))
 
     assert request.headers.get("content-length") == length
+
+
+def test_a_request_has_nothing_of_the_one_before() -> None:
+    factory, timeouts = RequestFactory(), (None, None, None, None)
+    url, headers = "https://chatkit.test/v1", {"X-A": "1"}
+    first = factory.build(request_to_build("POST", url, headers, b"12345"), timeouts)
+    first.headers["X-B"] = "of somebody who looks on"
+
+    others = [
+        factory.build(request_to_build("GET", url, headers), timeouts),
+        factory.build(request_to_build("GET", "https://another.test/v1", headers), timeouts),
+        factory.build(request_to_build("GET", url, {"X-A": "2"}), timeouts),
+    ]
+
+    assert [dict(other.headers) for other in others] == [
+        {"host": "chatkit.test", "x-a": "1"},
+        {"host": "another.test", "x-a": "1"},
+        {"host": "chatkit.test", "x-a": "2"},
+    ]
+
+
+def test_a_request_whose_stream_somebody_replaces_has_the_content_that_was_read() -> None:
+    wanted = request_to_build("POST", "https://chatkit.test/v1", {}, b"{}")
+    request = RequestFactory().build(wanted, (None, None, None, None))
+    request.read()
+    request.stream = httpx.ByteStream(b"another")
+
+    assert request.content == b"{}"
 
 
 def test_a_request_that_cannot_be_built_shows_no_key_in_a_traceback_with_locals(
@@ -262,7 +289,7 @@ def test_a_request_that_cannot_be_built_shows_no_key_in_a_traceback_with_locals(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(httpx, "Request", interrupted)
+    monkeypatch.setattr(httpx.Request, "__init__", interrupted)
     chatkit = connect()
 
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -285,6 +285,34 @@ def test_anything_else_is_no_response(data: bytes) -> None:
     compare(data)
 
 
+@settings(deadline=None)
+@given(data=responses())
+def test_a_body_taken_whole_is_the_body_in_parts(data: bytes) -> None:
+    parser, in_parts = ResponseParser(REQUEST, REQUEST_BODY), outcome_of_ours([data])
+    try:
+        parser.feed(data)
+    except httpcore.RemoteProtocolError:
+        return
+    body = parser.take_whole()
+
+    if body is not None:
+        assert (body, parser.reusable) == (in_parts.body, in_parts.reusable)
+        assert (parser.take_whole() or b"", parser.next_part()) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    "response", [OK + b"Content-Length: 2\r\n\r\n{}", CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"]
+)
+def test_a_plain_body_is_taken_whole_once_and_only_whole(response: bytes) -> None:
+    parser, part = ResponseParser(REQUEST, REQUEST_BODY), ResponseParser(REQUEST, REQUEST_BODY)
+    assert parser.take_whole() is None
+    parser.feed(response)
+    part.feed(response[:-1])
+
+    assert (parser.take_whole(), part.take_whole()) == (b"{}", None)
+    assert not parser.take_whole()
+
+
 def test_a_plain_response_never_reaches_h11(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise all the comparisons above would compare h11 with itself."""
     monkeypatch.setattr(h11, "Connection", pytest.fail)
@@ -353,8 +381,7 @@ def test_a_request_line_cannot_bring_another_one(method: str, target: bytes) -> 
 
 
 def test_what_h11_cannot_take_after_the_end_is_a_protocol_error() -> None:
-    parser = ResponseParser(REQUEST, REQUEST_BODY)
-    parser.feed(b"HTTP/1.0 200 OK\r\n")
+    parser = H11Parser(REQUEST, REQUEST_BODY, b"HTTP/1.0 200 OK\r\n")
     parser.feed(b"")
 
     with pytest.raises(httpcore.RemoteProtocolError):
@@ -382,7 +409,6 @@ def test_h11_has_nothing_more_before_the_head_and_after_the_end() -> None:
 def test_another_protocol_is_no_response() -> None:
     headers = [("Host", "chatkit.test"), ("Connection", "upgrade"), ("Upgrade", "other")]
     parser = ResponseParser(httpcore.Request("GET", REQUEST.url, headers=headers), b"")
-    parser.feed(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n")
 
     with pytest.raises(httpcore.RemoteProtocolError):
-        _ = parser.head
+        parser.feed(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n")
