@@ -56,7 +56,7 @@ class _Model(BaseModel):
     """Frozen, keeps unknown fields, and shows none of them in its repr."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="allow", hide_input_in_errors=True
+        frozen=True, extra="allow", hide_input_in_errors=True, defer_build=True
     )
 
     @hidden_from_tracebacks

@@ -8,9 +8,8 @@ trusts it as little as possible. A new session is created where
 - it returns a session that nobody may use (`RejectedSession`).
 """
 
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import SecretBytes, SecretStr, ValidationError
 
@@ -32,8 +31,7 @@ _WORTH_RAISING: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedSession:
+class RejectedSession(NamedTuple):
     """A session from the refresh route that nobody may use; `id` where there is one to cancel."""
 
     id: str | None

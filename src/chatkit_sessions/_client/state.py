@@ -5,10 +5,9 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
@@ -50,15 +49,13 @@ class Runtime(NamedTuple):
     now: Callable[[], datetime]
 
 
-@dataclass(frozen=True, slots=True)
 class SharedState:
     """What the clients on one set of connections have learned, in common."""
 
-    missing_until: dict[Route, float] = field(default_factory=dict[Route, float])
-    """Until when, by the monotonic clock, the server is known to lack a route."""
-    _callables: WeakKeyDictionary[object, str] = field(
-        default_factory=WeakKeyDictionary[object, str]
-    )
+    def __init__(self) -> None:
+        self.missing_until: Final[dict[Route, float]] = {}
+        """Until when, by the monotonic clock, the server is known to lack a route."""
+        self._callables: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 
     def scope_of_key(self, key: object) -> str:
         """Equal for the same key, or the same function that returns it; reveals nothing of it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from chatkit_sessions._redaction import safe_repr
 
@@ -24,8 +24,7 @@ _RETRIED_STATUSES: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(NamedTuple):
     """How an attempt failed, as far as retrying needs to know.
 
     Attributes:

@@ -5,8 +5,7 @@ The request, and the local variables of the client's frames, hold the API key in
 
 import contextlib
 import importlib
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from chatkit_sessions._api.protocol import Request, Response
@@ -70,15 +69,15 @@ class _Response(Protocol):
     def content(self) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class HTTPErrors:
+class HTTPErrors(NamedTuple):
     """What the clients of one family raise where no usable response came.
 
     Attributes:
+        family: The package.
         proxy: The proxy that calls go through, as `host:port`, and the variable that names it.
     """
 
-    _family: _Family
+    family: _Family
     proxy: tuple[str, str] | None = None
 
     @classmethod
@@ -99,7 +98,7 @@ class HTTPErrors:
             return error
         if isinstance(error, ChatKitError) or not isinstance(error, Exception):
             return without_frames(error)
-        if isinstance(error, self._family.HTTPStatusError):
+        if isinstance(error, self.family.HTTPStatusError):
             return _response_of(error)
         text = redact(_text_of(error) or "", request.secrets)
         ours = self._describe(error, text, host=urlsplit(request.url).netloc)
@@ -111,7 +110,7 @@ class HTTPErrors:
         name = type(error).__name__
         reason = f"{name}: {text}" if text else name
         through = f" through the proxy {self.proxy[0]}" if self.proxy else ""
-        if isinstance(error, self._family.TimeoutException | TimeoutError):
+        if isinstance(error, self.family.TimeoutException | TimeoutError):
             return APITimeoutError(
                 f"{host} gave no complete response in time{through} ({reason}).",
                 hint=f"Check that this machine reaches {self._peer(host)}, or allow the call more "
@@ -120,7 +119,7 @@ class HTTPErrors:
         message = f"No complete response came from {host}{through} ({reason})."
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return APIConnectionError(message, hint=_CERTIFICATE, permanent=True)
-        if isinstance(error, self._family.ProxyError) and text.startswith("407"):
+        if isinstance(error, self.family.ProxyError) and text.startswith("407"):
             address, source = self.proxy or ("proxy.example.com:3128", "the proxy's URL")
             hint = _PROXY_LOGIN.format(address=address, source=source)
             return APIConnectionError(message, hint=hint, permanent=True)
@@ -128,7 +127,7 @@ class HTTPErrors:
             message,
             hint=f"Check that this machine reaches {self._peer(host)} (name resolution, firewall, "
             "proxy settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
-            answered=isinstance(error, self._family.DecodingError),
+            answered=isinstance(error, self.family.DecodingError),
             permanent=isinstance(error, _MISTAKES),
         )
 
@@ -141,8 +140,8 @@ class HTTPErrors:
 
     def _lose_request(self, error: Exception, text: str, request: Request) -> bool:
         """Take from an error what shows the request; False where something may be left."""
-        if isinstance(error, self._family.RequestError):
-            bare = self._family.Request(request.method, request.url)
+        if isinstance(error, self.family.RequestError):
+            bare = self.family.Request(request.method, request.url)
             cast("_RequestError", error).request = bare
         elif isinstance(error, _REFERRING) or _text_of(error) is None or not _is_bare(error):
             return False

@@ -1,5 +1,6 @@
 """What a store holds of an identity at one moment, and how a shared session lies there."""
 
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -7,9 +8,16 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from chatkit_sessions._concurrency.per_process import PerProcess
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 from chatkit_sessions.errors import APIStatusError, SessionDeletedError
-from chatkit_sessions.models import ChatKitSessionResponse
+from chatkit_sessions.models import (
+    CancelledSession,
+    ChatKitErrorResponse,
+    ChatKitSessionInfo,
+    ChatKitSessionResponse,
+    ChatKitWorkflow,
+)
 from chatkit_sessions.stores.base import Entry
 
 from .failures import parse_failure
@@ -28,6 +36,17 @@ class _StoredSession(BaseModel):
     session: ChatKitSessionResponse
     generation: str | None = None
     """The user's generation when it was put there."""
+
+
+_PARSED: Final[tuple[type[BaseModel], ...]] = (
+    ChatKitSessionResponse,
+    ChatKitSessionInfo,
+    CancelledSession,
+    ChatKitErrorResponse,
+    ChatKitWorkflow,
+    _StoredSession,
+)
+_building: Final = PerProcess(threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +116,15 @@ class StoreSnapshot:
 
 
 def build_schemas() -> None:
-    """Build what parses stored entries, when a client is made and not in its first calls.
+    """Build what parses responses and stored entries, when a client is made.
 
-    pydantic imports modules and holds locks meanwhile, for which a child of `fork()` would wait
-    forever if a thread of its parent was in between.
+    In its first calls, several threads would build at once, and pydantic imports modules meanwhile,
+    for which a child of `fork()` would wait forever if a thread of its parent was in between.
     """
-    record_schema()
-    _StoredSession.model_rebuild()
+    with _building.get():
+        record_schema()
+        for model in _PARSED:
+            model.model_rebuild()
 
 
 def snapshot_names(identity: Identity, presented: SecretStr | None = None) -> tuple[str, ...]:

@@ -212,6 +212,18 @@ class TestRequest:
             setattr(request, "url", "x")  # noqa: B010 -- the type checker knows better
 
 
+def test_what_a_call_is_made_of_can_neither_be_changed_nor_show_a_secret() -> None:
+    settings = TestRequest().config()
+    headers = common_headers(settings, SecretStr(KEY))
+    values: list[Any] = [REFRESH, headers, build_request(REFRESH, settings.base_url, headers)]
+
+    for value in values:
+        assert "Opaque" not in f"{value} {value!r}"
+        for name in value._fields:
+            with pytest.raises(AttributeError):
+                setattr(value, name, None)
+
+
 def test_the_repr_of_an_answer_holds_neither_headers_nor_body() -> None:
     shown = repr(response(200, SESSION, {"x-secret": FRESH}))
 
