@@ -63,7 +63,7 @@ class Client:
         try:
             stream: object = response.extensions.get(OWN_STREAM)
             if isinstance(stream, ResponseStream) and (whole := stream.take_whole()) is not None:
-                return read_whole(response, whole, deadline)
+                return read_whole(response, whole)
             return await aread_body(response, deadline)
         finally:
             await response.aclose()

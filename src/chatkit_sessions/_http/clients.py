@@ -175,13 +175,11 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Respons
     return body.response()
 
 
-def read_whole(response: HTTPResponse, body: bytes, deadline: Deadline) -> Response | None:
-    """Read a body that has arrived already, as `read_body` does."""
-    if deadline.remaining() == 0:
-        return None
-    whole = Body(response.status_code, response.headers, decoded=False)
-    whole.add(body)
-    return whole.response()
+def read_whole(response: HTTPResponse, content: bytes) -> Response:
+    """Take a body that has arrived already, within its bound."""
+    body = Body(response.status_code, response.headers, decoded=False)
+    body.add(content)
+    return body.response()
 
 
 def errors_of_sync_client(http_client: object) -> HTTPErrors:

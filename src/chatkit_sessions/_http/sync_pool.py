@@ -58,7 +58,7 @@ class Client:
         try:
             stream: object = response.extensions.get(OWN_STREAM)
             if isinstance(stream, ResponseStream) and (whole := stream.take_whole()) is not None:
-                return read_whole(response, whole, deadline)
+                return read_whole(response, whole)
             return read_body(response, deadline)
         finally:
             response.close()
