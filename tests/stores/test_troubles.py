@@ -72,8 +72,8 @@ def close(worker: ChatKitClient) -> None:
     store = inner(worker)._registry._access.store
     if isinstance(worker, Blocking) and isinstance(store, AsyncRedisSessionStore):
         worker._runner.run(store.aclose())
-        if isinstance(store._client, redis.asyncio.Redis):
-            worker._runner.run(store._client.aclose())
+        if isinstance(store._redis.client, redis.asyncio.Redis):
+            worker._runner.run(store._redis.client.aclose())
     elif isinstance(store, RedisSessionStore):
         store.close()
 

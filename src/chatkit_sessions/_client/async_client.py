@@ -382,4 +382,4 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: A response does not match OpenAI's API description.
         """
         deadline = self._deadline(timeout)
-        await self._bounded(deadline, self._delete_all, validate_user(user), deadline)
+        await self._delete_all(validate_user(user), deadline)

@@ -1,7 +1,7 @@
 """What the asynchronous client does in its own way: send, wait and close."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
@@ -21,6 +21,7 @@ from chatkit_sessions._concurrency.event_loop import (
     time_limit,
 )
 from chatkit_sessions._concurrency.repeating import repeating
+from chatkit_sessions._concurrency.turns import for_each
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret
@@ -132,6 +133,15 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
     ) -> AbstractContextManager[object]:
         return repeating(flow, seconds)
+
+    async def _for_each(
+        self,
+        flow: Callable[[str], Coroutine[object, None, None]],
+        items: Iterable[str],
+        *,
+        at_once: int,
+    ) -> None:
+        await for_each(flow, items, most=at_once)
 
     def _event_loop(self) -> Hashable:
         return running_loop()

@@ -22,6 +22,7 @@ from chatkit_sessions._config.settings import KeyCallable
 from chatkit_sessions._sessions.identity import Identity
 from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.records import (
+    StoredRecord,
     record_of_cancelled,
     record_of_created,
     record_ttl,
@@ -217,8 +218,9 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
         *,
         missing_ok: bool,
         policy: RetryPolicy | None = None,
+        stored: StoredRecord | None = None,
     ) -> None:
-        """Cancel a session, and record it."""
+        """Cancel a session, and record it; `stored` is its record, if that has been read."""
         try:
             cancelled = await self._call(operation, deadline, policy=policy)
         except SessionNotFoundError:
@@ -228,7 +230,8 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
                 raise
         else:
             self._registry.forget_kept(session_id)
-            stored = await self._registry.record(self._scope, session_id, deadline)
+            if stored is None:
+                stored = await self._registry.record(self._scope, session_id, deadline)
             record = record_of_cancelled(cancelled, stored, now=self._runtime.now())
             await self._registry.keep(self._scope, record, deadline)
 

@@ -5,10 +5,9 @@ clients. Those of the synchronous client block and never suspend, so that it run
 without an event loop; the asynchronous client awaits them.
 """
 
-import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Generic, Protocol
+from typing import Generic, Protocol
 
 from pydantic import SecretStr
 
@@ -23,8 +22,6 @@ from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions._sessions.records import info_from_record, with_current_status
 from chatkit_sessions.errors import (
     APIStatusError,
-    ChatKitError,
-    InvalidRequestError,
     SessionNotRecordedError,
     SessionStoreError,
 )
@@ -32,11 +29,9 @@ from chatkit_sessions.models import CancelledSession, ChatKitSessionInfo, ChatKi
 from chatkit_sessions.options import SessionOptions
 
 from .base import E
-from .creation import SessionRequest, new_token
-from .sharing import SharingFlow
+from .creation import SessionRequest
+from .sign_out import SignOutFlow
 from .state import Route
-
-logger: Final = logging.getLogger("chatkit_sessions")
 
 
 class LocalCounts(Protocol):
@@ -51,7 +46,7 @@ class LocalCounts(Protocol):
         ...
 
 
-class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
+class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
     """The steps of each public method, after its arguments have been validated."""
 
     def _session_request(
@@ -159,31 +154,6 @@ class SessionFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
         await self._cancel(operation, session_id, deadline, missing_ok=missing_ok)
         if store_error is not None:
             raise store_error
-
-    async def _delete_all(self, user: str, deadline: Deadline) -> None:
-        self._check_open()
-        generation = new_token()
-        errors: list[ChatKitError] = []
-        group = self._scope.group_of_user(user)
-        active = self._registry.sign_out_without_store(group, generation=generation)
-        try:
-            active += await self._registry.sign_out(
-                self._scope, user, deadline, generation=generation
-            )
-        except SessionStoreError as error:
-            errors.append(error)  # raised below: what this process knows of is ended all the same
-        for session_id in dict.fromkeys(active):
-            try:
-                cancel = operations.cancel(session_id)
-                await self._cancel(cancel, session_id, deadline, missing_ok=True)
-            except InvalidRequestError as error:
-                logger.warning("The session store lists what is no session: %s", error.message)
-            except ChatKitError as error:
-                errors.append(error)
-        for also in errors[1:]:
-            logger.warning("A session could not be deleted: %s", also)
-        if errors:
-            raise errors[0]
 
     async def _admit(self, user: str, *, limit: int, counts: LocalCounts | None = None) -> float:
         """Count one more request of the user, for the endpoint; see `Registry.admit`.

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from types import TracebackType
@@ -14,6 +14,7 @@ from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.per_process import PerProcess
 from chatkit_sessions._concurrency.repeater import Repeater
 from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.workers import for_each
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret, reject_awaitable
@@ -115,6 +116,15 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
     ) -> AbstractContextManager[object]:
         return _repeater.get().repeating(lambda: run_blocking(flow), seconds)
+
+    async def _for_each(
+        self,
+        flow: Callable[[str], Coroutine[object, None, None]],
+        items: Iterable[str],
+        *,
+        at_once: int,
+    ) -> None:
+        for_each(lambda item: run_blocking(flow, item), items, most=at_once)
 
     def _event_loop(self) -> None:
         return None

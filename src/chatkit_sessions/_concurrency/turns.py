@@ -1,7 +1,8 @@
 """Turns that tasks take, so that no more than some do something at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -65,3 +66,32 @@ class _Turn(AbstractAsyncContextManager[None]):
 
     async def __aexit__(self, *_: object) -> None:
         self._turn.release()
+
+
+async def for_each(
+    function: Callable[[T], Coroutine[object, None, object]], items: Iterable[T], *, most: int
+) -> None:
+    """Await a function with each item, in several tasks at once, which all end with this call.
+
+    Args:
+        function: Awaited with each item; it raises no `Exception`.
+        items: What to call it with.
+        most: How many tasks work at once.
+    """
+    left = deque(items)
+
+    async def work() -> None:
+        while left:
+            await function(left.popleft())
+
+    tasks = range(min(most, len(left)))
+    if under_trio():
+        import trio  # noqa: PLC0415 -- only where it is in use already
+
+        async with trio.open_nursery() as nursery:
+            for _ in tasks:
+                nursery.start_soon(work)
+    else:
+        async with asyncio.TaskGroup() as group:
+            for _ in tasks:
+                group.create_task(work())

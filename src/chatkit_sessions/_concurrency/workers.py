@@ -2,7 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar, cast
@@ -146,3 +147,52 @@ class _Job:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome[0]
+
+
+def for_each(function: Callable[[T], object], items: Iterable[T], *, most: int) -> None:
+    """Call a function with each item, in several threads at once; the caller's is one of them.
+
+    The threads end with this call; if it is interrupted, after the items that they have begun.
+    What the function raises is raised here, and nothing begins after it.
+
+    Args:
+        function: Called with each item, and with the caller's context variables.
+        items: What to call it with.
+        most: How many threads work at once.
+    """
+    left = deque(items)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        while True:
+            try:
+                item = left.popleft()
+            except IndexError:
+                return
+            function(item)
+
+    def help_out() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 -- raised below
+            left.clear()
+            raised.append(error)
+
+    helpers: list[threading.Thread] = []
+    try:
+        with suppress(RuntimeError):  # the machine or the interpreter's end permits no more threads
+            for _ in range(min(most, len(left)) - 1):
+                name = "chatkit-sessions-each"
+                context = copy_context()
+                helper = threading.Thread(
+                    target=context.run, args=(help_out,), name=name, daemon=True
+                )
+                helper.start()
+                helpers.append(helper)
+        work()
+        for helper in helpers:
+            helper.join()
+    finally:
+        left.clear()
+    if raised:
+        raise raised[0]

@@ -1,8 +1,8 @@
 """One store as the clients reach it: within limits, not during an outage, and a stand-in then."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from chatkit_sessions._config.deadline import Deadline
@@ -19,6 +19,16 @@ T = TypeVar("T")
 
 MAX_UNPUBLISHED: Final = 1_000
 """Sessions that are remembered during an outage; the oldest make room."""
+
+
+class ReplicatedStore(Protocol):
+    """What a store has more if a sign-out waits for its replicas."""
+
+    def commit_to_replicas(
+        self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
+    ) -> bool | Awaitable[bool]:
+        """See `SessionStore`."""
+        ...
 
 
 class StoreState:
@@ -76,6 +86,15 @@ class StoreAccess:
         """Read entries."""
         return await self._run(lambda: self.store.get(group, names), deadline)
 
+    async def get_many(
+        self, entries: Sequence[tuple[str, str]], deadline: Deadline
+    ) -> list[Entry | None]:
+        """Read entries of several groups, each named by its group and its name."""
+        read: Callable[[object], list[Entry | None]] | None = getattr(self.store, "get_many", None)
+        if read is not None and entries:
+            return await self._run(lambda: read(entries), deadline)
+        return [(await self.get(group, [name], deadline))[0] for group, name in entries]
+
     async def names(self, group: str, deadline: Deadline) -> list[str]:
         """Read the names of listed entries."""
         return await self._run(lambda: self.store.names(group), deadline)
@@ -84,6 +103,20 @@ class StoreAccess:
         """Change entries. They may be changed twice, or even if this fails."""
         group, changes, when = transaction
         return await self._run(lambda: self.store.commit(group, changes, when=when), deadline)
+
+    async def commit_to_replicas(self, transaction: Transaction, deadline: Deadline) -> bool:
+        """Make changes without conditions; False: too few replicas have confirmed them in time."""
+        store = cast("ReplicatedStore", self.store)
+        if not getattr(store, "wait_replicas", 0):
+            await self.commit(transaction, deadline)
+            return True
+
+        def wait() -> bool | Awaitable[bool]:
+            # Half of the limit: the reply has to come within it.
+            seconds = self.state.bounds.limit(deadline) / 2
+            return store.commit_to_replicas(transaction.group, transaction.changes, seconds=seconds)
+
+        return await self._run(wait, deadline)
 
     async def now(self, group: str, deadline: Deadline) -> float | None:
         """Seconds by the clock of the store, None where it has none that can be read."""

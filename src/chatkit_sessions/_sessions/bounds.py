@@ -57,7 +57,7 @@ class Bounds:
         patience = deadline.half()
         if patience == 0:
             raise _busy()
-        limit = self._timeout if patience is None else min(self._timeout, patience)
+        limit = self.limit(deadline)
         try:
             if self._turns is not None:
                 awaited = cast("Callable[[], Awaitable[T]]", operation)
@@ -69,6 +69,12 @@ class Bounds:
         except OverdueError:
             error = _overdue(limit)
         raise error
+
+    def limit(self, deadline: Deadline) -> float:
+        """Seconds that an operation may take now."""
+        timeout = DEFAULT_LIMIT if self._timeout is None else self._timeout
+        patience = deadline.half()
+        return timeout if patience is None else min(timeout, patience)
 
 
 def _turns() -> "Turns":

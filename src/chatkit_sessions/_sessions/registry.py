@@ -1,6 +1,6 @@
 """A store as the clients use it: `snapshot` and `transactions`, read and committed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from chatkit_sessions._concurrency.single_flight import Batches, SettableEvent, SingleFlight
@@ -73,11 +73,10 @@ class Registry(SharedSessions, Generic[E]):
         """Read the records of a user's sessions."""
         if self.recent is not None:
             self.recent.publish_user(scope, user)
-        group = scope.group_of_user(user)
-        listed = await self._listed(group, deadline)
-        records = [
-            await self.record(scope, each, deadline) for each in session_ids(listed, ended=True)
-        ]
+        listed = await self._listed(scope.group_of_user(user), deadline)
+        ids = session_ids(listed, ended=True)
+        entries = await self._access.get_many(_records_of(scope, ids), deadline)
+        records = map(parse_record, entries, ids)
         return [each for each in records if each is not None]
 
     async def keep(self, scope: Scope, stored: StoredRecord, deadline: Deadline) -> None:
@@ -107,31 +106,34 @@ class Registry(SharedSessions, Generic[E]):
 
     async def sign_out(
         self, scope: Scope, user: str, deadline: Deadline, *, generation: bytes
-    ) -> list[str]:
+    ) -> tuple[dict[str, StoredRecord | None], bool]:
         """Keep nothing of the user that was begun before now.
 
         Returns:
-            The ids of the sessions that may be active.
+            The sessions that may be active, by id, with or without a record; and whether enough
+            replicas of the store have confirmed the sign-out.
         """
         if self.recent is not None:
             self.recent.sign_out(scope, user)
         group = scope.group_of_user(user)
         names = await self._access.names(group, deadline)
         sign_out = transactions.sign_out(group, names, generation=generation)
-        await self._access.commit(sign_out, deadline)
+        is_confirmed = await self._access.commit_to_replicas(sign_out, deadline)
         # Again: a session that was published until then is listed by now, and none is after it.
-        listed = await self._listed(group, deadline)
-        found = session_ids(listed, ended=False)
-        return [each for each in found if await self._may_be_active(scope, each, deadline)]
-
-    async def _may_be_active(self, scope: Scope, session_id: str, deadline: Deadline) -> bool:
-        group = scope.group_of_session(session_id)
-        entries = await self._try_get(group, [RECORD], deadline)
-        stored = None if entries is None else parse_record(entries[0], session_id)
-        return stored is None or stored.may_be_active
+        ids = session_ids(await self._listed(group, deadline), ended=False)
+        records = _records_of(scope, ids)
+        entries = await self._access.unless_out(lambda: self._access.get_many(records, deadline))
+        stored = dict(zip(ids, map(parse_record, entries or [None] * len(ids), ids), strict=True))
+        active = {id_: each for id_, each in stored.items() if each is None or each.may_be_active}
+        return active, is_confirmed
 
     async def _listed(self, group: str, deadline: Deadline) -> list[Entry | None]:
         """What the group lists of sessions."""
         names = await self._access.names(group, deadline)
         sessions = [name for name in names if name.startswith("session:")]
         return await self._access.get(group, sessions, deadline) if sessions else []
+
+
+def _records_of(scope: Scope, ids: Iterable[str]) -> list[tuple[str, str]]:
+    """Where the records of sessions are."""
+    return [(scope.group_of_session(each), RECORD) for each in ids]

@@ -7,6 +7,7 @@ A group's keys have one hash tag, so that they lie on one node of a cluster:
 """
 
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,10 @@ from chatkit_sessions.errors import ConfigurationError
 from .base import Entry
 
 Argument: TypeAlias = str | bytes | int
+Command: TypeAlias = tuple[Argument, ...]
+
+logger: Final = logging.getLogger("chatkit_sessions")
+
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:\-]+")
 
 
@@ -26,6 +31,10 @@ class Script(NamedTuple):
 
     text: str
     sha: str
+
+    def with_text(self, arguments: Sequence[Argument]) -> Command:
+        """The command that runs it, whether Redis has it or not."""
+        return "EVAL", self.text, *arguments
 
 
 def _script(text: str) -> Script:
@@ -109,11 +118,6 @@ class Keys:
         """What follows the script in the command."""
         return [len(names), *self._keys(group, names)]
 
-    def parse_entries(self, reply: object) -> list[Entry | None]:
-        """Parse what `READ` returns."""
-        entries = cast("list[bytes | int | None]", reply)
-        return [_entry(*pair) for pair in zip(entries[::2], entries[1::2], strict=True)]
-
     def commit_arguments(
         self, group: str, changes: Mapping[str, Entry | None], when: Mapping[str, bytes | None]
     ) -> list[Argument]:
@@ -138,6 +142,17 @@ class Keys:
             arguments += [name, ends, math.floor(seconds * 1000), entry.value, listed]
         return arguments
 
+    def read_commands(self, entries: Sequence[tuple[str, str]]) -> list[Command]:
+        """Two commands for each entry, named by its group and its name; no script.
+
+        A script's keys have to be on one node of a cluster.
+        """
+        commands: list[Command] = []
+        for group, name in entries:
+            (key,) = self._keys(group, [name])
+            commands += [("GET", key), ("PTTL", key)]
+        return commands
+
     def now_arguments(self, group: str) -> list[Argument]:
         """What follows the script in the command."""
         return [1, self.list_key(group)]
@@ -152,6 +167,12 @@ def _entry(value: bytes | int | None, milliseconds: bytes | int | None) -> Entry
     return Entry(MaskedBytes(value), milliseconds / 1000)
 
 
+def parse_entries(reply: object) -> list[Entry | None]:
+    """Parse what `READ` returns, and `read_commands` one after the other."""
+    entries = cast("list[bytes | int | None]", reply)
+    return [_entry(*pair) for pair in zip(entries[::2], entries[1::2], strict=True)]
+
+
 def parse_names(reply: object) -> list[str]:
     """Parse the list of names; what is none of ours, because it is not ASCII, is left out."""
     names = cast("list[bytes]", reply)
@@ -161,3 +182,21 @@ def parse_names(reply: object) -> list[str]:
 def parse_now(reply: object) -> float:
     """Parse what `NOW` returns, in seconds."""
     return cast("int", reply) / 1000
+
+
+INFO: Final[Command] = ("INFO", "memory")
+
+
+def warn_of_eviction(reply: object) -> None:
+    """Warn if Redis forgets entries before their time, by its reply to `INFO`.
+
+    Who may not ask, or whose server does not say, is not warned.
+    """
+    info = cast("dict[str, object]", reply) if isinstance(reply, dict) else {}
+    policy = info.get("maxmemory_policy")
+    if isinstance(policy, str) and policy.startswith("allkeys-"):
+        logger.warning(
+            "Redis evicts any key when its memory is full (maxmemory-policy %s): it may forget "
+            "sessions and sign-outs. Set maxmemory-policy to noeviction.",
+            policy,
+        )

@@ -3,6 +3,8 @@
 import inspect
 from typing import Final, Protocol
 
+import redis
+import redis.asyncio
 from pydantic import SecretStr
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -15,7 +17,7 @@ from chatkit_sessions._config.validation import problem_with_timeout
 from chatkit_sessions._redaction import redact, safe_repr
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
-from ._redis_commands import Argument
+from ._redis_commands import Argument, Keys
 
 DEFAULT_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
@@ -23,10 +25,16 @@ MAX_CONNECTIONS: Final = 32
 MAX_REASON: Final = 500
 """Characters of redis-py's own text in an error."""
 
-NO_SCRIPT: Final = object()
-"""In place of a reply: Redis has not been given the script."""
 # A reply as it came, however the client is set to: values are bytes.
 AS_BYTES: Final[dict[str, list[object]]] = {NEVER_DECODE: []}
+
+
+class Pipeline(Protocol):
+    """Commands that are sent together, on one connection."""
+
+    def execute_command(self, *arguments: Argument, **options: object) -> object: ...
+
+    def execute(self, *, raise_on_error: bool) -> list[object]: ...
 
 
 class Commands(Protocol):
@@ -34,11 +42,23 @@ class Commands(Protocol):
 
     def execute_command(self, *arguments: Argument, **options: object) -> object: ...
 
+    def pipeline(self, *, transaction: bool) -> Pipeline: ...
+
+
+class AsyncPipeline(Protocol):
+    """The same as `Pipeline` for asyncio."""
+
+    def execute_command(self, *arguments: Argument, **options: object) -> object: ...
+
+    async def execute(self, *, raise_on_error: bool) -> list[object]: ...
+
 
 class AsyncCommands(Protocol):
-    """The same of its asyncio clients."""
+    """The same as `Commands` for asyncio."""
 
     async def execute_command(self, *arguments: Argument, **options: object) -> object: ...
+
+    def pipeline(self, *, transaction: bool) -> AsyncPipeline: ...
 
     async def aclose(self) -> None: ...
 
@@ -94,6 +114,23 @@ def check_timeout(timeout: float | None) -> float:
     return timeout
 
 
+def check_wait_replicas(wait_replicas: object, client: object) -> int:
+    """Return how many replicas a sign-out waits for.
+
+    Raises:
+        ConfigurationError: It is no such number, or the client is a cluster's.
+    """
+    if not isinstance(wait_replicas, int) or isinstance(wait_replicas, bool) or wait_replicas < 0:
+        raise ConfigurationError(
+            f"`wait_replicas` must be an integer, 0 or more, got {safe_repr(wait_replicas)}."
+        )
+    if wait_replicas and isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        raise ConfigurationError(
+            "`wait_replicas` is for one master and its replicas, not a cluster."
+        )
+    return wait_replicas
+
+
 def check_url(url: object) -> SecretStr:
     """Refuse a URL that redis-py cannot read, without a word of it: it may hold a password."""
     if isinstance(url, SecretStr):
@@ -140,3 +177,25 @@ def async_pool_settings() -> dict[str, object]:
         "timeout": None,
         "max_connections": MAX_CONNECTIONS,
     }
+
+
+class RedisStore:
+    """What both stores in Redis are set to."""
+
+    def __init__(
+        self, client: object, *, asynchronous: bool, keys: Keys, timeout: float, wait_replicas: int
+    ) -> None:
+        check_client(client, asynchronous=asynchronous)
+        self._keys = keys
+        self.timeout: float = check_timeout(timeout)
+        """Seconds that a call waits for an operation."""
+        self.wait_replicas: int = check_wait_replicas(wait_replicas, client)
+        """How many replicas have to confirm a sign-out."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(namespace={self.namespace!r})"
+
+    @property
+    def namespace(self) -> str:
+        """What keeps sessions apart from others in the same Redis."""
+        return self._keys.namespace

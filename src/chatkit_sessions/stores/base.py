@@ -40,13 +40,18 @@ class SessionStore(Protocol):
     During an outage, every method raises SessionStoreError. The clients then continue without the
     store, if they can.
 
-    A store may have two things more, as those of this library do:
+    A store may have more, as those of this library do:
 
     - `timeout`, the seconds that the clients wait for an operation. A store of plain functions then
       runs in threads of the library's; without it, in the caller's, and bounds itself. For an async
       store it is 1 where there is none.
     - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
       `Entry.expires_at`, so that a change which is made late does not prolong an entry.
+    - `get_many(entries) -> list[Entry | None]`: `get` for entries of several groups, each named by
+      a tuple of its group and its name; not at one moment. It saves round trips.
+    - `wait_replicas: int` and `commit_to_replicas(group, changes, *, seconds) -> bool`. If the
+      number is not 0, a sign-out is committed by this method: it returns whether that many replicas
+      have confirmed the changes within those seconds.
     """
 
     @property

@@ -9,11 +9,17 @@ from typing import Self, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._concurrency.event_loop import PerLoop, under_trio
+from chatkit_sessions._concurrency.event_loop import PerLoop
 from chatkit_sessions._config.validation import as_secret
-from chatkit_sessions.errors import ConfigurationError
 
-from ._redis_commands import COMMIT, NOW, READ, Argument, Keys, Script, parse_names, parse_now
+from ._redis_commands import (
+    NOW,
+    READ,
+    Keys,
+    parse_entries,
+    parse_names,
+    parse_now,
+)
 from .base import Entry
 
 try:
@@ -21,18 +27,16 @@ try:
     import redis.asyncio
 
     from ._redis_connections import (
-        AS_BYTES,
         DEFAULT_TIMEOUT,
-        NO_SCRIPT,
         AsyncCommands,
         Commands,
+        RedisStore,
         async_pool_settings,
-        check_client,
         check_timeout,
         check_url,
-        failure,
         pool_settings,
     )
+    from ._redis_execution import AsyncExecution, Execution
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The Redis stores need redis-py: pip install "chatkit-sessions[redis]"'
@@ -41,7 +45,7 @@ except ModuleNotFoundError as _error:
 __all__ = ["AsyncRedisSessionStore", "RedisSessionStore"]
 
 
-class RedisSessionStore:
+class RedisSessionStore(RedisStore):
     """A store in Redis, for `ChatKitClient`. Safe to use from several threads.
 
     Args:
@@ -52,9 +56,10 @@ class RedisSessionStore:
         prefix: The prefix of all keys: letters, digits and `_.:-`; default `chatkit`.
         timeout: Seconds that an operation may take, whatever the client is set to: more than 0, at
             most 1,000,000.
+        wait_replicas: How many replicas have to confirm a sign-out; not with a cluster.
 
     Raises:
-        ConfigurationError: The client, the namespace, the prefix or the timeout cannot be used.
+        ConfigurationError: The client or one of the settings cannot be used.
     """
 
     def __init__(
@@ -64,13 +69,17 @@ class RedisSessionStore:
         namespace: str,
         prefix: str = "chatkit",
         timeout: float = DEFAULT_TIMEOUT,
+        wait_replicas: int = 0,
     ) -> None:
-        check_client(client, asynchronous=False)
-        self._keys = Keys(namespace, prefix)
-        self._client = cast("Commands", client)
+        super().__init__(
+            client,
+            asynchronous=False,
+            keys=Keys(namespace, prefix),
+            timeout=timeout,
+            wait_replicas=wait_replicas,
+        )
+        self._redis = Execution(cast("Commands", client))
         self._owned: redis.Redis | None = None
-        self.timeout: float = check_timeout(timeout)
-        """Seconds that a call waits for an operation."""
 
     @classmethod
     def from_url(
@@ -80,6 +89,7 @@ class RedisSessionStore:
         namespace: str,
         prefix: str = "chatkit",
         timeout: float = DEFAULT_TIMEOUT,
+        wait_replicas: int = 0,
     ) -> Self:
         """Make a store with at most 32 connections, which `close` closes.
 
@@ -89,9 +99,10 @@ class RedisSessionStore:
             prefix: See the class.
             timeout: Seconds that an operation may take, connecting included: more than 0, at most
                 1,000,000.
+            wait_replicas: See the class.
 
         Raises:
-            ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
+            ConfigurationError: The URL or one of the settings cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
         Keys(namespace, prefix)  # validated before there is a pool, which shows the password
@@ -99,12 +110,15 @@ class RedisSessionStore:
             check_url(url).get_secret_value(), **pool_settings(check_timeout(timeout))
         )
         owned = redis.Redis.from_pool(pool)
-        store = cls(owned, namespace=namespace, prefix=prefix, timeout=timeout)
+        store = cls(
+            owned,
+            namespace=namespace,
+            prefix=prefix,
+            timeout=timeout,
+            wait_replicas=wait_replicas,
+        )
         store._owned = owned
         return store
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(namespace={self.namespace!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -122,44 +136,37 @@ class RedisSessionStore:
         if self._owned is not None:
             self._owned.close()
 
-    @property
-    def namespace(self) -> str:
-        """What keeps sessions apart from others in the same Redis."""
-        return self._keys.namespace
-
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `SessionStore.get`."""
-        return self._keys.parse_entries(self._run(READ, self._keys.read_arguments(group, names)))
+        return parse_entries(self._redis.run(READ, self._keys.read_arguments(group, names)))
+
+    def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
+        """Read entries of several groups in one round trip; see `SessionStore`."""
+        return parse_entries(self._redis.read(self._keys.read_commands(entries)))
 
     def names(self, group: str) -> list[str]:
         """See `SessionStore.names`."""
-        return parse_names(self._execute("ZRANGE", self._keys.list_key(group), 0, -1))
+        return parse_names(self._redis.command("ZRANGE", self._keys.list_key(group), 0, -1))
 
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
         """See `SessionStore.commit`."""
-        return self._run(COMMIT, self._keys.commit_arguments(group, changes, when)) == 1
+        return self._redis.commit(self._keys.commit_arguments(group, changes, when))
+
+    def commit_to_replicas(
+        self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
+    ) -> bool:
+        """Commit, and wait until replicas have confirmed it; see `SessionStore`."""
+        arguments = self._keys.commit_arguments(group, changes, {})
+        return self._redis.commit_to(self.wait_replicas, arguments, seconds=seconds)
 
     def now(self, group: str) -> float:
         """Seconds by the clock of the server that has the group, which `expires_at` counts by."""
-        return parse_now(self._run(NOW, self._keys.now_arguments(group)))
-
-    def _run(self, script: Script, arguments: Sequence[Argument]) -> object:
-        reply = self._execute("EVALSHA", script.sha, *arguments)
-        return self._execute("EVAL", script.text, *arguments) if reply is NO_SCRIPT else reply
-
-    def _execute(self, *command: Argument) -> object:
-        try:
-            return self._client.execute_command(*command, **AS_BYTES)
-        except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
-            told = failure(error)
-        if told is None:
-            return NO_SCRIPT
-        raise told
+        return parse_now(self._redis.run(NOW, self._keys.now_arguments(group)))
 
 
-class AsyncRedisSessionStore:
+class AsyncRedisSessionStore(RedisStore):
     """A store in Redis, for `AsyncChatKitClient` under asyncio. Safe to use from several tasks.
 
     Args:
@@ -168,9 +175,10 @@ class AsyncRedisSessionStore:
         namespace: As for `RedisSessionStore`.
         prefix: As for `RedisSessionStore`.
         timeout: As for `RedisSessionStore`.
+        wait_replicas: As for `RedisSessionStore`.
 
     Raises:
-        ConfigurationError: The client, the namespace, the prefix or the timeout cannot be used; by
+        ConfigurationError: The client or one of the settings cannot be used; by
             each use, under trio.
     """
 
@@ -181,13 +189,19 @@ class AsyncRedisSessionStore:
         namespace: str,
         prefix: str = "chatkit",
         timeout: float = DEFAULT_TIMEOUT,
+        wait_replicas: int = 0,
     ) -> None:
-        check_client(client, asynchronous=True)
-        self._keys = Keys(namespace, prefix)
-        self._client: AsyncCommands | PerLoop[AsyncCommands] = cast("AsyncCommands", client)
-        self._cluster = client if isinstance(client, redis.asyncio.RedisCluster) else None
-        self.timeout: float = check_timeout(timeout)
-        """Seconds that a call waits for an operation."""
+        super().__init__(
+            client,
+            asynchronous=True,
+            keys=Keys(namespace, prefix),
+            timeout=timeout,
+            wait_replicas=wait_replicas,
+        )
+        self._redis = AsyncExecution(
+            cast("AsyncCommands", client),
+            client.initialize if isinstance(client, redis.asyncio.RedisCluster) else None,
+        )
 
     @classmethod
     def from_url(
@@ -197,6 +211,7 @@ class AsyncRedisSessionStore:
         namespace: str,
         prefix: str = "chatkit",
         timeout: float = DEFAULT_TIMEOUT,
+        wait_replicas: int = 0,
     ) -> Self:
         """Make a store with at most 32 connections per event loop.
 
@@ -208,9 +223,10 @@ class AsyncRedisSessionStore:
             prefix: As for `RedisSessionStore`.
             timeout: Seconds that an operation may take, connecting included: more than 0, at most
                 1,000,000.
+            wait_replicas: See the class.
 
         Raises:
-            ConfigurationError: The URL, the namespace, the prefix or the timeout cannot be used.
+            ConfigurationError: The URL or one of the settings cannot be used.
         """
         url = as_secret(url)  # local variables are part of tracebacks
         Keys(namespace, prefix)  # validated before there is a pool, which shows the password
@@ -223,13 +239,17 @@ class AsyncRedisSessionStore:
             )
             return redis.asyncio.Redis.from_pool(pool)
 
-        store = cls(connect(), namespace=namespace, prefix=prefix, timeout=timeout)
+        store = cls(
+            connect(),
+            namespace=namespace,
+            prefix=prefix,
+            timeout=timeout,
+            wait_replicas=wait_replicas,
+        )
         # In place of the one that nobody has connected: each event loop needs its own.
-        store._client = PerLoop(cast("Callable[[], AsyncCommands]", connect))
+        each = PerLoop(cast("Callable[[], AsyncCommands]", connect))
+        store._redis = AsyncExecution(each, None)
         return store
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(namespace={self.namespace!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -244,51 +264,34 @@ class AsyncRedisSessionStore:
 
     async def aclose(self) -> None:
         """Close the running event loop's connections that `from_url` made, if there are any."""
-        if isinstance(self._client, PerLoop):
-            await self._client.aclose()
-
-    @property
-    def namespace(self) -> str:
-        """What keeps sessions apart from others in the same Redis."""
-        return self._keys.namespace
+        if isinstance(self._redis.client, PerLoop):
+            await self._redis.client.aclose()
 
     async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `AsyncSessionStore.get`."""
-        return self._keys.parse_entries(
-            await self._run(READ, self._keys.read_arguments(group, names))
-        )
+        return parse_entries(await self._redis.run(READ, self._keys.read_arguments(group, names)))
+
+    async def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
+        """As `RedisSessionStore.get_many`."""
+        return parse_entries(await self._redis.read(self._keys.read_commands(entries)))
 
     async def names(self, group: str) -> list[str]:
         """See `AsyncSessionStore.names`."""
-        return parse_names(await self._execute("ZRANGE", self._keys.list_key(group), 0, -1))
+        return parse_names(await self._redis.command("ZRANGE", self._keys.list_key(group), 0, -1))
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
         """See `AsyncSessionStore.commit`."""
-        return await self._run(COMMIT, self._keys.commit_arguments(group, changes, when)) == 1
+        return await self._redis.commit(self._keys.commit_arguments(group, changes, when))
+
+    async def commit_to_replicas(
+        self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
+    ) -> bool:
+        """As `RedisSessionStore.commit_to_replicas`."""
+        arguments = self._keys.commit_arguments(group, changes, {})
+        return await self._redis.commit_to(self.wait_replicas, arguments, seconds=seconds)
 
     async def now(self, group: str) -> float:
         """As `RedisSessionStore.now`."""
-        return parse_now(await self._run(NOW, self._keys.now_arguments(group)))
-
-    async def _run(self, script: Script, arguments: Sequence[Argument]) -> object:
-        reply = await self._execute("EVALSHA", script.sha, *arguments)
-        if reply is NO_SCRIPT:
-            return await self._execute("EVAL", script.text, *arguments)
-        return reply
-
-    async def _execute(self, *command: Argument) -> object:
-        if under_trio():
-            raise ConfigurationError("AsyncRedisSessionStore works under asyncio, not under trio.")
-        client = await self._client.get() if isinstance(self._client, PerLoop) else self._client
-        try:
-            if self._cluster is not None:
-                # Many first commands at once meet a cluster client that is half initialized.
-                await self._cluster.initialize()
-            return await client.execute_command(*command, **AS_BYTES)
-        except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
-            told = failure(error)
-        if told is None:
-            return NO_SCRIPT
-        raise told
+        return parse_now(await self._redis.run(NOW, self._keys.now_arguments(group)))
