@@ -41,6 +41,9 @@ class BlockingStore:
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         return self._runner.run(self._store.get(group, names))
 
+    def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
+        return self._runner.run(cast("AsyncRedisSessionStore", self._store).get_many(entries))
+
     def names(self, group: str) -> list[str]:
         return self._runner.run(self._store.names(group))
 
@@ -75,6 +78,12 @@ def entry(value: str | bytes, seconds: float = 600.0, *, listed: bool = False) -
 
 def values(store: SessionStore, *names: str, group: str = "g") -> list[bytes | None]:
     return [None if found is None else found.value for found in store.get(group, names)]
+
+
+def read_many(store: SessionStore, *entries: tuple[str, str]) -> list[bytes | None]:
+    """The values of entries of several groups."""
+    found = cast("RedisSessionStore", store).get_many(entries)
+    return [each and each.value for each in found]
 
 
 def put(store: SessionStore, name: str, value: Entry, *, group: str = "g") -> None:
@@ -427,6 +436,31 @@ def test_the_server_is_given_the_scripts_anew_after_it_forgot_them(
         assert store.commit("g", {"a": None}, when={"a": b"1"})
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
+class TestEntriesOfSeveralGroups:
+    def test_are_read_together(self, redis_server: RedisServer, kind: StoreKind) -> None:
+        with ExitStack() as stack:
+            store = open_redis(kind, redis_server.url, stack)
+            for group in ("g", "h"):
+                put(store, "a", entry(group, seconds=60), group=group)
+
+            found = cast("RedisSessionStore", store).get_many([("h", "a"), ("g", "b"), ("g", "a")])
+
+            assert [each and each.value for each in found] == [b"h", None, b"g"]
+            assert all(each is None or 0 < each.seconds <= 60 for each in found)
+
+    def test_of_which_one_cannot_be_read_are_an_error(
+        self, redis_server: RedisServer, kind: StoreKind
+    ) -> None:
+        with ExitStack() as stack:
+            store = open_redis(kind, redis_server.url, stack)
+            with redis_server.client() as client:
+                client.lpush("chatkit:{g}:a", "of somebody else")
+
+            with pytest.raises(SessionStoreError, match="WRONGTYPE"):
+                read_many(store, ("g", "b"), ("g", "a"))
+
+
 @pytest.fixture
 def cluster() -> Iterator[RedisServer]:
     """One node that has all the slots, and refuses what lies in several."""
@@ -464,6 +498,12 @@ def test_a_cluster_keeps_a_group_on_one_node(cluster: RedisServer, kind: Kind) -
             )
             assert values(store, "a", "b", "c", group=group) == [b"1", b"2", b"3"]
             assert store.names(group) == ["a"]
+
+        assert read_many(store, *[(group, "b") for group in ("g", "h", "none", "i")]) == [
+            *[b"2", b"2"],
+            None,
+            b"2",
+        ]
 
         if kind == "sync":  # redis-py's asynchronous one leaves connections open that it lost
             cluster.stop()

@@ -9,15 +9,21 @@ import pytest
 import redis
 import redis.asyncio
 
-from chatkit_sessions import ChatKitClient, SessionStoreError
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient, SessionStoreError
+from chatkit_sessions.integrations import (
+    AsyncChatKitEndpoint,
+    ChatKitEndpoint,
+    EndpointRequest,
+    EndpointResponse,
+)
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
-from redis_server import RedisServer
+from redis_server import RedisServer, execute, free_port, running_redis
 from support import Blocking, Connect
 from troubled_redis import TroubledRedis, troubled
 from workers import Backend, inner
 
 Trouble: TypeAlias = Literal["refuses", "is silent", "is slow"]
-Make: TypeAlias = Literal["from_url", "own client"]
+Make: TypeAlias = Literal["from_url", "own client", "cluster"]
 TIMEOUT = 0.15
 
 GOES_ON: dict[str, Callable[[ChatKitClient], object]] = {
@@ -32,22 +38,47 @@ NEEDS_THE_STORE: dict[str, Callable[[ChatKitClient], object]] = {
 }
 
 
+@pytest.fixture(params=get_args(Make))
+def made(request: pytest.FixtureRequest) -> Make:
+    return cast("Make", request.param)
+
+
+@pytest.fixture(scope="session")
+def _one_cluster() -> Iterator[RedisServer]:
+    """One node that has all the slots."""
+    bus = str(free_port())
+    with running_redis("--cluster-enabled", "yes", "--cluster-port", bus) as server:
+        with server.client() as client:
+            execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in execute(client, "CLUSTER", "INFO"):
+                pass
+        yield server
+
+
 @pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[TroubledRedis]:
-    with troubled(redis_server.port) as proxy:
+def server(request: pytest.FixtureRequest, made: Make) -> RedisServer:
+    server: RedisServer = request.getfixturevalue(
+        "_one_cluster" if made == "cluster" else "redis_server"
+    )
+    return server
+
+
+@pytest.fixture
+def proxy(server: RedisServer, made: Make) -> Iterator[TroubledRedis]:
+    with troubled(server.port) as proxy:
+        if made == "cluster":
+            with server.client() as client:
+                execute(client, "FLUSHALL")
+                execute(client, "CONFIG", "SET", "cluster-announce-port", proxy.port)
         yield proxy
 
 
-@pytest.fixture(params=get_args(Make))
+@pytest.fixture
 def worker(
-    request: pytest.FixtureRequest,
-    connect: Connect,
-    proxy: TroubledRedis,
-    redis_server: RedisServer,
+    connect: Connect, proxy: TroubledRedis, server: RedisServer, made: Make
 ) -> Iterator[ChatKitClient]:
     with ExitStack() as stack:
-        backend = Backend(connect, "redis", redis_server, stack)
-        made = cast("Make", request.param)
+        backend = Backend(connect, "redis", server, stack)
         worker = backend.worker(store=store_of(backend, proxy, made, stack))
         stack.callback(lambda: close(worker))
         yield worker
@@ -58,6 +89,16 @@ def store_of(backend: Backend, proxy: TroubledRedis, made: Make, stack: ExitStac
     if made == "from_url":
         store_type = RedisSessionStore if backend.kind == "sync" else AsyncRedisSessionStore
         return store_type.from_url(url, namespace="shop", timeout=TIMEOUT)
+    options = {"host": "127.0.0.1", "port": proxy.port}
+    if made == "cluster" and backend.kind == "sync":
+        make = cast("Callable[..., redis.RedisCluster]", redis.RedisCluster)
+        cluster = make(**options, socket_timeout=None)
+        stack.callback(cluster.close)
+        return RedisSessionStore(cluster, namespace="shop", timeout=TIMEOUT)
+    if made == "cluster":
+        amake = cast("Callable[..., redis.asyncio.RedisCluster]", redis.asyncio.RedisCluster)
+        acluster = amake(**options, socket_timeout=60)
+        return AsyncRedisSessionStore(acluster, namespace="shop", timeout=TIMEOUT)
     if backend.kind == "sync":
         client = redis.Redis(port=proxy.port, socket_timeout=None)
         stack.callback(client.close)
@@ -72,7 +113,7 @@ def close(worker: ChatKitClient) -> None:
     store = inner(worker)._registry._access.store
     if isinstance(worker, Blocking) and isinstance(store, AsyncRedisSessionStore):
         worker._runner.run(store.aclose())
-        if isinstance(store._redis.client, redis.asyncio.Redis):
+        if isinstance(store._redis.client, redis.asyncio.Redis | redis.asyncio.RedisCluster):
             worker._runner.run(store._redis.client.aclose())
     elif isinstance(store, RedisSessionStore):
         store.close()
@@ -144,6 +185,72 @@ def test_a_slow_redis_is_waited_for(
     assert [info.status for info in worker.sessions_for("user_1")] == ["cancelled"]
 
 
+class TestTheEndpoint:
+    """It counts requests in the store before it makes a call."""
+
+    CREATE = ("POST", "/session", b"")
+    REFRESH = ("POST", "/session/refresh", b'{"currentClientSecret": "ek_of_before"}')
+    READ = ("GET", "/session/cksess_1", b"")
+    SIGN_OUT = ("DELETE", "/session", b"")
+
+    @pytest.mark.parametrize("warm", [False, True], ids=["from the beginning", "in mid-flight"])
+    @pytest.mark.parametrize("trouble", ["refuses", "is silent"])
+    def test_goes_on_without_a_redis_that_does_not_respond(
+        self,
+        worker: ChatKitClient,
+        proxy: TroubledRedis,
+        trouble: Trouble,
+        caplog: pytest.LogCaptureFixture,
+        *,
+        warm: bool,
+    ) -> None:
+        ask = asking(worker)
+        if warm:
+            assert ask(*self.CREATE).status_code == 200
+        bring(trouble, proxy)
+
+        with caplog.at_level(logging.WARNING, "chatkit_sessions"):
+            told = [ask(*each) for each in (self.CREATE, self.CREATE, self.REFRESH)]
+
+        assert [each.status_code for each in told] == [200] * 3
+        (warning,) = [each.getMessage() for each in caplog.records]
+        assert "The session store does not respond" in warning
+        assert [ask(*each).status_code for each in (self.READ, self.SIGN_OUT)] == [503, 503]
+
+    def test_waits_for_a_slow_redis(
+        self, worker: ChatKitClient, proxy: TroubledRedis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ask = asking(worker)
+        ask(*self.CREATE)
+        proxy.delay = TIMEOUT / 3
+
+        with caplog.at_level(logging.WARNING, "chatkit_sessions"):
+            told = [ask(*each) for each in (self.CREATE, self.REFRESH, self.SIGN_OUT)]
+
+        assert [each.status_code for each in told] == [200, 200, 204]
+        assert caplog.records == []
+
+
+def asking(worker: ChatKitClient) -> Callable[[str, str, bytes], EndpointResponse]:
+    """An endpoint that reuses sessions, over a worker."""
+    client: object = inner(worker)
+    settings = {"reuse": True, "session_by_id": True}
+    if isinstance(client, AsyncChatKitClient):
+        make = cast("Callable[..., AsyncChatKitEndpoint]", AsyncChatKitEndpoint)
+        asynchronous = make(client, **settings)
+        runner = cast("Blocking", worker)._runner
+        return lambda *what: runner.run(asynchronous.handle(request_of(*what), user="user_1"))
+    endpoint = cast("Callable[..., ChatKitEndpoint]", ChatKitEndpoint)(client, **settings)
+    return lambda *what: endpoint.handle(request_of(*what), user="user_1")
+
+
+def request_of(method: str, path: str, body: bytes) -> EndpointRequest:
+    headers = {"content-type": "application/json", "sec-fetch-site": "same-origin"}
+    url = f"https://shop.example{path}"
+    return EndpointRequest(method=method, path=path, url=url, headers=headers, body=body)
+
+
+@pytest.mark.parametrize("made", ["from_url", "own client"])
 def test_what_was_created_meanwhile_is_ended_by_another_worker_s_sign_out(
     worker: ChatKitClient, proxy: TroubledRedis, connect: Connect, redis_server: RedisServer
 ) -> None:

@@ -7,7 +7,7 @@ without an event loop; the asynchronous client awaits them.
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Generic, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
@@ -44,6 +44,15 @@ class LocalCounts(Protocol):
     def take_back(self, user: str) -> None:
         """Uncount the last request."""
         ...
+
+
+class Admission(NamedTuple):
+    """Whether a request may be made."""
+
+    wait: float
+    """Seconds until it may, 0: now."""
+    left: float | None
+    """Seconds that remain of the client's timeout; None: no limit."""
 
 
 class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
@@ -155,21 +164,26 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
         if store_error is not None:
             raise store_error
 
-    async def _admit(self, user: str, *, limit: int, counts: LocalCounts | None = None) -> float:
+    async def _admit(
+        self, user: str, *, limit: int, counts: LocalCounts | None = None
+    ) -> Admission:
         """Count one more request of the user, for the endpoint; see `Registry.admit`.
 
         The process's own count is asked first: whoever is over the limit there is over it in the
-        store, too.
+        store, too. The store has half of the client's timeout: the rest is for the API.
         """
         self._check_open()
+        deadline = self._deadline(NOT_GIVEN)
         group = self._scope.group_of_user(validate_user(user))
-        seconds = 0.0 if counts is None else counts.admit(group, self._seconds)
-        if seconds > 0:
-            return seconds
-        seconds = await self._registry.admit(group, self._deadline(NOT_GIVEN), limit=limit)
-        if seconds > 0 and counts is not None:
+        wait = 0.0 if counts is None else counts.admit(group, self._seconds)
+        if wait > 0:
+            return Admission(wait, deadline.remaining())
+        half = deadline.half()
+        within = deadline if half is None else deadline.at_most(half)
+        wait = await self._registry.admit(group, within, limit=limit)
+        if wait > 0 and counts is not None:
             counts.take_back(group)
-        return seconds
+        return Admission(wait, deadline.remaining())
 
     async def _try_get(
         self, operation: Operation[ChatKitSessionInfo], deadline: Deadline

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
+from chatkit_sessions._client.flow import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._config.validation import validate_timeout
 from chatkit_sessions.errors import (
@@ -121,12 +122,13 @@ class EndpointFlow:
             if isinstance(action, EndpointResponse):
                 return action
             client = self._derive(await hooks.client())
-            seconds = await self._seconds_to_wait(client, action)
-            if seconds > 0:
-                return self._rules.limit(request, seconds)
+            admission = await self._admit(client, action)
+            if admission.wait > 0:
+                return self._rules.limit(request, admission.wait)
             creates = isinstance(action, Create | Refresh)
             options = (await hooks.options() if creates else None) or {}
-            return self._rules.succeed(request, await self._carry_out(client, action, options))
+            done = await self._carry_out(client, action, options, timeout=admission.left)
+            return self._rules.succeed(request, done)
         except ChatKitError as error:
             return self._rules.fail(request, error)
 
@@ -144,39 +146,46 @@ class EndpointFlow:
         self._last = client, derived
         return derived
 
-    async def _seconds_to_wait(self, client: AnyClient, action: Action) -> float:
-        """Count a request; return the seconds until it may be made."""
+    async def _admit(self, client: AnyClient, action: Action) -> Admission:
+        """Count a request, within the endpoint's timeout."""
         limit, counts = self._rate_limit, self._counts
         if limit is None or counts is None or isinstance(action, SignOut):
-            return 0.0
+            return Admission(0.0, self._timeout)
         admit = client._admit  # noqa: SLF001 -- one package
         return await admit(action.user, limit=limit, counts=counts)
 
     async def _carry_out(
-        self, client: AnyClient, action: Action, options: SessionOptions
+        self,
+        client: AnyClient,
+        action: Action,
+        options: SessionOptions,
+        *,
+        timeout: float | None,
     ) -> ChatKitSessionResponse | ChatKitSessionInfo | None:
         match action:
             case Create(user):
                 create = client.get_or_create_session if self._reuse else client.create_session
-                return await maybe_await(create(user, **options))
+                return await maybe_await(create(user, timeout=timeout, **options))
             case Refresh(user, client_secret):
                 return await maybe_await(
-                    client.refresh_session(client_secret, user=user, **options)
+                    client.refresh_session(client_secret, user=user, timeout=timeout, **options)
                 )
             case SignOut(user):
-                await maybe_await(client.delete_sessions(user))
+                await maybe_await(client.delete_sessions(user, timeout=timeout))
                 return None
             case Read(user, session_id):
-                return await _get_owned(client, user, session_id)
+                return await _get_owned(client, user, session_id, timeout)
             case _:
-                await _delete_owned(client, action.user, action.session_id)
+                await _delete_owned(client, action.user, action.session_id, timeout)
                 return None
 
 
-async def _get_owned(client: AnyClient, user: str, session_id: str) -> ChatKitSessionInfo:
+async def _get_owned(
+    client: AnyClient, user: str, session_id: str, timeout: float | None
+) -> ChatKitSessionInfo:
     """Get a session that is the user's."""
     try:
-        info = await maybe_await(client.get_session(session_id))
+        info = await maybe_await(client.get_session(session_id, timeout=timeout))
     except (BadRequestError, UnprocessableEntityError) as error:
         if error.error is None or error.error.param != "session_id":
             raise
@@ -186,11 +195,13 @@ async def _get_owned(client: AnyClient, user: str, session_id: str) -> ChatKitSe
     return info
 
 
-async def _delete_owned(client: AnyClient, user: str, session_id: str) -> None:
+async def _delete_owned(
+    client: AnyClient, user: str, session_id: str, timeout: float | None
+) -> None:
     """End a session that is the user's."""
-    info = await _get_owned(client, user, session_id)
+    info = await _get_owned(client, user, session_id, timeout)
     if info.status != "cancelled":
-        await maybe_await(client.delete_session(session_id, missing_ok=True))
+        await maybe_await(client.delete_session(session_id, missing_ok=True, timeout=timeout))
 
 
 async def maybe_await(value: T | Awaitable[T]) -> T:

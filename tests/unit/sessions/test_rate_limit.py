@@ -1,6 +1,6 @@
 """How requests are counted in a store that knows nothing of them."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import cast
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions import ChatKitClient
+from chatkit_sessions._client.flow import Admission
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import REQUESTS, WINDOW, count_request
@@ -91,8 +92,13 @@ def admit(client: ChatKitClient, *, limit: int) -> object:
     """Count one more request, as the endpoint does; to be awaited of an async client."""
     kind: object = client  # the async client has the same face here
     if isinstance(kind, ChatKitClient):
-        return run_blocking(client._admit, "ada", limit=limit)
-    return client._admit("ada", limit=limit)
+        return run_blocking(client._admit, "ada", limit=limit).wait
+    admission: object = client._admit("ada", limit=limit)
+    return admission.wait if isinstance(admission, Admission) else wait_of(admission)
+
+
+async def wait_of(admission: object) -> float:
+    return (await cast("Awaitable[Admission]", admission)).wait
 
 
 def test_what_is_counted_at_once_counts_in_every_worker(backend: Backend) -> None:

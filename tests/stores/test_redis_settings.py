@@ -1,0 +1,207 @@
+"""How a Redis is set up: with replicas, with a policy that forgets, for Django's cache, too."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import redis
+import redis.asyncio
+from django.core.cache import caches
+from django.test import override_settings
+
+import endpoint_apps  # noqa: F401 -- sets Django up
+from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
+from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
+from redis_server import ACL_RULES, RedisServer, execute, execute_for_list, running_redis
+from support import Connect, Kind
+from workers import Backend
+
+if TYPE_CHECKING:
+    from chatkit_sessions.stores import SessionStore
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server of the test's own, which it may set up."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def backend(connect: Connect, server: RedisServer) -> Iterator[Backend]:
+    with ExitStack() as stack:
+        yield Backend(connect, "redis", server, stack)
+
+
+def store_of(kind: str, url: str, **options: object) -> object:
+    store_type = RedisSessionStore if kind == "sync" else AsyncRedisSessionStore
+    return cast("Callable[..., SessionStore]", store_type.from_url)(
+        url, namespace="shop", **options
+    )
+
+
+class TestReplicas:
+    @pytest.fixture
+    def replica(self, server: RedisServer) -> Iterator[RedisServer]:
+        with running_redis("--replicaof", f"127.0.0.1 {server.port}") as replica:
+            with replica.client() as client:
+                while b"connected" not in execute_for_list(client, "ROLE"):
+                    pass
+            yield replica
+
+    def worker(self, backend: Backend, *, timeout: float, wait_replicas: int) -> ChatKitClient:
+        assert backend.server is not None
+        store = store_of(
+            backend.kind, backend.server.url, timeout=timeout, wait_replicas=wait_replicas
+        )
+        return backend.worker(store=store)
+
+    def test_have_a_sign_out_before_it_returns(
+        self, backend: Backend, replica: RedisServer
+    ) -> None:
+        worker = self.worker(backend, timeout=20, wait_replicas=1)
+        session = worker.get_or_create_session("user_1")
+
+        worker.delete_sessions("user_1")
+
+        assert len(replica.all_keys("*:generation")) == 1
+        assert replica.all_keys("*:secret:*") == []
+        assert backend.fake.sessions[session.id].status == "cancelled"
+        assert worker.get_or_create_session("user_1").id != session.id
+
+    def test_that_do_not_confirm_are_an_error_after_all_is_cancelled(
+        self, backend: Backend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = self.worker(backend, timeout=2, wait_replicas=1)
+        session = worker.get_or_create_session("user_1")
+
+        with pytest.raises(SessionStoreError, match="Too few replicas") as caught:
+            worker.delete_sessions("user_1")
+
+        assert backend.fake.sessions[session.id].status == "cancelled"
+        assert "cancelled" in caught.value.hint
+        assert caplog.records == [], "the store is not out"
+        assert worker.get_or_create_session("user_1").id != session.id
+
+    def test_are_waited_for_no_longer_than_the_call_lasts(self, backend: Backend) -> None:
+        worker = self.worker(backend, timeout=600, wait_replicas=1)
+
+        with pytest.raises(SessionStoreError, match="Too few replicas"):
+            worker.delete_sessions("user_1", timeout=2)
+
+    def test_that_may_not_be_waited_for_are_an_error(
+        self, backend: Backend, server: RedisServer
+    ) -> None:
+        with server.client() as client:
+            execute(client, "ACL", "SETUSER", "limited", *ACL_RULES.format(password="p").split())
+        url = server.url.replace("//", "//limited:p@")
+        worker = backend.worker(store=store_of(backend.kind, url, timeout=20, wait_replicas=1))
+
+        with pytest.raises(SessionStoreError, match="wait"):
+            worker.delete_sessions("user_1")
+
+    @pytest.mark.parametrize("number", [-1, 1.0, True, None, "1"])
+    def test_are_a_number(self, kind: Kind, number: object) -> None:
+        with pytest.raises(ConfigurationError, match="`wait_replicas` must be an integer"):
+            store_of(kind, "redis://127.0.0.1:1", wait_replicas=number)
+
+    def test_of_a_cluster_cannot_be_waited_for(self, kind: Kind) -> None:
+        if kind == "sync":
+            client: object = object.__new__(redis.RedisCluster)
+            make = cast("Callable[..., object]", RedisSessionStore)
+        else:
+            amake = cast("Callable[..., object]", redis.asyncio.RedisCluster)
+            client = amake(host="127.0.0.1", port=1)
+            make = cast("Callable[..., object]", AsyncRedisSessionStore)
+
+        with pytest.raises(ConfigurationError, match="not a cluster"):
+            make(client, namespace="shop", wait_replicas=1)
+
+
+class TestAPolicyThatForgets:
+    @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+    def test_is_warned_of_once(
+        self,
+        backend: Backend,
+        server: RedisServer,
+        caplog: pytest.LogCaptureFixture,
+        policy: str,
+    ) -> None:
+        with server.client() as client:
+            execute(client, "CONFIG", "SET", "maxmemory-policy", policy)
+        store = store_of(backend.kind, server.url, timeout=20)
+        workers = [backend.worker(store=store), backend.worker(store=store)]
+
+        with caplog.at_level(logging.WARNING, "chatkit_sessions"):
+            for worker in workers:
+                first = worker.get_or_create_session("user_1")
+                assert worker.get_or_create_session("user_1") == first
+                worker.delete_sessions("user_1")
+
+        (told,) = caplog.records
+        assert told.levelname == "WARNING"
+        assert f"(maxmemory-policy {policy})" in told.getMessage()
+        assert "Set maxmemory-policy to noeviction" in told.getMessage()
+
+    @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])
+    def test_is_no_other(
+        self,
+        backend: Backend,
+        server: RedisServer,
+        caplog: pytest.LogCaptureFixture,
+        policy: str,
+    ) -> None:
+        with server.client() as client:
+            execute(client, "CONFIG", "SET", "maxmemory-policy", policy)
+
+        with caplog.at_level(logging.WARNING, "chatkit_sessions"):
+            backend.worker().get_or_create_session("user_1")
+
+        assert caplog.records == []
+
+    def test_is_not_asked_for_where_that_is_not_permitted(
+        self, backend: Backend, server: RedisServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with server.client() as client:
+            execute(client, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            execute(client, "ACL", "SETUSER", "limited", *ACL_RULES.format(password="p").split())
+        url = server.url.replace("//", "//limited:p@")
+        worker = backend.worker(store=store_of(backend.kind, url, timeout=20))
+
+        with caplog.at_level(logging.WARNING, "chatkit_sessions"):
+            first = worker.get_or_create_session("user_1")
+            assert worker.get_or_create_session("user_1") == first
+
+        assert caplog.records == []
+
+
+class TestDjangosCache:
+    @pytest.mark.parametrize("kind", ["sync"])
+    def test_shares_its_redis_with_the_store_and_the_application(
+        self, backend: Backend, server: RedisServer
+    ) -> None:
+        django_redis = pytest.importorskip("django_redis")
+        cached = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": server.url}
+        with override_settings(CACHES={"default": cached}), ExitStack() as stack:
+            client = django_redis.get_redis_connection("default")
+            stack.callback(client.connection_pool.disconnect)
+            own = stack.enter_context(
+                contextlib.closing(redis.Redis(port=server.port, decode_responses=True))
+            )
+            workers = [
+                backend.worker(store=RedisSessionStore(each, namespace="shop"))
+                for each in (client, own)
+            ]
+            caches["default"].set("of the cache", {"of": "Django"})
+            own.set("of the application", "ä")
+
+            session = workers[0].get_or_create_session("user_1")
+
+            assert workers[1].get_or_create_session("user_1") == session
+            workers[1].delete_sessions("user_1")
+            assert {info.status for info in workers[0].sessions_for("user_1")} == {"cancelled"}
+            assert caches["default"].get("of the cache") == {"of": "Django"}
+            assert own.get("of the application") == "ä"
