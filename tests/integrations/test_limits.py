@@ -1,8 +1,25 @@
 """How often a user asked this process."""
 
-from chatkit_sessions.integrations import _limits
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+from chatkit_sessions._sessions.rate_limit import REQUESTS
+from chatkit_sessions.integrations import (
+    AsyncChatKitEndpoint,
+    ChatKitEndpoint,
+    EndpointRequest,
+    _limits,
+)
 from chatkit_sessions.integrations._limits import RequestCounts
-from support import Time
+from chatkit_sessions.stores import Entry, MemorySessionStore
+from support import Connect, Script, Time, ok
+from workers import AsyncFailingStore, FailingStore, inner
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def test_a_user_may_ask_again_when_the_first_request_is_a_minute_old(time: Time) -> None:
@@ -35,3 +52,39 @@ def test_it_is_bounded_in_memory(time: Time) -> None:
 
     assert counts.admit("0", lambda: time.monotonic) == 0, "made room"
     assert counts.admit(str(_limits.MAX_USERS), lambda: time.monotonic) > 0
+
+
+class SlowStore(FailingStore):
+    """A store that takes four seconds to read the requests of the last minute."""
+
+    time: Time
+
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        if list(names) == [REQUESTS]:
+            self.time.advance(4)
+        return super().get(group, names)
+
+
+def test_the_look_up_in_the_store_is_part_of_the_endpoint_s_timeout(
+    connect: Connect, time: Time
+) -> None:
+    plain = SlowStore(MemorySessionStore(namespace="shop", clock=lambda: time.monotonic))
+    plain.time = time
+    script = Script([ok(user="ada")])
+    store = plain if connect.kind == "sync" else AsyncFailingStore(plain)
+    client: object = inner(connect(script, store=store))
+    asked = EndpointRequest(
+        method="POST",
+        path="/session",
+        url="https://shop.example/session",
+        headers={"sec-fetch-site": "same-origin"},
+    )
+
+    if isinstance(client, ChatKitClient):
+        told = ChatKitEndpoint(client, timeout=10).handle(asked, user="ada")
+    else:
+        endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), timeout=10)
+        told = cast("asyncio.Runner", connect._runner).run(endpoint.handle(asked, user="ada"))
+
+    assert told.status_code == 200
+    assert script.requests[0].extensions["timeout"]["read"] == pytest.approx(6)
