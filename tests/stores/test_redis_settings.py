@@ -1,6 +1,7 @@
 """How a Redis is set up: with replicas, with a policy that forgets, for Django's cache, too."""
 
 import contextlib
+import importlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,7 +13,6 @@ import redis.asyncio
 from django.core.cache import caches
 from django.test import override_settings
 
-import endpoint_apps  # noqa: F401 -- sets Django up
 from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import ACL_RULES, RedisServer, execute, execute_for_list, running_redis
@@ -184,6 +184,7 @@ class TestDjangosCache:
         self, backend: Backend, server: RedisServer
     ) -> None:
         django_redis = pytest.importorskip("django_redis")
+        importlib.import_module("endpoint_apps")  # sets Django up
         cached = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": server.url}
         with override_settings(CACHES={"default": cached}), ExitStack() as stack:
             client = django_redis.get_redis_connection("default")

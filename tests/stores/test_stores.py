@@ -83,7 +83,7 @@ def values(store: SessionStore, *names: str, group: str = "g") -> list[bytes | N
 def read_many(store: SessionStore, *entries: tuple[str, str]) -> list[bytes | None]:
     """The values of entries of several groups."""
     found = cast("RedisSessionStore", store).get_many(entries)
-    return [each and each.value for each in found]
+    return [None if each is None else each.value for each in found]
 
 
 def put(store: SessionStore, name: str, value: Entry, *, group: str = "g") -> None:

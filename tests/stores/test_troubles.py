@@ -239,9 +239,11 @@ def asking(worker: ChatKitClient) -> Callable[[str, str, bytes], EndpointRespons
         make = cast("Callable[..., AsyncChatKitEndpoint]", AsyncChatKitEndpoint)
         asynchronous = make(client, **settings)
         runner = cast("Blocking", worker)._runner
-        return lambda *what: runner.run(asynchronous.handle(request_of(*what), user="user_1"))
+        return lambda method, path, body: runner.run(
+            asynchronous.handle(request_of(method, path, body), user="user_1")
+        )
     endpoint = cast("Callable[..., ChatKitEndpoint]", ChatKitEndpoint)(client, **settings)
-    return lambda *what: endpoint.handle(request_of(*what), user="user_1")
+    return lambda method, path, body: endpoint.handle(request_of(method, path, body), user="user_1")
 
 
 def request_of(method: str, path: str, body: bytes) -> EndpointRequest:
