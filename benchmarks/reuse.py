@@ -22,6 +22,7 @@ import environment
 from environment import NotReadyError
 
 WORKER: Final = environment.HERE / "reuse_worker.py"
+HERD: Final = environment.HERE / "reuse_herd.py"
 SERVERS: Final = ("redis-server", "valkey-server")
 REFERENCE: Final = "call, answered after 300 ms"
 BARE_GET: Final = "bare redis-py GET of the same size"
@@ -85,6 +86,34 @@ def measure(python: str, *urls: str) -> list[Turn]:
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
+def measure_herd(python: str, url: str) -> dict[str, dict[str, float]]:
+    """Let 10,000 callers want the sessions of 500 users."""
+    environment.permit_open_files()
+    process = subprocess.run(  # noqa: S603 -- a file that lies next to this one
+        [python, str(HERD), url],
+        env=environment.variables("PYTHON"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise NotReadyError(process.stderr)
+    measured: dict[str, dict[str, float]] = json.loads(process.stdout)
+    return measured
+
+
+def report_of_herd(measured: dict[str, dict[str, float]]) -> str:
+    """A row for the herd without sessions, and one for the herd that finds them."""
+    rows = ["| 10,000 callers at once | creates | failed | p50 | p99 |"]
+    rows.append("| --- | --- | --- | --- | --- |")
+    for kind, told in measured.items():
+        rows.append(
+            f"| {kind} | {told['creates']:.0f} | {told['failed']:.0f} "
+            f"| {told['p50']:.2f} s | {told['p99']:.2f} s |"
+        )
+    return "\n".join(rows)
+
+
 def report(turns: list[Turn]) -> str:
     """A row for each kind, with its share of a call."""
     rows = ["| what | time | of a call that takes the API 300 ms |", "| --- | --- | --- |"]
@@ -120,10 +149,13 @@ def main() -> int:
             turns = measure(
                 str(python), upstream.urls["http-0"], upstream.urls["http-300"], redis_url
             )
+        with redis() as redis_url:
+            herd = measure_herd(str(python), redis_url)
     except NotReadyError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"Medians of {len(turns)} turns.\n\n{report(turns)}\n\n{report_of_verifying(turns)}")
+    print(f"\n{report_of_herd(herd)}")
     return 0
 
 

@@ -24,7 +24,7 @@ CALLS: Final = 100
 SLOW_CALLS: Final = 3
 COUNTED: Final = 100
 MIN_RECORD: Final = 100
-USER: Final = "user_123"
+USER: Final = "user-of-the-benchmark"
 
 
 def client(url: str, store: RedisSessionStore | None = None) -> ChatKitClient:

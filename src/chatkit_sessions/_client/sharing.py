@@ -99,7 +99,7 @@ class SharingFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
     ) -> ChatKitSessionResponse:
         """Get a new session for all processes: create it, or wait for the one that does."""
         identity, lease = request.identity, Lease(new_token())
-        last, polls, leads = snapshot, 0, False
+        last, polls, leads, took = snapshot, 0, False, 0.0
         snapshot.check_rate_limit()
         while last.reachable and not leads:
             if last.lease is None:
@@ -108,9 +108,11 @@ class SharingFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
                     leads = acquired is True
                     break
             else:
-                await self._sleep(self._poll_delay(polls, deadline))
+                await self._sleep(self._poll_delay(polls, took, deadline))
                 self._check_open()
+            asked_at = self._monotonic()
             now = await self._registry.look_up(identity, deadline)
+            took = self._monotonic() - asked_at
             session = now.newer_than(
                 last, first=snapshot, now=self._monotonic(), instead_of=request.presented
             )
@@ -138,7 +140,7 @@ class SharingFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
                 await registry.release_lease(identity, lease, error=shared)
             raise
 
-    def _poll_delay(self, polls_done: int, deadline: Deadline) -> float:
+    def _poll_delay(self, polls_done: int, took: float, deadline: Deadline) -> float:
         """Seconds to wait for another process.
 
         Raises:
@@ -147,5 +149,5 @@ class SharingFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
         remaining = deadline.remaining()
         if remaining == 0:
             raise deadline.error()
-        seconds = poll_delay(polls_done, random=self._runtime.random)
+        seconds = poll_delay(polls_done, took=took, random=self._runtime.random)
         return seconds if remaining is None else min(seconds, remaining)

@@ -19,6 +19,7 @@ RECORD: Final = "record"
 
 _FIRST_DELAY: Final = 0.02
 _LONGEST_DELAY: Final = 0.25
+_PER_LOOK: Final = 4.0
 
 
 class Transaction(NamedTuple):
@@ -82,10 +83,14 @@ def release_lease(identity: Identity, lease: Lease, *, failure: Entry | None) ->
     return Transaction(identity.group, changes, {name: lease.token})
 
 
-def poll_delay(polls_done: int, *, random: Callable[[], float]) -> float:
-    """Seconds before looking again whether another worker has created the session."""
+def poll_delay(polls_done: int, *, took: float, random: Callable[[], float]) -> float:
+    """Seconds before looking again whether another worker has created the session.
+
+    Where looking takes long, because this machine or the store is overloaded, there is less of it:
+    whoever creates the sessions needs the time.
+    """
     longest = min(_FIRST_DELAY * 1.5 ** min(polls_done, 60), _LONGEST_DELAY)
-    return longest * (1 - random() / 2)
+    return longest * (1 - random() / 2) + min(_PER_LOOK * took, LEASE / 3)
 
 
 def publish(

@@ -58,12 +58,19 @@ class TestEvicting:
 class TestWaiting:
     @given(waits=st.integers(0, 10_000), random=st.floats(0, 1, exclude_max=True))
     def test_pauses_are_short_and_vary(self, waits: int, random: float) -> None:
-        assert 0.01 <= poll_delay(waits, random=lambda: random) <= 0.25
+        assert 0.01 <= poll_delay(waits, took=0.0, random=lambda: random) <= 0.25
 
     def test_pauses_grow(self) -> None:
-        pauses = [poll_delay(waits, random=lambda: 0.0) for waits in range(5)]
+        pauses = [poll_delay(waits, took=0.0, random=lambda: 0.0) for waits in range(5)]
 
         assert pauses == sorted(set(pauses))
+
+    def test_pauses_are_longer_where_looking_takes_long(self) -> None:
+        def pause(took: float) -> float:
+            return poll_delay(60, took=took, random=lambda: 0.0)
+
+        assert pause(0.0) < pause(0.01) < pause(0.2) < LEASE
+        assert pause(1.0) == pause(100.0) < LEASE, "a dead worker is noticed all the same"
 
     def test_a_lease_is_ended_only_by_who_has_it(self) -> None:
         """Whoever comes back after it has run out must not end another one's."""
