@@ -33,7 +33,7 @@ DELAY: Final = 0.3
 """Seconds that the API takes."""
 PATIENCE: Final = 300
 STACK: Final = 256 * 1024
-API_KEY: Final = "sk-test"
+KEY: Final = "sk-test"
 WORKFLOW: Final = "wf_test"
 NAMESPACE: Final = "herd"
 
@@ -115,7 +115,7 @@ def call_in_threads(number: int, urls: tuple[str, str], go: Event) -> tuple[Wait
     store = RedisSessionStore.from_url(redis, namespace=NAMESPACE)
     with (
         store,
-        ChatKitClient(base_url=api, store=store, api_key=API_KEY, workflow_id=WORKFLOW) as chatkit,
+        ChatKitClient(base_url=api, store=store, api_key=KEY, workflow_id=WORKFLOW) as chatkit,
     ):
 
         def call(user: str) -> None:
@@ -140,12 +140,9 @@ async def call_in_tasks(number: int, urls: tuple[str, str], go: Event) -> tuple[
     api, redis = urls
     waits: Waits = []
     errors: list[Exception] = []
-    async with (
-        AsyncRedisSessionStore.from_url(redis, namespace=NAMESPACE) as store,
-        AsyncChatKitClient(
-            base_url=api, store=store, api_key=API_KEY, workflow_id=WORKFLOW
-        ) as chatkit,
-    ):
+    store = AsyncRedisSessionStore.from_url(redis, namespace=NAMESPACE)
+    client = AsyncChatKitClient(base_url=api, store=store, api_key=KEY, workflow_id=WORKFLOW)
+    async with store, client as chatkit:
 
         async def call(user: str) -> None:
             start = time.perf_counter()

@@ -1,15 +1,19 @@
 """Every Python snippet of the README and the docs runs, against the local API."""
 
 import doctest
+import importlib
 import importlib.util
+import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from django.test import override_settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -41,7 +45,7 @@ def _environment(
     server: FakeServer,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-) -> None:
+) -> Iterator[None]:
     # What docs/testing.md tests.
     (tmp_path / "app.py").write_text(code_of("docs/tutorial.md", "python", "make_app"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -54,6 +58,10 @@ def _environment(
     monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
     monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", server.workflow_id)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    importlib.import_module("endpoint_apps")  # sets Django up
+    cached = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": os.environ["REDIS_URL"]}
+    with override_settings(CACHES={"default": cached}):
+        yield
 
 
 @pytest.mark.usefixtures("_environment")
