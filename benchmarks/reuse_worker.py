@@ -29,7 +29,7 @@ USER: Final = "user-of-the-benchmark"
 
 def client(url: str, store: RedisSessionStore | None = None) -> ChatKitClient:
     """A synchronous client of that API."""
-    return ChatKitClient(api_key="sk-test", workflow_id="wf_test", base_url=url, store=store)
+    return ChatKitClient(api_key="sk-test", workflow_id="wf_benchmark", base_url=url, store=store)
 
 
 def median_of(call: Callable[[], object], times: int) -> float:
@@ -107,7 +107,7 @@ def main() -> None:
     with asyncio.Runner() as runner, store, memory, redis, far:
         asynchronous = AsyncChatKitClient(
             api_key="sk-test",
-            workflow_id="wf_test",
+            workflow_id="wf_benchmark",
             base_url=at_once,
             store=AsyncRedisSessionStore.from_url(redis_url, namespace="benchmark"),
         )

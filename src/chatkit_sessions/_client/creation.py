@@ -72,8 +72,6 @@ class SessionRequest(NamedTuple):
 class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
     """The steps that end with a new session, or with an error and no session left behind."""
 
-    # What the two clients do each in their own way
-
     async def _create_and_publish(
         self,
         request: SessionRequest,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -49,8 +50,11 @@ class StoreState:
     def keep(self, created: CreatedSession, snapshot: StoreSnapshot) -> None:
         """Remember a session that could not be published."""
         self.unpublished[created.session.id] = created, snapshot
-        while len(self.unpublished) > MAX_UNPUBLISHED:
-            self.unpublished.pop(next(iter(self.unpublished)), None)
+        # Listed in one step: other threads change the dictionary meanwhile.
+        for oldest in list(
+            islice(self.unpublished, max(0, len(self.unpublished) - MAX_UNPUBLISHED))
+        ):
+            self.unpublished.pop(oldest, None)
 
     def end_outage(self) -> None:
         """Forget what was only good for as long as the store was out."""
