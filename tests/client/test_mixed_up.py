@@ -1,6 +1,7 @@
 """A response about another user or workflow is never accepted, whosever connection it came by."""
 
 import json
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -95,6 +96,45 @@ def test_what_cannot_stand_in_a_url_is_not_cancelled(connect: Connect, session_i
 
     assert caught.value.session_id is None
     assert script.paths == [CREATE]
+
+
+@pytest.mark.parametrize("session_id", ["../models", "a b", "refresh", "..;x", "x" * 257, "ek_1"])
+@pytest.mark.parametrize("call", ["create_session", "get_or_create_session"])
+def test_a_session_that_could_never_be_cancelled_is_an_error(
+    connect: Connect, call: str, session_id: str
+) -> None:
+    script = Script([ok(id=session_id)])
+    chatkit = connect(script)
+
+    with pytest.raises(APIResponseValidationError, match="`id` ") as caught:
+        getattr(chatkit, call)("user_123")
+
+    assert caught.value.session_id is None
+    assert "expires by itself" in caught.value.hint
+    assert script.paths == [CREATE], "neither repeated nor cancelled"
+    assert chatkit.sessions_for("user_123") == []
+
+
+def test_a_refreshed_session_that_could_never_be_cancelled_is_replaced(connect: Connect) -> None:
+    script = Script([ok(id="../models"), ok(id="cksess_mine")])
+
+    assert connect(script).refresh_session(SECRET, user="user_123").id == "cksess_mine"
+    assert script.paths == ["POST /v1/chatkit/sessions/refresh", CREATE]
+
+
+@pytest.mark.parametrize(
+    "session_id", ["sess;1", "a:b@c", "a...", "\N{SLIGHTLY SMILING FACE}", "x" * 256]
+)
+def test_a_session_of_any_other_id_is_accepted_and_cancelled(
+    connect: Connect, session_id: str
+) -> None:
+    script = Script([ok(id=session_id), ok(id=session_id, status="cancelled")])
+    chatkit = connect(script)
+
+    assert chatkit.create_session("user_123").id == session_id
+    chatkit.delete_sessions("user_123")
+
+    assert unquote(script.paths[-1]) == f"{CREATE}/{session_id}/cancel"
 
 
 SILENT: list[JSON] = [{"user": None}, {"workflow": None}, {"user": None, "workflow": None}]

@@ -18,8 +18,8 @@ from chatkit_sessions.errors import InvalidRequestError
 
 # Of this library's own: what every server takes in a URL.
 _MAX_SESSION_ID_LENGTH: Final = 256
-_NO_SESSION_IDS: Final = frozenset({".", "..", "refresh"})
-_NOT_IN_A_SESSION_ID: Final = re.compile(r"[\s/\\?#%;]")
+_NO_SESSION_IDS: Final = frozenset({"", ".", "..", "refresh"})
+_NOT_IN_A_SESSION_ID: Final = re.compile(r"[\s/\\?#%]")
 
 
 def invalid_argument(argument: str, bound: str, given: str) -> InvalidRequestError:
@@ -106,10 +106,12 @@ def problem_with_session_id(session_id: object) -> str | None:
         return f"must have 1 to {_MAX_SESSION_ID_LENGTH} characters"
     if redact(session_id) != session_id:
         return "is a secret or an API key, which must not stand in a URL: pass `session.id`"
-    if session_id in _NO_SESSION_IDS or _NOT_IN_A_SESSION_ID.search(session_id):
+    # Some servers drop what follows a semicolon, even an escaped one, before they choose a route.
+    segment = session_id.partition(";")[0]
+    if segment in _NO_SESSION_IDS or _NOT_IN_A_SESSION_ID.search(session_id):
         return (
-            "must not hold white space, `/`, `\\`, `?`, `#`, `%` or `;`, nor consist of dots or be "
-            "`refresh`, which lead to other routes"
+            "must not hold white space, `/`, `\\`, `?`, `#` or `%`, nor consist of dots or be "
+            "`refresh`, also before a `;`: they lead to other routes"
         )
     return None if session_id.isprintable() else "must not hold unprintable characters"
 

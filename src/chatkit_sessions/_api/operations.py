@@ -56,7 +56,10 @@ def create(
         problem = problem_with_owner(session, user=user, workflow_id=workflow_id)
         if problem is not None:
             session_id = id_to_cancel(session.id, secrets=[session.client_secret])
-            raise UnacceptableResponseError(problem, session_id=session_id)
+            raise UnacceptableResponseError(problem, session_id=session_id, mixed_up=True)
+        problem = problem_with_new_id(session.id)
+        if problem is not None:
+            raise UnacceptableResponseError(problem)
         return session
 
     return Operation("POST", SESSIONS, body, parse)
@@ -91,11 +94,15 @@ class UnacceptableResponseError(ValueError):
     Args:
         reason: Without anything of the response.
         session_id: The session to cancel, None where there is none.
+        mixed_up: Whether it is the response to another request.
     """
 
-    def __init__(self, reason: str, *, session_id: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, session_id: str | None = None, mixed_up: bool = False
+    ) -> None:
         super().__init__(reason)
         self.session_id = session_id
+        self.mixed_up = mixed_up
 
 
 def problem_with_owner(
@@ -113,6 +120,12 @@ def problem_with_owner(
     return None
 
 
+def problem_with_new_id(session_id: str) -> str | None:
+    """Why a new session could never be cancelled by its id, None where it can be."""
+    problem = problem_with_session_id(session_id)
+    return problem and f"`id` {problem}"
+
+
 def id_to_cancel(session_id: object, *, secrets: Iterable[SecretStr]) -> str | None:
     """The id of a session that nobody may use, None where it cannot stand in a URL."""
     if not isinstance(session_id, str) or problem_with_session_id(session_id) is not None:
@@ -122,7 +135,7 @@ def id_to_cancel(session_id: object, *, secrets: Iterable[SecretStr]) -> str | N
 
 def _about(session_id: str, session: SessionT) -> SessionT:
     if session.id != session_id:
-        raise UnacceptableResponseError("it is about another session")
+        raise UnacceptableResponseError("it is about another session", mixed_up=True)
     return session
 
 

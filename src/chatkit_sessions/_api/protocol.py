@@ -202,7 +202,7 @@ def _parse_success(
     except ValidationError as error:
         return _Problem(describe_validation_error(error))
     except UnacceptableResponseError as error:
-        return _Problem(str(error), mixed_up=True, session_id=error.session_id)
+        return _Problem(str(error), mixed_up=error.mixed_up, session_id=error.session_id)
     except UnreadableBodyError as error:
         return _Problem(str(error))
 

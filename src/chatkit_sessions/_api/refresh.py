@@ -24,6 +24,7 @@ from .operations import (
     Operation,
     describe_validation_error,
     id_to_cancel,
+    problem_with_new_id,
 )
 
 _WORTH_RAISING: Final = frozenset(
@@ -116,6 +117,8 @@ def _accept_or_reject(
             problem = "it does not name the same user"
         elif session.workflow is None or session.workflow.id != workflow_id:
             problem = "it does not name the same workflow"
+        elif (problem_with_id := problem_with_new_id(session.id)) is not None:
+            problem = problem_with_id
         else:
             return session
     return RejectedSession(id_to_cancel(document.get("id"), secrets=[presented]), problem)

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from chatkit_sessions._api.create_body import MAX_EXPIRES_AFTER
-from chatkit_sessions._config.validation import problem_with_id
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.models import (
     CancelledSession,
@@ -92,8 +91,8 @@ def session_ids(listed: Iterable[Entry | None], *, ended: bool) -> list[str]:
     values = [
         entry.value for entry in listed if entry is not None and (ended or entry.seconds > DAY)
     ]
-    ids = [value.decode() for value in values if value.isascii()]
-    return [each for each in ids if problem_with_id(each) is None]
+    ids = [value.decode(errors="surrogateescape") for value in values]
+    return [each for each in ids if each.strip() and each.isprintable()]
 
 
 def record_of_created(

@@ -558,9 +558,10 @@ class TestSessionId:
             ("🙂", "%F0%9F%99%82"),
             ("é", "%C3%A9"),
             ("a:b@c&d=e+f", "a%3Ab%40c%26d%3De%2Bf"),
+            ("a;b", "a%3Bb"),
             ("x" * 256, "x" * 256),
         ],
-        ids=["usual", "dot", "unreserved", "emoji", "accent", "reserved", "longest"],
+        ids=["usual", "dot", "unreserved", "emoji", "accent", "reserved", "semicolon", "longest"],
     )
     def test_it_becomes_one_segment_of_the_path(
         self, build: Callable[[Any], Operation[Any]], end: str, session_id: str, segment: str
@@ -586,7 +587,9 @@ class TestSessionId:
             ("..", "nor consist of dots"),
             ("a?b", "`?`"),
             ("a#b", "`#`"),
-            ("a;b", "`;`"),
+            ("..;b", "before a `;`"),
+            ("refresh;b", "before a `;`"),
+            (";b", "before a `;`"),
             ("a b", "white space"),
             (" ", "white space"),
             ("a\nb", "white space"),
@@ -807,6 +810,8 @@ class TestRefresh:
             ({"id": None}, "`id`", None),
             ({"id": 5}, "`id`", None),
             ({"id": ""}, "`id`", None),
+            ({"id": "../other"}, "`id` must not hold", None),
+            ({"id": "x" * 257}, "`id` must have 1 to 256 characters", None),
             ({"id": "../other", "user": "user_2"}, "the same user", None),
             ({"id": "../other", "client_secret": ""}, "must not be empty", None),
             ({"id": "ek_1", "user": "user_2"}, "the same user", None),

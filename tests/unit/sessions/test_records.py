@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions import ChatKitSessionResponse
+from chatkit_sessions._api import operations
 from chatkit_sessions._sessions.records import (
     DAY,
     SessionRecord,
@@ -85,6 +86,11 @@ class TestRecords:
 
         assert session_ids(listed, ended=True) == ["a", "over"]
         assert session_ids(listed, ended=False) == ["a"]
+
+    @pytest.mark.parametrize("session_id", ["sess;1", '"a"', "a…", "a...", "é", "🙂"])
+    def test_list_sessions_of_any_id_that_can_be_cancelled(self, session_id: str) -> None:
+        assert operations.cancel(session_id)
+        assert session_ids([entry(session_id, DAY + 1)], ended=False) == [session_id]
 
 
 class TestLifetime:
