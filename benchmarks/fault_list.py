@@ -3,12 +3,12 @@
 import json
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 
-from fault_server import Behaviour, Wire
+from fault_server import REMOTE, Behaviour, Wire
 
 MB: Final = 1024 * 1024
 
@@ -31,6 +31,17 @@ class Fault:
         besides: What should not happen on top of it.
         calls: How many calls one client makes; the last one counts.
         pause: Seconds between them.
+        warm: How many calls it makes before, all at once.
+        once: Whether another attempt cannot help, and should not be made.
+        proxy: Calls go to `https://api.benchmark.test` through a proxy of this kind, which is the
+            server: `tunnel` grants each CONNECT, `http` and `socks5` do what `serve` says.
+        tls: The certificate that the server shows; empty: plain http.
+        at_once: Whether `serve` begins with the connection, before any request.
+        variables: Environment variables of the client.
+        silent_address: Whether the host has two addresses, the first of which is silent.
+        mode: Only this one of a library's two clients.
+        loop: The event loop of the asynchronous client.
+        http: The HTTP client below.
     """
 
     name: str
@@ -39,9 +50,19 @@ class Fault:
     besides: str = ""
     calls: int = 1
     pause: float = 0.0
+    warm: int = 0
+    once: bool = False
+    proxy: Literal["", "tunnel", "http", "socks5"] = ""
+    tls: Literal["", "trusted", "untrusted"] = ""
+    at_once: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    silent_address: bool = False
+    mode: Literal["sync", "async"] | None = None
+    loop: Literal["asyncio", "uvloop"] = "asyncio"
+    http: Literal["its own", "httpx-aiohttp"] = "its own"
 
 
-# Answers ------------------------------------------------------------------------------------------
+# Responses ----------------------------------------------------------------------------------------
 
 
 def document(**changes: object) -> bytes:
@@ -77,25 +98,28 @@ def without(name: str) -> bytes:
     return json.dumps(session).encode()
 
 
-def answer(status: str, body: bytes = b"", **headers: str) -> bytes:
-    """A whole answer; `retry_after="1"` is the header `retry-after: 1`."""
+def response(status: str, body: bytes = b"", **headers: str) -> bytes:
+    """A whole response; `retry_after="1"` is the header `retry-after: 1`."""
     fields = {"content_type": "application/json", "content_length": str(len(body))} | headers
     return head(status, **fields) + body
 
 
 def head(status: str, **fields: str) -> bytes:
-    """The part of an answer before its body."""
+    """The part of a response before its body."""
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
 
 
 SESSION: Final = document()
-FINE: Final = answer("200 OK", SESSION)
+FINE: Final = response("200 OK", SESSION)
 FINE_HEAD: Final = FINE.removesuffix(SESSION)
 CHUNKED_HEAD: Final = head("200 OK", content_type="application/json", transfer_encoding="chunked")
 BUSY: Final = b'{"error": {"message": "Busy.", "type": "busy", "param": null, "code": null}}'
 NESTED: Final = b"[" * 100_000 + b"]" * 100_000
+NO_QUOTA: Final = BUSY.replace(b'"code": null', b'"code": "insufficient_quota"')
 HTML: Final = b"<html><body>Please log in.</body></html>"
+OF_ANOTHER: Final = response("200 OK", document(user="another-user", client_secret="ek_another"))  # noqa: S106 -- made up
+NO_CONTENT: Final = head("204 No Content")
 
 
 def gzip_bomb() -> bytes:
@@ -117,8 +141,8 @@ def gzip_bomb() -> bytes:
 # Behaviours ---------------------------------------------------------------------------------------
 
 
-def answers(*these: bytes) -> Behaviour:
-    """One answer after the other; the last one for ever."""
+def responds(*these: bytes) -> Behaviour:
+    """One response after the other; the last one for ever."""
 
     def serve(wire: Wire, earlier: int) -> None:
         wire.send(these[min(earlier, len(these) - 1)])
@@ -132,6 +156,41 @@ def sends(data: bytes, then: Callable[[Wire], None]) -> Behaviour:
     def serve(wire: Wire, _: int) -> None:
         wire.send(data)
         then(wire)
+
+    return serve
+
+
+def first(*pieces: bytes, pause: float = 0.0) -> Behaviour:
+    """These bytes to the first request, as one segment or with a pause before each; then fine."""
+
+    def serve(wire: Wire, earlier: int) -> None:
+        for piece in (FINE,) if earlier else pieces:
+            wire.send(piece)
+            time.sleep(pause)
+
+    return serve
+
+
+def reset_when_idle(count: int) -> Behaviour:
+    """The first connections break with their second request; all others are fine."""
+
+    def serve(wire: Wire, _: int) -> None:
+        if wire.number >= count or not wire.served:
+            wire.wait_for_connections(count)
+            wire.send(FINE)
+        else:
+            wire.reset()
+
+    return serve
+
+
+def socks(*steps: int | bytes) -> Behaviour:
+    """A SOCKS proxy that receives so many bytes or sends these, in turn, and then hangs."""
+
+    def serve(wire: Wire, _: int) -> None:
+        for step in steps:
+            wire.receive(step) if isinstance(step, int) else wire.send(step)
+        wire.hang()
 
     return serve
 
@@ -152,7 +211,7 @@ def redirects(status: str) -> Behaviour:
     """To another port."""
 
     def serve(wire: Wire, _: int) -> None:
-        wire.send(answer(status, location=f"{wire.elsewhere}/chatkit/sessions"))
+        wire.send(response(status, location=f"{wire.elsewhere}/chatkit/sessions"))
 
     return serve
 
@@ -180,17 +239,17 @@ def sends_700_mb(wire: Wire, _: int) -> None:
 
 def ok(body: bytes, **headers: str) -> Behaviour:
     """A success with this body."""
-    return answers(answer("200 OK", body, **headers))
+    return responds(response("200 OK", body, **headers))
 
 
 def refusal(body: bytes, status: str = "400 Bad Request", **headers: str) -> Behaviour:
     """An error with this body."""
-    return answers(answer(status, body, **headers))
+    return responds(response(status, body, **headers))
 
 
 def busy_once(status: str, retry_after: str) -> Behaviour:
     """Try again later; the second request gets a session."""
-    return answers(answer(status, BUSY, retry_after=retry_after), FINE)
+    return responds(response(status, BUSY, retry_after=retry_after), FINE)
 
 
 # The list -----------------------------------------------------------------------------------------
@@ -200,14 +259,80 @@ _ELSEWHERE: Final = "neither key nor user sent to the other port"
 _EARLY: Final = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
 _FILLER: Final = b"x-filler: " + b"a" * 1000 + b"\r\n"
 
+_ONCE: Final = "asked once"
+
+MALFORMED: Final = {
+    "status line without a number": responds(b"HTTP/1.1 fine\r\n\r\n"),
+    "header line without a colon": responds(FINE.replace(b"\r\n", b"\r\nbad line\r\n", 1)),
+    "two different content-lengths": responds(
+        FINE.replace(b"\r\n", b"\r\ncontent-length: 5\r\n", 1)
+    ),
+    "chunk size that is no number": responds(CHUNKED_HEAD + b"zz\r\n{}\r\n"),
+    "no HTTP at all": sends(b"SSH-2.0-OpenSSH_9.9\r\n", Wire.close),
+}
+
+_REFUSAL: Final = response("400 Bad Request", BUSY)
+EXCESS: Final = (
+    Fault(
+        "two responses in one segment, then the next call",
+        Should.SESSION,
+        first(FINE + OF_ANOTHER),
+        calls=2,
+    ),
+    Fault(
+        "a second response late, then the next call",
+        Should.SESSION,
+        first(FINE, OF_ANOTHER, pause=0.2),
+        calls=2,
+        pause=0.5,
+    ),
+    Fault(
+        "a response after 204, then the next call",
+        Should.SESSION,
+        first(NO_CONTENT + OF_ANOTHER),
+        calls=2,
+    ),
+    Fault(
+        "a response after an error, then the next call",
+        Should.SESSION,
+        first(_REFUSAL + OF_ANOTHER),
+        calls=2,
+    ),
+    Fault(
+        "another user's response to the next call",
+        Should.ERROR,
+        responds(FINE, OF_ANOTHER),
+        calls=2,
+    ),
+)
+
+SILENT_ADDRESS: Final = Fault(
+    "first of two addresses silent", Should.SESSION, responds(FINE), silent_address=True
+)
+
+# RFC 1928: the greeting has three bytes, a request for a host name four, its length, name and port.
+_GREETING: Final = 3
+_REQUEST: Final = 4 + 1 + len(REMOTE) + 2
+_NO_LOGIN: Final = b"\x05\x00"
+SOCKS: Final = {
+    "hangs at once": socks(),
+    "hangs after the greeting": socks(_GREETING, _NO_LOGIN),
+    "hangs within the tunnel": socks(
+        _GREETING, _NO_LOGIN, _REQUEST, b"\x05\x00\x00\x01" + bytes(6)
+    ),
+    "wants a login that nobody has": socks(_GREETING, b"\x05\xff"),
+    "refuses the host": socks(_GREETING, _NO_LOGIN, _REQUEST, b"\x05\x05\x00\x01" + bytes(6)),
+    "speaks no SOCKS": socks(_GREETING, b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+}
+
 FAULTS: Final = (
     # The connection
     Fault("nobody listens", Should.ERROR, None),
-    Fault("reset before the answer", Should.ERROR, sends(b"", Wire.reset)),
+    Fault("reset before the response", Should.ERROR, sends(b"", Wire.reset)),
     Fault("reset within the head", Should.ERROR, sends(FINE[:20], Wire.reset)),
     Fault("reset within the body", Should.ERROR, sends(FINE[:-_HALF], Wire.reset)),
-    Fault("closed without an answer", Should.ERROR, sends(b"", Wire.close)),
-    Fault("closed without an answer once, then fine", Should.SESSION, closes_once),
+    Fault("closed without a response", Should.ERROR, sends(b"", Wire.close)),
+    Fault("closed without a response once, then fine", Should.SESSION, closes_once),
     Fault("idle connection reset, then fine", Should.SESSION, resets_idle, calls=2, pause=0.5),
     # Time
     Fault("silence before the head", Should.ERROR, sends(b"", Wire.hang)),
@@ -219,8 +344,8 @@ FAULTS: Final = (
         endless(b"HTTP/1.1 200 OK\r\nx-drip: ", b"a", pause=0.1),
     ),
     Fault("body dripping without end", Should.ERROR, endless(CHUNKED_HEAD, b"1\r\n \r\n", 0.1)),
-    Fault("1xx answers without end, slow", Should.ERROR, endless(b"", _EARLY, pause=0.1)),
-    Fault("1xx answers without end, fast", Should.ERROR, endless(b"", _EARLY * 1000)),
+    Fault("1xx responses without end, slow", Should.ERROR, endless(b"", _EARLY, pause=0.1)),
+    Fault("1xx responses without end, fast", Should.ERROR, endless(b"", _EARLY * 1000)),
     # HTTP
     Fault("body shorter than content-length", Should.ERROR, sends(FINE[:-_HALF], Wire.close)),
     Fault(
@@ -228,9 +353,7 @@ FAULTS: Final = (
         Should.ERROR,
         sends(CHUNKED_HEAD + b"%x\r\n" % len(SESSION) + SESSION[:_HALF], Wire.close),
     ),
-    Fault("chunk size that is no number", Should.ERROR, answers(CHUNKED_HEAD + b"zz\r\n{}\r\n")),
-    Fault("status line without a number", Should.ERROR, answers(b"HTTP/1.1 fine\r\n\r\n")),
-    Fault("no HTTP at all", Should.ERROR, sends(b"SSH-2.0-OpenSSH_9.9\r\n", Wire.close)),
+    *(Fault(name, Should.ERROR, serve) for name, serve in MALFORMED.items()),
     Fault(
         "header fields without end",
         Should.ERROR,
@@ -257,17 +380,74 @@ FAULTS: Final = (
             b"10000\r\n" + b"a" * 0x10000 + b"\r\n",
         ),
     ),
+    # What a server sends too much
+    *EXCESS,
+    *(replace(each, name=f"{each.name}, through a proxy", proxy="tunnel") for each in EXCESS),
+    # Connections that are kept
+    Fault(
+        "all eight idle connections dead, then fine",
+        Should.SESSION,
+        reset_when_idle(8),
+        warm=8,
+    ),
+    # Addresses, proxies and certificates
+    replace(SILENT_ADDRESS, name="first of two addresses silent, sync", mode="sync"),
+    replace(SILENT_ADDRESS, name="first of two addresses silent, asyncio", mode="async"),
+    replace(
+        SILENT_ADDRESS, name="first of two addresses silent, uvloop", mode="async", loop="uvloop"
+    ),
+    Fault(
+        "certificate of an unknown authority",
+        Should.ERROR,
+        responds(FINE),
+        besides=_ONCE,
+        once=True,
+        tls="untrusted",
+    ),
+    Fault(
+        "proxy's host with a typo",
+        Should.ERROR,
+        None,
+        variables={"HTTPS_PROXY": "http://proxy..example:3128"},
+        tls="trusted",
+    ),
+    Fault("proxy that hangs before the tunnel", Should.ERROR, socks(), proxy="http", at_once=True),
+    Fault(
+        "proxy that hangs within the tunnel",
+        Should.ERROR,
+        sends(head("200 Connection Established"), Wire.hang),
+        proxy="http",
+    ),
+    Fault(
+        "proxy that asks for a password (407)",
+        Should.ERROR,
+        responds(response("407 Proxy Authentication Required")),
+        besides=_ONCE,
+        once=True,
+        proxy="http",
+    ),
+    *(
+        Fault(f"SOCKS proxy that {what}", Should.ERROR, serve, proxy="socks5", at_once=True)
+        for what, serve in SOCKS.items()
+    ),
+    # Over httpx-aiohttp
+    *(
+        Fault(f"{name}, httpx-aiohttp", Should.ERROR, serve, mode="async", http="httpx-aiohttp")
+        for name, serve in MALFORMED.items()
+    ),
     # Success that is none
+    Fault("200 about another user", Should.ERROR, responds(OF_ANOTHER)),
+    Fault("200 about another workflow", Should.ERROR, ok(document(workflow={"id": "wf_another"}))),
     Fault("200 with HTML", Should.ERROR, ok(HTML, content_type="text/html")),
     Fault("200 with HTML called JSON", Should.ERROR, ok(HTML)),
     Fault("200 with an empty body", Should.ERROR, ok(b"")),
-    Fault("204", Should.ERROR, answers(head("204 No Content"))),
+    Fault("204", Should.ERROR, responds(head("204 No Content"))),
     Fault("200 with `null`", Should.ERROR, ok(b"null")),
     Fault("200 with an array", Should.ERROR, ok(b"[%b]" % SESSION)),
     Fault(
         "200 that is not UTF-8",
         Should.ERROR,
-        ok(SESSION.replace(b"somebody", "Jürgen".encode("latin-1"))),
+        ok(SESSION.replace(b"user-of", "Jürgen".encode("latin-1"))),
     ),
     Fault("200 with truncated JSON", Should.ERROR, ok(SESSION[:_HALF])),
     Fault(
@@ -296,6 +476,13 @@ FAULTS: Final = (
         "429, retry-after one day",
         Should.ERROR,
         refusal(BUSY, "429 Too Many Requests", retry_after="86400"),
+    ),
+    Fault(
+        "429, insufficient_quota",
+        Should.ERROR,
+        refusal(NO_QUOTA, "429 Too Many Requests"),
+        besides=_ONCE,
+        once=True,
     ),
     Fault(
         "503, retry-after a past date, then fine",

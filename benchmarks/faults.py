@@ -1,6 +1,6 @@
-"""Put this library and the official SDK through faults on loopback, and print what came of it.
+"""Put this library and the official SDK through faults on loopback, and print the outcomes.
 
-    pip install . openai
+    pip install . openai httpx-aiohttp socksio trustme uvloop
     python benchmarks/faults.py
     python benchmarks/faults.py --library ours --only gzip
 
@@ -15,16 +15,18 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from ssl import SSLContext
 from typing import Final
 
 from environment import NotReadyError, variables
-from fault_list import FAULTS, FINE, MB, Fault, Should, answers
-from fault_server import Server
+from fault_list import FAULTS, FINE, MB, Fault, Should, responds
+from fault_server import REMOTE, Server, certificates, silent_address
 from fault_worker import (
     HARD_LIMIT,
     KEY,
@@ -46,6 +48,7 @@ MODES: Final[tuple[Mode, ...]] = ("sync", "async")
 PACKAGES: Final[dict[Library, str]] = {"ours": "chatkit-sessions", "openai": "openai"}
 TITLES: Final[dict[Library, str]] = {"ours": "this library", "openai": "official SDK"}
 
+SILENT_ADDRESS: Final = "127.0.0.2"
 MOST_GROWTH: Final = 16 * MB
 SLACK: Final = 1.0
 MOST_SECONDS: Final[dict[Library, float]] = {
@@ -64,8 +67,9 @@ class Result:
         library: Whose client.
         mode: Which of its two clients.
         outcome: What the client did.
-        leaks: What arrived where it should not.
+        leaks: What arrived where it should not, or is in the error.
         strayed: Whether the client called a server that it was never told of.
+        attempts: How many connections or requests it made, whichever are more.
     """
 
     fault: Fault
@@ -74,6 +78,7 @@ class Result:
     outcome: Outcome
     leaks: tuple[str, ...]
     strayed: bool
+    attempts: int
 
     @property
     def good(self) -> bool:
@@ -101,11 +106,24 @@ def took_little_memory(result: Result) -> bool:
 
 
 def leaked_nothing(result: Result) -> bool:
-    """Key and user went where they were meant to go, and one answer's cookie nowhere."""
+    """Key and user went where they were meant to go, and one response's cookie nowhere."""
     return not result.leaks
 
 
-RULES: Final = (ended_as_it_should, ended_in_time, took_little_memory, leaked_nothing)
+def asked_once(result: Result) -> bool:
+    """Where another attempt cannot help."""
+    return not result.fault.once or result.attempts <= 1
+
+
+def left_no_connection(result: Result) -> bool:
+    """One may wait for the next call, as many as were warm; none once the client is closed."""
+    return result.outcome.kept <= max(1, result.fault.warm) and result.outcome.left <= 0
+
+
+RULES: Final = (
+    ended_as_it_should, ended_in_time, took_little_memory, leaked_nothing, asked_once,
+    left_no_connection,
+)  # fmt: skip
 
 
 # The measurement ----------------------------------------------------------------------------------
@@ -113,16 +131,45 @@ RULES: Final = (ended_as_it_should, ended_in_time, took_little_memory, leaked_no
 
 def meet(fault: Fault, library: Library, mode: Mode) -> Result:
     """Let one client meet one fault."""
-    fine = answers(FINE)
-    with (
-        Server(fine) as healthy,
-        Server(fine) as elsewhere,
-        Server(fault.serve, elsewhere.url) as server,
-    ):
-        task = Task(library, mode, server.url, healthy.url, fault.calls, fault.pause)
+    fine = responds(FINE)
+    with ExitStack() as servers:
+        healthy, elsewhere = (servers.enter_context(Server(fine)) for _ in range(2))
+        server = servers.enter_context(
+            Server(
+                fault.serve,
+                elsewhere.url,
+                at_once=fault.at_once,
+                tunnels=fault.proxy == "tunnel",
+                tls=certificate_of(fault),
+            )
+        )
+        url, addresses = server.url, tuple[str, ...]()
+        variables = {"SSL_CERT_FILE": str(certificates().authority), **fault.variables}
+        if fault.proxy:
+            url = f"https://{REMOTE}/v1"
+            scheme = "socks5" if fault.proxy == "socks5" else "http"
+            variables["HTTPS_PROXY"] = f"{scheme}://{server.address}"
+        if fault.silent_address:
+            url, addresses = f"http://{REMOTE}:{server.port}/v1", (SILENT_ADDRESS, "127.0.0.1")
+            servers.enter_context(silent_address(SILENT_ADDRESS, server.port))
+        task = Task(
+            *(library, mode, url, healthy.url, fault.calls, fault.pause, fault.warm, variables),
+            *(addresses, fault.loop, fault.http),
+        )
         outcome = run_worker(task)
-        leaks = (*leaks_to(elsewhere.requests), *cookies_in(server.requests))
-    return Result(fault, library, mode, outcome, leaks, strayed=bool(elsewhere.requests))
+        leaks = [*leaks_to(elsewhere.requests), *cookies_in(server.requests)]
+    if outcome.shows_key:
+        leaks.append("key in the error")
+    attempts = max(server.connections, len(server.requests))
+    strayed = bool(elsewhere.requests)
+    return Result(fault, library, mode, outcome, tuple(leaks), strayed, attempts)
+
+
+def certificate_of(fault: Fault) -> SSLContext | None:
+    """What the server shows for a fault."""
+    if fault.proxy == "tunnel":
+        return certificates().trusted
+    return getattr(certificates(), fault.tls) if fault.tls else None
 
 
 def run_worker(task: Task) -> Outcome:
@@ -138,13 +185,13 @@ def run_worker(task: Task) -> Outcome:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Outcome("no end", f"no end in {HARD_LIMIT:.0f} s", HARD_LIMIT, 0)
+        return Outcome("no end", f"no end in {HARD_LIMIT:.0f} s", HARD_LIMIT)
     if process.returncode == NOT_READY:
         raise NotReadyError(f"{task.library} ({task.mode}) does not work:\n{process.stderr}")
     if process.stdout:
         return Outcome(**json.loads(process.stdout.splitlines()[0]))
     last_words = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
-    return Outcome("untyped", f"the process died: {last_words}", 0.0, 0)
+    return Outcome("untyped", f"the process died: {last_words}")
 
 
 def leaks_to(requests: Iterable[bytes]) -> list[str]:
@@ -155,13 +202,17 @@ def leaks_to(requests: Iterable[bytes]) -> list[str]:
 
 
 def cookies_in(requests: Iterable[bytes]) -> list[str]:
-    """Whether a cookie that one answer set came back with another call."""
+    """Whether a cookie that one response set came back with another call."""
     return ["cookie sent"] if any(b"\r\ncookie:" in head.lower() for head in requests) else []
 
 
 def meet_all(faults: Sequence[Fault], libraries: Sequence[Library]) -> list[Result]:
-    """Let all clients meet all faults, a few at a time, and tell how far it is."""
-    cases = list(product(faults, libraries, MODES))
+    """Let all clients meet all faults, a few at a time, and show how far it is."""
+    cases = [
+        (fault, library, mode)
+        for fault, library, mode in product(faults, libraries, MODES)
+        if fault.mode in {None, mode}
+    ]
     results: list[Result] = []
     with ThreadPoolExecutor(WORKERS_AT_ONCE) as pool:
         for result in pool.map(lambda case: meet(*case), cases):
@@ -206,9 +257,13 @@ def describe(result: Result) -> str:
     if outcome.kind != "no end" and outcome.seconds >= TIMEOUT - 0.5:
         words.append(f"after {int(outcome.seconds + 0.25)} s")
     if result.strayed:
-        words.append("answered by the other port")
+        words.append("served by the other port")
     if outcome.growth >= MOST_GROWTH:
         words.append(f"+{coarse(outcome.growth / MB)}")
+    if not asked_once(result):
+        words.append(f"asked {result.attempts} times")
+    if not left_no_connection(result):
+        words.append("a connection left open")
     return f"{'✓' if result.good else '✗'} {', '.join([*words, *result.leaks])}"
 
 
@@ -242,21 +297,23 @@ something goes wrong on the way. Each client meets each fault in a process of it
 loopback, with `timeout={TIMEOUT:.0f}` and `max_retries={RETRIES}`.
 
 ```console
-$ pip install . openai
+$ pip install . openai httpx-aiohttp socksio trustme uvloop
 $ python benchmarks/faults.py
 ```
 
 {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, {python}: {used}.
 
 How to read it: ✓ is a call that ended as it should, within its timeout and a second, with less
-than {MOST_GROWTH // MB} MB of memory more and with neither key nor user sent to anyone else.
+than {MOST_GROWTH // MB} MB of memory more, with neither key nor user sent to anyone else and
+without the key in the error. At most one connection is kept for the next call (or as many as were
+in use at once), and none once the client is closed.
 A typed error is a `ChatKitError` here and an `OpenAIError` there. Where the sync and the async
 client differ, a cell has both. A call is watched for {HARD_LIMIT:.0f} s: what it would have done
 later is not known, and its memory is what it held by then.
 
 What should happen is this library's idea of it. The SDK promises less: its timeout is for each
-attempt (and is judged as such), it does not check a success answer against the contract, and it
-follows redirects, all by design.
+attempt (and is judged as such), it does not check a success response against the contract, and it
+follows redirects, all by design. A session of another user is a failure for both.
 
 {score(results, libraries)}
 {table(results, libraries)}"""

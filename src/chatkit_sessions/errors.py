@@ -234,7 +234,7 @@ def _headline(status_code: int, message: str, request_id: str | None) -> str:
 
 
 class BadRequestError(APIStatusError):
-    """400: the API rejects the request as it is."""
+    """400: the API rejects the request."""
 
 
 class AuthenticationError(APIStatusError):

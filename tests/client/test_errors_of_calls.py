@@ -104,7 +104,7 @@ def test_a_missing_beta_is_named_whatever_the_status(connect: Connect, status_co
             BadRequestError,
             "never an object",
         ),
-        (refused(400, "Unknown parameter: 'scope'"), BadRequestError, "Leave that option out"),
+        (refused(400, "Unknown parameter: 'scope'"), BadRequestError, "Omit that option"),
         (
             refused(400, "Invalid 'session_id': 'x'. Expected an ID that begins with 'cksess'."),
             BadRequestError,

@@ -343,7 +343,7 @@ def test_a_proxy_that_cannot_be_one_is_refused_when_the_client_is_made(
 ) -> None:
     monkeypatch.setenv(variable, proxy)
 
-    with pytest.raises(ConfigurationError, match=f"^{variable} names a proxy") as caught:
+    with pytest.raises(ConfigurationError, match=f"^{variable} names no usable proxy") as caught:
         connect(base_url="https://api.test/v1")
 
     assert "word" not in str(caught.value).replace("password", "")

@@ -354,11 +354,11 @@ def test_an_error_of_the_api_reaches_the_page_as_a_code_and_the_log_in_full(
     assert_refused(answer, status_code, told)
     assert b"Upstream" not in answer.body
     assert b"req_77" not in answer.body
-    (record,) = [record for record in caplog.records if "answered with" in record.getMessage()]
+    (record,) = [record for record in caplog.records if "responded with" in record.getMessage()]
     assert record.name == "chatkit_sessions"
     assert record.levelno == (logging.WARNING if upstream == 429 else logging.ERROR)
     message = record.getMessage()
-    assert message.startswith(f"POST /session: answered with {status_code} {told}: {upstream}: ")
+    assert message.startswith(f"POST /session: responded with {status_code} {told}: {upstream}: ")
     assert "Upstream words." in message
     assert "req_77" in message
     assert "\nHint: " in message

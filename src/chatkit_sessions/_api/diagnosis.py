@@ -63,10 +63,10 @@ _MISSING_SCOPES = (
 )
 _MISMATCHED_PROJECT = (
     "The key belongs to another project or organization than the one named in the request. Check "
-    "OPENAI_PROJECT_ID and OPENAI_ORG_ID (or `project` and `organization`), or leave them out."
+    "OPENAI_PROJECT_ID and OPENAI_ORG_ID (or `project` and `organization`), or omit them."
 )
 _REGION = (
-    "The API refuses calls from the country or region of this machine's network address. Check "
+    "The API rejects calls from the country or region of this machine's network address. Check "
     "where the backend, or the proxy that it goes through, is hosted."
 )
 _WORKFLOW = (
@@ -78,7 +78,7 @@ _WORKFLOW = (
 )
 _SESSION = (
     "No session of this id exists for the key's project. Check that the id (`cksess_…`) is the "
-    "one create returned, and that it was created with a key of the same project."
+    "one that `create_session` returned, and that it was created with a key of the same project."
 )
 _ROUTE = (
     "{host} has no such route. Check OPENAI_BASE_URL (or `base_url`): it names the API's root and "
@@ -89,31 +89,31 @@ _MALFORMED_SESSION_ID = (
     "secret, the user or the workflow id."
 )
 _USER_TYPE = (
-    "`user` is a string that identifies your end user, never an object. This library sends it so: "
-    "check whether a gateway at {host} rewrites the request."
+    "`user` is a string that identifies your end user, never an object. This library sends a "
+    "string: check whether a gateway at {host} rewrites the request."
 )
 _MISSING_PARAMETER = (
-    "The API asks for a parameter that this request did not hold. Check whether a gateway at "
+    "The API requires a parameter that this request did not have. Check whether a gateway at "
     "{host} rewrites requests, and whether a newer version of this library knows the parameter."
 )
 _UNKNOWN_PARAMETER = (
-    "The API does not know a parameter of this request. Leave that option out, and check whether "
-    "a newer version of this library or of the server at {host} agrees on it."
+    "The API does not know a parameter of this request. Omit that option, and check whether a "
+    "newer version of this library, or of the server at {host}, supports it."
 )
-_BAD_REQUEST = "The API refuses the request as it is; its message names the argument to change."
+_BAD_REQUEST = "The API rejects the request; its message names the argument to change."
 _UNAUTHORIZED = (
     "{host} does not accept the key. Check OPENAI_API_KEY (or `api_key`), and the project and "
     "organization that it belongs to."
 )
 _FORBIDDEN = (
-    "The key is known but may not do this. Check its permissions and its project at "
+    "The key is valid but does not permit this call. Check its permissions and its project at "
     "https://platform.openai.com/api-keys."
 )
 _NOT_FOUND = (
     "Check the ids in the request and OPENAI_BASE_URL (or `base_url`): the call went to {host}."
 )
 _RATE_LIMIT = (
-    "Too many requests. Wait as long as `retry_after` says, ask for fewer sessions, and check the "
+    "Too many requests. Wait as long as `retry_after` says, create fewer sessions, and check the "
     "limits of the key's organization."
 )
 _QUOTA = (
@@ -129,15 +129,15 @@ _SERVER = (
     "https://status.openai.com and give the request id to OpenAI's support."
 )
 _REDIRECT = (
-    "Redirects are not followed, so that neither key nor user data goes to another place. Set "
+    "Redirects are not followed, so that neither key nor user data is sent to another host. Set "
     "OPENAI_BASE_URL (or `base_url`) to the API's final address; the call went to {host}."
 )
 _NOT_THE_API = (
-    "The answer is not one of the API's: something in front of it answered (a proxy, a CDN, a "
-    "login page), or {host} is not the API. Check OPENAI_BASE_URL (or `base_url`) and the proxy "
+    "The response is not the API's: something in front of it responded (a proxy, a CDN, a login "
+    "page), or {host} is not the API. Check OPENAI_BASE_URL (or `base_url`) and the proxy "
     "settings of this machine."
 )
-_OTHER = "The API at {host} gave an answer that is not documented; its message may tell more."
+_OTHER = "The API at {host} returned an undocumented response; its message may say more."
 
 _OTHER_HINTS: Final[dict[type[APIStatusError], str]] = {
     RateLimitError: _RATE_LIMIT,

@@ -138,7 +138,7 @@ def parse_response(
     host: str,
     now: Callable[[], datetime],
 ) -> T:
-    """Make an operation's result of an response.
+    """Make an operation's result of a response.
 
     Args:
         operation: What was requested.
@@ -261,9 +261,9 @@ def _message(
     """What happened, in the API's words or, without its envelope, in ours and unquoted."""
     if is_redirect(response.status_code):
         target = _redirect_target(response.headers.get("location", ""))
-        return f"A redirect to {_quotable(target, secrets) or 'nowhere that can be told'}"
+        return f"A redirect to {_quotable(target, secrets) or 'an unreadable location'}"
     if detail is not None:
-        return _quotable(detail.message, secrets) or "The API gives no message"
+        return _quotable(detail.message, secrets) or "The API returned no message"
     content_type = _quotable(response.headers.get("content-type"), secrets)
     return f"A response without the API's error envelope ({content_type or 'no content type'})"
 

@@ -149,8 +149,8 @@ def require_workflow_id(workflow_id: str | None) -> str:
         raise ConfigurationError(
             f"No workflow id: set {WORKFLOW_VARIABLE}, or pass `workflow_id` to the client or to "
             f"the call{describe_unread(WORKFLOW_VARIABLE)}.",
-            hint="It begins with `wf_` and stands in Agent Builder, beside the published workflow; "
-            "a ChatKit-compatible server has its own.",
+            hint="It begins with `wf_`; Agent Builder shows it beside the published workflow. A "
+            "ChatKit-compatible server has ids of its own.",
         )
     problem = problem_with_id(workflow_id)
     if problem is not None:

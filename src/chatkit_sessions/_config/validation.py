@@ -69,7 +69,7 @@ def validate_key(key: object, source: str) -> SecretStr:
     """
     if not isinstance(key, SecretStr):
         raise ConfigurationError(
-            f"{source} must give a string or a SecretStr, not {type(key).__name__}."
+            f"{source} must return a string or a SecretStr, not {type(key).__name__}."
         )
     problem = _problem_with_key(key)
     if problem is not None:
@@ -101,7 +101,7 @@ def _problem_with_spelling(value: str) -> str | None:
     if value[0] in _QUOTES or value[-1] in _QUOTES:
         return "has quotes around it: they were left in, probably by a `.env` file; remove them"
     if value.endswith(("…", "...")):
-        return "ends in dots, as in an example: put your own in its place"
+        return "ends in dots, as in an example: replace it with your own"
     return None
 
 

@@ -20,8 +20,8 @@ class Body:
     """Takes an answer's chunks until there is enough.
 
     Args:
-        status_code: The answer's status, which says how much of the body is worth reading.
-        headers: The answer's headers, which are found by their names in lower case.
+        status_code: The response's status, which decides how much of the body is worth reading.
+        headers: The response's headers, looked up by names in lower case.
         decoded: Whether chunks come without their content coding, as from a body that somebody has
             read before.
     """

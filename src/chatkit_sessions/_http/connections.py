@@ -182,9 +182,7 @@ def validate_url(base_url: str) -> None:
     try:
         _ = httpx.URL(base_url).host
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise ConfigurationError(
-            f"The base URL is none that can be called: {redact(str(error))}."
-        ) from None
+        raise ConfigurationError(f"The base URL cannot be called: {redact(str(error))}.") from None
 
 
 def is_readable(descriptor: int) -> bool:

@@ -52,7 +52,7 @@ def proxy_for(base_url: str) -> Proxy | None:
     settings = _parse(url if "://" in url else f"http://{url}")
     if settings is None:
         raise ConfigurationError(
-            f"{source} names a proxy that cannot be one: a URL is needed such as "
+            f"{source} names no usable proxy: a URL is needed, such as "
             "http://proxy.example.com:3128, with nothing after host and port.",
             hint=_ESCAPES,
         )

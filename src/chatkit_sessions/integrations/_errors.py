@@ -28,23 +28,23 @@ class EndpointError(NamedTuple):
 
 
 ERRORS: Final[Mapping[ErrorCode, EndpointError]] = {
-    "invalid_request": EndpointError(400, "The request's body is not what this address takes."),
+    "invalid_request": EndpointError(400, "The request's body is not valid for this route."),
     "unauthenticated": EndpointError(401, "Nobody is signed in."),
-    "origin_not_allowed": EndpointError(
-        403, "Pages of this origin may not ask for a chat session."
-    ),
+    "origin_not_allowed": EndpointError(403, "Pages of this origin may not create chat sessions."),
     "not_found": EndpointError(404, "There is no such session."),
-    "method_not_allowed": EndpointError(405, "This address does not take this method."),
+    "method_not_allowed": EndpointError(405, "This route does not support this method."),
     "session_deleted": EndpointError(409, "The user has signed out meanwhile."),
     "request_too_large": EndpointError(413, "The request's body is too large."),
     "unsupported_media_type": EndpointError(415, "The body's type must be application/json."),
-    "rate_limit_exceeded": EndpointError(429, "Too many chat sessions were asked for: try later."),
+    "rate_limit_exceeded": EndpointError(
+        429, "Too many requests for chat sessions: try again later."
+    ),
     "configuration_error": EndpointError(502, "The chat is not set up correctly."),
-    "upstream_error": EndpointError(502, "The chat service is in trouble: try again."),
+    "upstream_error": EndpointError(502, "The chat service failed: try again."),
     "store_unavailable": EndpointError(
         503, "Chat sessions cannot be looked up just now: try again."
     ),
-    "upstream_timeout": EndpointError(504, "The chat service did not answer in time: try again."),
+    "upstream_timeout": EndpointError(504, "The chat service did not respond in time: try again."),
 }
 
 # The first match counts. The application must fix any other error: the key, the workflow, …

@@ -190,7 +190,7 @@ async def _get_owned(
         if error.error is None or error.error.param != "session_id":
             raise
         # A server with a route for reading rejects what cannot be one of its ids.
-        raise SessionNotRecordedError("The session's id cannot be one.") from None
+        raise SessionNotRecordedError("The session id is malformed.") from None
     require_owner(info, user)
     return info
 

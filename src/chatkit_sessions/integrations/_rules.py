@@ -148,7 +148,7 @@ class EndpointRules:
         status_code = ERRORS[code].status_code
         logger.log(
             logging.ERROR if status_code >= 500 else logging.WARNING,  # noqa: PLR2004 -- HTTP's
-            "%s %s: answered with %d %s: %s",
+            "%s %s: responded with %d %s: %s",
             *(request.method, self._route_of(request), status_code, code, error),
         )
         if isinstance(error, RateLimitError) and code == "rate_limit_exceeded":

@@ -74,7 +74,7 @@ def failure(error: Exception) -> SessionStoreError | None:
     reason = ascii(redact(str(error)[:MAX_REASON]))
     return SessionStoreError(
         f"The session store does not respond ({type(error).__name__}: {reason}).",
-        hint="Check that Redis runs, takes the user and password, permits the commands and has "
+        hint="Check that Redis runs, accepts the user and password, permits the commands and has "
         "memory left.",
     )
 

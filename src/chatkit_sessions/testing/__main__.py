@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-refresh-route",
         action="store_true",
-        help="leave out POST /chatkit/sessions/refresh, as the published contract does",
+        help="omit POST /chatkit/sessions/refresh, as the published contract does",
     )
     parser.add_argument(
         "--read-route", action="store_true", help="offer GET /chatkit/sessions/{id}"

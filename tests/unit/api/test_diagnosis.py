@@ -108,7 +108,7 @@ WRONG_KEY = "Incorrect API key provided: sk-***. You can find your API key at â€
                 code="missing_required_parameter",
             ),
             BadRequestError,
-            ["asks for a parameter", HOST],
+            ["requires a parameter", HOST],
             id="missing-field",
         ),
         pytest.param(
@@ -122,7 +122,7 @@ WRONG_KEY = "Incorrect API key provided: sk-***. You can find your API key at â€
             400,
             detail("Unknown parameter: 'scope'."),
             BadRequestError,
-            ["does not know a parameter", "Leave that option out"],
+            ["does not know a parameter", "Omit that option"],
             id="unknown-field",
         ),
         pytest.param(
@@ -265,7 +265,7 @@ WRONG_KEY = "Incorrect API key provided: sk-***. You can find your API key at â€
             422,
             detail("Unknown parameter: 'x'."),
             UnprocessableEntityError,
-            ["Leave that option out"],
+            ["Omit that option"],
             id="422-unknown-field",
         ),
         pytest.param(409, detail("no"), ConflictError, [HOST, "message"], id="409"),

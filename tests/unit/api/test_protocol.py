@@ -469,7 +469,7 @@ class TestErrorAnswer:
         error = refused(response(400, envelope("")))
 
         assert error.error is not None
-        assert error.message == "The API gives no message"
+        assert error.message == "The API returned no message"
 
     @pytest.mark.parametrize(
         ("body", "kept"),
@@ -525,7 +525,7 @@ class TestErrorAnswer:
         error = refused(response(302, b"", {"location": "https:user:confidential@login.example"}))
 
         assert "confidential" not in str(error)
-        assert error.message == "A redirect to nowhere that can be told"
+        assert error.message == "A redirect to an unreadable location"
 
     def test_a_redirect_names_its_target_without_query_and_fragment(self) -> None:
         location = "https://login.example/in?next=confidential#confidential"
@@ -568,7 +568,7 @@ class TestErrorAnswer:
     def test_a_redirect_to_nowhere_is_one_still(self, headers: dict[str, str]) -> None:
         error = refused(response(302, b"", headers))
 
-        assert error.message == "A redirect to nowhere that can be told"
+        assert error.message == "A redirect to an unreadable location"
 
     @pytest.mark.parametrize("status", [199, 503])
     def test_what_is_no_redirect_is_not_called_one(self, status: int) -> None:

@@ -89,7 +89,7 @@ class TestRecords:
 
     @pytest.mark.parametrize("session_id", ["sess;1", '"a"', "a…", "a...", "é", "🙂"])
     def test_list_sessions_of_any_id_that_can_be_cancelled(self, session_id: str) -> None:
-        assert operations.cancel(session_id)
+        assert operations.cancel(session_id).path
         assert session_ids([entry(session_id, DAY + 1)], ended=False) == [session_id]
 
 
