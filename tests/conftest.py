@@ -1,3 +1,4 @@
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,7 +9,7 @@ import pytest
 from chatkit_sessions._config.settings import OTHER_NAMES
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from redis_server import RedisServer, execute, running_redis
-from support import Connect, Kind, Time, Way, connecting
+from support import Connect, Kind, Time, Way, connecting, open_sockets
 from workers import STORE_KINDS, Backend, StoreKind
 
 
@@ -47,6 +48,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         *(f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")),
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def no_socket_left() -> Iterator[None]:
+    """Fail if a socket is open after the test that was not before; entered first, left last."""
+    before = open_sockets()
+    yield
+    if open_sockets() - before:
+        gc.collect()  # of test servers; the library's raise a ResourceWarning, which is an error
+        assert not open_sockets() - before
 
 
 @pytest.fixture

@@ -260,6 +260,60 @@ def test_a_response_that_has_begun_is_not_asked_for_again(runtime: Runtime) -> N
         assert server.connections == 1
 
 
+STAGES = {
+    "silence": b"",
+    "silence within the head": b"HTTP/1.1 200 OK\r\nconte",
+    "silence within the body": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",
+    "silence within chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{",
+    "no status": b"HTTP/1.1 fine\r\n\r\n",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n",
+    "no header": b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "no chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "too large a head": b"HTTP/1.1 200 OK\r\nA: " + b"a" * 200_000,
+    "too large a body": b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n" + b" " * 2_000_000,
+    "no end": b"HTTP/1.1 500 No\r\n\r\n" + b" " * 200_000,
+}
+
+
+# Under trio, of the generators in which httpx wraps a body that is too large to be read.
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_failure_closes_its_connection(
+    runtime: Runtime, tls: ssl.SSLContext | None, stage: str
+) -> None:
+    gone = threading.Event()
+
+    def fail(connection: Connection) -> None:
+        connection.receive()
+        try:
+            connection.send(STAGES[stage])
+            connection.wait_for_the_client_to_go()
+        finally:
+            gone.set()
+
+    with raw_server(fail, tls=tls) as server:
+        (outcome,) = outcomes(runtime, server.url, ["alice"], lambda: gone.wait(10), timeout=0.5)
+
+        assert outcome.endswith("Error")
+        assert gone.is_set(), "while the client is open"
+
+
+def test_a_handshake_without_end_closes_its_connection(runtime: Runtime) -> None:
+    gone = threading.Event()
+
+    def never_shake_hands(connection: Connection) -> None:
+        connection.wait_for_the_client_to_go()
+        gone.set()
+
+    with raw_server(never_shake_hands) as server:
+        url = server.url.replace("http:", "https:")
+        got = outcomes(runtime, url, ["alice"], lambda: gone.wait(10), timeout=0.2)
+
+        assert got == ["APITimeoutError"]
+        assert gone.is_set(), "while the client is open"
+
+
 def socks_proxies() -> dict[str, Callable[[Connection], None]]:
     def silent(connection: Connection) -> None:
         connection.wait_for_the_client_to_go()
