@@ -1,6 +1,6 @@
 """A child of `fork()` waits for no lock that a thread of its parent held, wherever that thread was.
 
-In a process of its own, because pytest's has threads of others. A thread makes each call; it stops
+In a process of its own, because pytest's has threads of others. A thread makes each call, and the endpoint's; it stops
 at every function of the library and of functools, and at every line of what takes a lock. At each
 stop the process forks, and the child makes calls that take every lock.
 """
@@ -20,8 +20,15 @@ SCRIPT = textwrap.dedent(
     import anyio._backends._asyncio  # which httpcore imports with the first call
     import chatkit_sessions
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+    from chatkit_sessions.integrations import (
+        AsyncChatKitEndpoint, ChatKitEndpoint, EndpointRequest,
+    )
     from chatkit_sessions.testing import FakeChatKit
 
+    REQUEST = EndpointRequest(
+        method="POST", path="/session", url="http://shop.test/session",
+        headers={"content-type": "application/json"}, body=b"{}",
+    )
     warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on: of threads
     # Not logging: it holds its own locks while the process forks.
     WATCHED = str(Path(chatkit_sessions.__file__).parent), functools.__file__
@@ -56,6 +63,10 @@ SCRIPT = textwrap.dedent(
             return await result
 
         session = call("get_or_create_session", user, timeout=timeout)
+        answer = endpoint.handle(REQUEST, user=user)
+        if asyncio.iscoroutine(answer):
+            answer = asyncio.run(wait(answer))
+        assert answer.status_code == 200, answer
         yield
         session = call("create_session", user, timeout=timeout)
         yield
@@ -84,9 +95,11 @@ SCRIPT = textwrap.dedent(
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
+    endpoints = {ChatKitClient: ChatKitEndpoint, AsyncChatKitClient: AsyncChatKitEndpoint}
     kind = {"sync": ChatKitClient, "async": AsyncChatKitClient}[sys.argv[1]]
     with FakeChatKit().serve() as server:
         chatkit = kind(api_key=server.api_key, workflow_id=server.workflow_id, base_url=server.url)
+        endpoint = endpoints[kind](chatkit, rate_limit=1000)
         thread = threading.Thread(target=calls, args=("bob",), daemon=True)
         thread.start()
         forks = 0

@@ -1,11 +1,13 @@
 """Nobody gets another's response: what a server sends too much ends its connection."""
 
 import asyncio
+import contextlib
 import json
 import ssl
 import threading
 from collections.abc import Callable
 from typing import Literal, TypeAlias, cast, get_args
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +18,7 @@ import trustme
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ChatKitError
 from chatkit_sessions._http import async_pool, sync_pool
-from raw_server import Connection, raw_server
+from raw_server import Connection, RawServer, raw_server
 from support import KEY, WORKFLOW, new_uvloop, session_json
 
 Runtime: TypeAlias = Literal["sync", "asyncio", "uvloop", "trio"]
@@ -37,7 +39,7 @@ def tls(
     if request.param == "http":
         return None
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    certificate = authority.issue_cert("127.0.0.1")
+    certificate = authority.issue_cert("127.0.0.1", urlsplit(REMOTE).hostname or "")
     certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # its types
     path = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
@@ -204,19 +206,67 @@ def test_a_connection_on_which_nothing_is_left_is_used_again(
         assert server.connections == 1
 
 
-def test_nothing_is_left_over_through_a_proxy(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+def through(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of calls that go through a proxy: by CONNECT where they are of https."""
+    scheme, _, rest = server.url.removesuffix("/v1").partition("://")
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://{rest}")
+    return REMOTE.replace("https", scheme)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_follows_a_response_through_a_proxy_is_nobodys(
+    runtime: Runtime,
+    tls: ssl.SSLContext | None,
+    case: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def send_twice(connection: Connection) -> None:
+    pieces, first = CASES[case]
+    sent = threading.Event()
+
+    def send_too_much(connection: Connection) -> None:
         connection.receive()
-        connection.send(response("alice") + EVIL)
-        connection.wait_for_the_client_to_go()
+        for piece in pieces:
+            connection.send(piece)
+        sent.set()
+        while connection.receive():
+            connection.send(EVIL)
 
-    with raw_server(send_twice, serve_the_user_asked_for) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+    with raw_server(
+        send_too_much, serve_the_user_asked_for, tls=tls, tunnels=tls is not None
+    ) as proxy:
+        url = through(proxy, monkeypatch)
+        got = outcomes(runtime, url, ["alice", "bob", "carol"], lambda: sent.wait(10))
 
-        assert outcomes(runtime, "http://remote.test/v1", ["alice", "bob"]) == ["alice", "bob"]
-        assert proxy.connections == 2
+        assert got[1:] == ["bob", "carol"]
+        assert got[0] == first or first is None
+
+
+@pytest.mark.parametrize("late", [EVIL, EVIL[:1]], ids=["whole", "a byte"])
+def test_what_comes_late_through_a_proxy_is_nobodys(
+    runtime: Runtime, tls: ssl.SSLContext | None, late: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, sent = threading.Event(), threading.Event()
+
+    def send_later(connection: Connection) -> None:
+        connection.receive()
+        connection.send(response("alice"))
+        answered.wait(10)
+        with contextlib.suppress(OSError):  # it may be closed, and need not be used again
+            connection.send(late)
+        sent.set()
+        while connection.receive():
+            connection.send(EVIL)
+
+    def between() -> None:
+        answered.set()
+        assert sent.wait(10)
+
+    with raw_server(
+        send_later, serve_the_user_asked_for, tls=tls, tunnels=tls is not None
+    ) as proxy:
+        url = through(proxy, monkeypatch)
+
+        assert outcomes(runtime, url, ["alice", "bob"], between) == ["alice", "bob"]
 
 
 def test_a_lost_idle_connection_costs_no_attempt(

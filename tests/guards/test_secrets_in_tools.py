@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitClient, ChatKitError
+from chatkit_sessions._http.http1 import ResponseParser
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
     ChatKitEndpoint,
@@ -19,7 +20,16 @@ from chatkit_sessions.integrations import (
     EndpointResponse,
 )
 from debug_tools import TOOLS
-from secrets_shown import PACKAGE, SECRETS, bad, created, failed, refresh_request
+from raw_server import Connection, raw_server
+from secrets_shown import (
+    PACKAGE,
+    SECRETS,
+    bad,
+    create_request,
+    created,
+    failed,
+    refresh_request,
+)
 from support import SECRET, Connect, Script
 from workers import inner
 
@@ -28,7 +38,7 @@ class TroubleError(Exception):
     """The caller's own, once everything went well."""
 
 
-def interrupt(_: httpx.Request) -> httpx.Response:
+def interrupt(*_: object) -> httpx.Response:
     raise KeyboardInterrupt
 
 
@@ -56,11 +66,17 @@ def endpoint(chatkit: ChatKitClient, asked: EndpointRequest) -> object:
     raise TroubleError(response.status_code)
 
 
-ENDS = {"success": created, "API error": failed, "bad 2xx": bad, "interrupted": interrupt}
+ENDS: dict[str, Callable[[httpx.Request], httpx.Response]] = {
+    "success": created,
+    "API error": failed,
+    "bad 2xx": bad,
+    "interrupted": interrupt,
+}
 CALLS: dict[str, Callable[[ChatKitClient], object]] = {
     "create": create,
     "refresh": lambda chatkit: refresh(chatkit, SecretStr(SECRET)),
-    "endpoint": lambda chatkit: endpoint(chatkit, refresh_request()),
+    "endpoint, create": lambda chatkit: endpoint(chatkit, create_request()),
+    "endpoint, refresh": lambda chatkit: endpoint(chatkit, refresh_request()),
 }
 CALLERS = {each.__code__ for each in (create, refresh, endpoint)}
 
@@ -99,6 +115,32 @@ def test_no_tool_shows_a_secret(connect: Connect, tool: str, end: str, name: str
 
     assert type(error).__name__ in text
     # All of them begin with `sk-` or `ek_`, and end with words that name them here.
+    assert max(characters_shown(text).values()) < 9
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", CALLS)
+def test_none_shows_one_of_the_library_s_own_connections(
+    connect: Connect, tool: str, end: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if end == "interrupted":
+        monkeypatch.setattr(ResponseParser, "feed", interrupt)
+
+    def serve(connection: Connection) -> None:
+        while connection.receive():
+            respond = created if end == "interrupted" else ENDS[end]
+            response = respond(httpx.Request("POST", server.url))
+            connection.answer(response.content, status=f"{response.status_code} Because")
+
+    with raw_server(serve) as server:
+        chatkit = connect(base_url=server.url, max_retries=0)
+        error = ended(lambda: CALLS[name](chatkit))
+
+        text = TOOLS[tool]((type(error), error, error.__traceback__))
+
+    assert type(error).__name__ in text
     assert max(characters_shown(text).values()) < 9
 
 

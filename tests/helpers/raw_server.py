@@ -98,8 +98,16 @@ Script = Callable[[Connection], None]
 
 
 @contextmanager
-def raw_server(*scripts: Script, tls: ssl.SSLContext | None = None) -> Generator[RawServer]:
-    """Serve the n-th connection with the n-th script, further ones with the last."""
+def raw_server(
+    *scripts: Script, tls: ssl.SSLContext | None = None, tunnels: bool = False
+) -> Generator[RawServer]:
+    """Serve the n-th connection with the n-th script, further ones with the last.
+
+    Args:
+        scripts: What happens on each connection.
+        tls: What it shows; None: plain http.
+        tunnels: Whether it is a proxy that grants each CONNECT, and then the server behind it.
+    """
     stop = threading.Event()
     sockets: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -110,6 +118,9 @@ def raw_server(*scripts: Script, tls: ssl.SSLContext | None = None) -> Generator
         def handle(sock: socket.socket, script: Script) -> None:
             # The client goes whenever it likes: that is what these tests are about.
             with contextlib.suppress(OSError), sock:
+                if tunnels:
+                    sock.recv(65536)
+                    sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
                 wrapped = tls.wrap_socket(sock, server_side=True) if tls else sock
                 sockets.append(wrapped)  # wrapping takes the connection out of `sock`
                 with wrapped:

@@ -97,6 +97,16 @@ def bad(_: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json=session_json(expires_at="soon", note=ECHO))
 
 
+def create_request() -> EndpointRequest:
+    return EndpointRequest(
+        method="POST",
+        path="/session",
+        url="http://shop.test/api/chatkit/session",
+        headers={"content-type": "application/json"},
+        body=b"{}",
+    )
+
+
 def refresh_request() -> EndpointRequest:
     return EndpointRequest(
         method="POST",
