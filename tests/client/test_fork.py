@@ -1,8 +1,8 @@
 """A child of `fork()` waits for no lock that a thread of its parent held, wherever that thread was.
 
-In a process of its own, because pytest's has threads of others. A thread makes each call, and the endpoint's; it stops
-at every function of the library and of functools, and at every line of what takes a lock. At each
-stop the process forks, and the child makes calls that take every lock.
+In a process of its own, because pytest's has threads of others. A thread makes each call, and the
+endpoint's; it stops at every function of the library and of functools, and at every line of what
+takes a lock. At each stop the process forks, and the child makes calls that take every lock.
 """
 
 import subprocess
