@@ -5,8 +5,9 @@ import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Callable
-from typing import Literal, TypeAlias, cast, get_args
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 import anyio
@@ -91,13 +92,17 @@ def outcomes(
                     await anyio.lowlevel.checkpoint()
                 between()
 
+    run(runtime, main)
+    return got
+
+
+def run(runtime: Runtime, main: Callable[[], Coroutine[object, object, None]]) -> None:
     if runtime == "trio":
         trio.run(main)
     else:
         factory = new_uvloop if runtime == "uvloop" else None
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main())
-    return got
 
 
 def response(user: str, *, status: str = OK, headers: str = "") -> bytes:
@@ -282,6 +287,39 @@ def test_a_lost_idle_connection_costs_no_attempt(
     with raw_server(serve_once_and_go, serve_the_user_asked_for, tls=tls) as server:
         assert outcomes(runtime, server.url, ["alice", "bob"]) == ["alice", "bob"]
         assert server.connections == 2
+
+
+def test_eight_lost_idle_connections_cost_no_attempt_either(runtime: Runtime) -> None:
+    """As after a balancer's failover: another idle connection would be no better."""
+    all_busy = threading.Barrier(8)
+
+    def serve_once_and_break(connection: Connection) -> None:
+        connection.receive()
+        all_busy.wait(10)
+        connection.send(response("warm"))
+        connection.receive()
+        connection.reset()
+
+    with raw_server(*[serve_once_and_break] * 8, serve_the_user_asked_for) as server:
+        options: Any = {
+            "api_key": KEY, "workflow_id": WORKFLOW, "base_url": server.url, "max_retries": 0
+        }  # fmt: skip
+        if runtime == "sync":
+            with ChatKitClient(**options) as sync, ThreadPoolExecutor(8) as threads:
+                list(threads.map(sync.create_session, ["warm"] * 8))
+                assert sync.create_session("alice").user == "alice"
+        else:
+
+            async def main() -> None:
+                async with AsyncChatKitClient(**options) as chatkit:
+                    async with anyio.create_task_group() as tasks:
+                        for _ in range(8):
+                            tasks.start_soon(chatkit.create_session, "warm")
+                    assert (await chatkit.create_session("alice")).user == "alice"
+
+            run(runtime, main)
+
+        assert server.connections == 9
 
 
 def test_a_new_connection_that_is_lost_is_an_error(runtime: Runtime) -> None:

@@ -140,6 +140,8 @@ def test_routes_have_the_names_that_existing_pages_call(backend: Backend) -> Non
         ({"session_path": ""}, "`session_path` must be a path"),
         ({"session_path": "start"}, "`session_path` must be a path"),
         ({"refresh_path": "/refresh/"}, "`refresh_path` must be a path"),
+        ({"session_path": "/{tenant}/session"}, "must not have variables, got '/{tenant}/session'"),
+        ({"refresh_path": "/<name>"}, "must not have variables, got '/<name>'"),
         ({"session_path": "/a", "refresh_path": "/a"}, "must differ, got '/a' for both"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from chatkit_sessions import ConfigurationError
 from chatkit_sessions.integrations import MAX_BODY, CreateSessionOptions, EndpointSettings
-from chatkit_sessions.stores import MemorySessionStore
+from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import (
     FRAMEWORKS,
@@ -25,7 +25,7 @@ from support import JSON, Time
 from workers import AsyncFailingStore, FailingStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 PAGE = "https://app.example.com"
 FOREIGN = "https://evil.example"
@@ -640,6 +640,28 @@ def test_the_process_counts_by_itself_while_the_store_does_not_answer(
     store.out = True
 
     assert [app.create().status_code for _ in range(3)] == [200, 200, 429]
+
+
+class CountingStore(MemorySessionStore):
+    """Counts what it is asked."""
+
+    operations = 0
+
+    def get(self, group: str, names: "Sequence[str]") -> list[Entry | None]:
+        self.operations += 1
+        return super().get(group, names)
+
+
+def test_who_is_over_the_limit_in_this_process_costs_the_store_nothing(
+    backend: Backend, time: Time
+) -> None:
+    store = CountingStore(namespace="shop", clock=lambda: time.monotonic)
+    app = backend.app(backend.client(store), rate_limit=2)
+    assert [app.create().status_code for _ in range(2)] == [200, 200]
+    asked = store.operations
+
+    assert [app.create().status_code for _ in range(5)] == [429] * 5
+    assert 0 < asked == store.operations
 
 
 # Settings

@@ -8,6 +8,7 @@ from chatkit_sessions.errors import ConfigurationError
 
 # Frameworks write variables in braces or angle brackets: `/tenants/{tenant}/chatkit`.
 _SEGMENTS: Final = re.compile(r"(/(?!\.\.?(/|$))[^\s/?#%\\]+)+")
+_VARIABLE: Final = re.compile(r"[{}<>]")
 
 
 class Paths(NamedTuple):
@@ -45,11 +46,18 @@ def validate_paths(session: object, refresh: object) -> Paths:
     """The paths of the routes.
 
     Raises:
-        ConfigurationError: A path is invalid, or both are the same.
+        ConfigurationError: A path is invalid or has a variable, or both are the same.
     """
     paths = Paths(
         _validate(session, "session_path", session), _validate(refresh, "refresh_path", refresh)
     )
+    variable = next((path for path in paths if _VARIABLE.search(path)), None)
+    if variable is not None:
+        raise ConfigurationError(
+            f"`session_path` and `refresh_path` must not have variables, "
+            f"got {safe_repr(variable)}.",
+            hint="Put the variables into `prefix`.",
+        )
     if paths.session == paths.refresh:
         raise ConfigurationError(
             f"`session_path` and `refresh_path` must differ, got {safe_repr(session)} for both."
