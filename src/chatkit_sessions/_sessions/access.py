@@ -11,7 +11,7 @@ from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from .bounds import Bounds, StoreBusyError
+from .bounds import LEADERS_AT_ONCE, Bounds, StoreBusyError
 from .circuit_breaker import CircuitBreaker
 from .snapshot import StoreSnapshot
 from .transactions import CreatedSession, Transaction
@@ -42,6 +42,8 @@ class StoreState:
     def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
         self.circuit_breaker: Final = CircuitBreaker(time.monotonic)
         self.bounds: Final = Bounds(store)
+        # Apart: a lease that is renewed behind a crowd that polls for it would run out.
+        self.leaders_bounds: Final = Bounds(store, LEADERS_AT_ONCE)
         self.stand_in = MemorySessionStore()
         """Takes the store's place during an outage, and is emptied when that is over."""
         self.unpublished: Final[dict[str, tuple[CreatedSession, StoreSnapshot]]] = {}
@@ -103,10 +105,20 @@ class StoreAccess:
         """Read the names of listed entries."""
         return await self._run(lambda: self.store.names(group), deadline)
 
-    async def commit(self, transaction: Transaction, deadline: Deadline) -> bool:
-        """Change entries. They may be changed twice, or even if this fails."""
+    async def commit(
+        self, transaction: Transaction, deadline: Deadline, *, leads: bool = False
+    ) -> bool:
+        """Change entries. They may be changed twice, or even if this fails.
+
+        Args:
+            transaction: The changes.
+            deadline: The call's.
+            leads: Whether callers in other processes wait for this one.
+        """
         group, changes, when = transaction
-        return await self._run(lambda: self.store.commit(group, changes, when=when), deadline)
+        return await self._run(
+            lambda: self.store.commit(group, changes, when=when), deadline, leads=leads
+        )
 
     async def commit_to_replicas(self, transaction: Transaction, deadline: Deadline) -> bool:
         """Make changes without conditions; False: too few replicas have confirmed them in time."""
@@ -123,9 +135,9 @@ class StoreAccess:
         return await self._run(wait, deadline)
 
     async def now(self, group: str, deadline: Deadline) -> float | None:
-        """Seconds by the clock of the store, None where it has none that can be read."""
+        """Seconds by the clock of the store, for one who leads; None if it has none to be read."""
         clock: Callable[[str], float | Awaitable[float]] | None = getattr(self.store, "now", None)
-        return None if clock is None else await self._run(lambda: clock(group), deadline)
+        return None if clock is None else await self._run(lambda: clock(group), deadline, leads=True)
 
     async def unless_out(self, operation: Callable[[], Awaitable[T]]) -> T | None:
         """Do one of these if the store responds; None if it does not, or did not a moment ago."""
@@ -136,13 +148,20 @@ class StoreAccess:
         except SessionStoreError:
             return None  # logged already, if it is an outage
 
-    async def _run(self, operation: Callable[[], T | Awaitable[T]], deadline: Deadline) -> T:
+    async def _run(
+        self,
+        operation: Callable[[], T | Awaitable[T]],
+        deadline: Deadline,
+        *,
+        leads: bool = False,
+    ) -> T:
+        bounds = self.state.leaders_bounds if leads else self.state.bounds
         breaker = self.state.circuit_breaker
         is_last = breaker.is_open
         while True:
             begun = breaker.now()
             try:
-                result = await self.state.bounds.run(operation, deadline)
+                result = await bounds.run(operation, deadline)
             except StoreBusyError:
                 raise
             except SessionStoreError as error:

@@ -18,7 +18,9 @@ T = TypeVar("T")
 DEFAULT_LIMIT: Final = 1.0
 """Seconds for an operation of an async store that has no `timeout` of its own."""
 AT_ONCE: Final = 32
-"""Operations at once, in an event loop or in all threads; as many connections as a store makes."""
+"""Operations at once, in an event loop or in all threads."""
+LEADERS_AT_ONCE: Final = 8
+"""As many more of those that others wait for. A store makes a connection for each of both."""
 
 
 class StoreBusyError(SessionStoreError):
@@ -37,11 +39,12 @@ class Bounds:
 
     Args:
         store: Whose operations; it is not kept.
+        at_once: How many run at the same time.
     """
 
-    def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
-        self._turns = _turns() if inspect.iscoroutinefunction(store.get) else None
-        self._workers = PerProcess(lambda: Workers(AT_ONCE))
+    def __init__(self, store: SessionStore | AsyncSessionStore, at_once: int = AT_ONCE) -> None:
+        self._turns = _turns(at_once) if inspect.iscoroutinefunction(store.get) else None
+        self._workers = PerProcess(lambda: Workers(at_once))
         default = None if self._turns is None else DEFAULT_LIMIT
         self._timeout: float | None = getattr(store, "timeout", default)
 
@@ -77,10 +80,10 @@ class Bounds:
         return timeout if patience is None else min(timeout, patience)
 
 
-def _turns() -> "Turns":
+def _turns(at_once: int) -> "Turns":
     from chatkit_sessions._concurrency.turns import Turns  # noqa: PLC0415 -- it needs asyncio
 
-    return Turns(AT_ONCE)
+    return Turns(at_once)
 
 
 def _busy() -> StoreBusyError:

@@ -95,7 +95,7 @@ class SharedSessions:
     async def renew_lease(self, identity: Identity, lease: Lease) -> None:
         """Renew the lease."""
         deadline = Deadline.after(RENEW_EVERY, self._clock)
-        await self._try_commit(transactions.renew_lease(identity, lease), deadline)
+        await self._try_commit(transactions.renew_lease(identity, lease), deadline, leads=True)
 
     async def release_lease(
         self, identity: Identity, lease: Lease, *, error: BaseException | None
@@ -105,7 +105,8 @@ class SharedSessions:
         if isinstance(error, ChatKitError):
             failure = encode_failure(error, token=lease.token)
         transaction = transactions.release_lease(identity, lease, failure=failure)
-        await self._try_commit(transaction, Deadline.after(RELEASE_TIMEOUT, self._clock))
+        deadline = Deadline.after(RELEASE_TIMEOUT, self._clock)
+        await self._try_commit(transaction, deadline, leads=True)
 
     # Sessions that have been created
 
@@ -167,12 +168,13 @@ class SharedSessions:
             snapshot = await self.look_up(created.identity, deadline)
         stored = StoredRecord(created.record, created.record_ttl)
         record = transactions.record(created.record_group, stored)
-        if not snapshot.reachable or await self._try_commit(record, deadline) is None:
+        leads = lease is not None
+        if not snapshot.reachable or await self._try_commit(record, deadline, leads=leads) is None:
             return None
         attempt = Publication(created, snapshot, snapshot.generation, lease)
         while True:
             transaction = attempt.transaction(self._clock())
-            committed = await self._try_commit(transaction, deadline)
+            committed = await self._try_commit(transaction, deadline, leads=leads)
             if committed is None:
                 return None
             found = None if committed else await self.look_up(created.identity, deadline)
@@ -261,8 +263,12 @@ class SharedSessions:
     ) -> list[Entry | None] | None:
         return await self._access.unless_out(lambda: self._access.get(group, names, deadline))
 
-    async def _try_commit(self, transaction: Transaction, deadline: Deadline) -> bool | None:
-        return await self._access.unless_out(lambda: self._access.commit(transaction, deadline))
+    async def _try_commit(
+        self, transaction: Transaction, deadline: Deadline, *, leads: bool = False
+    ) -> bool | None:
+        return await self._access.unless_out(
+            lambda: self._access.commit(transaction, deadline, leads=leads)
+        )
 
 
 def _counted(group: str, before: Entry | None, after: Entry) -> Transaction:

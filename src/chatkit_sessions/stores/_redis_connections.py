@@ -21,7 +21,7 @@ from ._redis_commands import Argument, Keys
 
 DEFAULT_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
-MAX_CONNECTIONS: Final = 32
+MAX_CONNECTIONS: Final = 40
 MAX_REASON: Final = 500
 """Characters of redis-py's own text in an error."""
 

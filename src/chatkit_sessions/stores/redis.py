@@ -91,7 +91,7 @@ class RedisSessionStore(RedisStore):
         timeout: float = DEFAULT_TIMEOUT,
         wait_replicas: int = 0,
     ) -> Self:
-        """Make a store with at most 32 connections, which `close` closes.
+        """Make a store with at most 40 connections, which `close` closes.
 
         Args:
             url: `redis://…`, `rediss://…` (TLS) or `unix://…`, in redis-py's format.
@@ -213,7 +213,7 @@ class AsyncRedisSessionStore(RedisStore):
         timeout: float = DEFAULT_TIMEOUT,
         wait_replicas: int = 0,
     ) -> Self:
-        """Make a store with at most 32 connections per event loop.
+        """Make a store with at most 40 connections per event loop.
 
         `aclose` closes them, and so does the end of their event loop.
 

@@ -1,12 +1,14 @@
 """What is kept of sessions that a store does not learn of at once."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from chatkit_sessions import InternalServerError, SessionStoreError
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._sessions.bounds import AT_ONCE
 from chatkit_sessions._sessions.shared import SharedSessions
 from chatkit_sessions._sessions.snapshot import StoreSnapshot
 from chatkit_sessions._sessions.transactions import Lease
@@ -115,6 +117,60 @@ def test_a_lease_is_renewed_and_released() -> None:
     found = run_blocking(shared.look_up, IDENTITY, NO_LIMIT)
     assert found.lease is None
     assert found.failure is not None
+
+
+def test_a_lease_is_renewed_and_its_session_published_past_a_crowd_that_polls_for_it() -> None:
+    class Crowded:
+        """A store in which every look-up takes until the end of the test."""
+
+        namespace = "shop"
+        timeout = 60.0
+
+        def __init__(self) -> None:
+            self.looks = 0
+            self.committed: list[str] = []
+            self.end = asyncio.Event()
+
+        async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+            del group
+            self.looks += 1
+            await self.end.wait()
+            return [None for _ in names]
+
+        async def names(self, group: str) -> list[str]:
+            return [group]
+
+        async def commit(
+            self,
+            group: str,
+            changes: Mapping[str, Entry | None],
+            *,
+            when: Mapping[str, bytes | None],
+        ) -> bool:
+            del group, when
+            self.committed += changes
+            return True
+
+    async def main() -> None:
+        store, lease = Crowded(), Lease(b"me")
+        shared = SharedSessions(store, clock)
+        crowd = [
+            asyncio.create_task(shared.look_up(IDENTITY, NO_LIMIT)) for _ in range(2 * AT_ONCE)
+        ]
+        await asyncio.sleep(0)
+        assert store.looks == AT_ONCE, "the others wait for their turn"
+
+        await shared.renew_lease(IDENTITY, lease)
+        assert await shared.publish(created(), NO_LIMIT, snapshot=FIRST, lease=lease)
+        await shared.release_lease(IDENTITY, lease, error=None)
+
+        assert store.looks == AT_ONCE
+        assert f"lease:{IDENTITY.slot}" in store.committed
+        assert f"secret:{IDENTITY.slot}" in store.committed
+        store.end.set()
+        await asyncio.gather(*crowd)
+
+    asyncio.run(main())
 
 
 def test_a_sign_out_of_an_outage_is_seen_by_what_could_not_be_published() -> None:
