@@ -117,6 +117,16 @@ def test_sends_every_option_as_the_contract_names_it(connect: Connect) -> None:
     }
 
 
+def test_accepts_a_response_that_repeats_megabytes_of_state_variables(connect: Connect) -> None:
+    cart = "<" * 1_500_000
+    script = Script([ok(workflow={"id": WORKFLOW, "state_variables": {"cart": cart}})])
+
+    session = connect(script).create_session("user_123", state_variables={"cart": cart})
+
+    assert session.workflow is not None
+    assert session.workflow.state_variables == {"cart": cart}
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

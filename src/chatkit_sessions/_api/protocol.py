@@ -25,6 +25,8 @@ T = TypeVar("T")
 KeyCallable = TypeVar("KeyCallable")
 
 MAX_SUCCESS_BODY: Final = 1024 * 1024
+MAX_ESCAPED: Final = 6
+"""Bytes that JSON may take for one: `\\u003c` for `<`."""
 """Bytes of a success response that are read; a session takes about one thousandth of it."""
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error response that are read."""
@@ -114,9 +116,17 @@ def is_success(status_code: int) -> bool:
     return status_code // 100 == 2  # noqa: PLR2004 -- an enumeration's members cost a call each
 
 
-def max_body(status_code: int) -> int:
-    """How many bytes of a response's body are worth reading."""
-    return MAX_SUCCESS_BODY if is_success(status_code) else MAX_ERROR_BODY
+def max_body(status_code: int, *, sent: int = 0) -> int:
+    """How many bytes of a response's body are worth reading.
+
+    Args:
+        status_code: The response's.
+        sent: Bytes of the request's body. A session repeats its state variables, of which the
+            contract allows many megabytes.
+    """
+    if not is_success(status_code):
+        return MAX_ERROR_BODY
+    return MAX_SUCCESS_BODY + MAX_ESCAPED * sent
 
 
 @hidden_from_tracebacks

@@ -17,19 +17,22 @@ _BROKEN: Final = "its compression is broken"
 
 
 class Body:
-    """Takes an answer's chunks until there is enough.
+    """Takes a response's chunks until there is enough.
 
     Args:
         status_code: The response's status, which decides how much of the body is worth reading.
         headers: The response's headers, looked up by names in lower case.
         decoded: Whether chunks come without their content coding, as from a body that somebody has
             read before.
+        sent: Bytes of the request's body, which the response may repeat.
     """
 
-    def __init__(self, status_code: int, headers: Mapping[str, str], *, decoded: bool) -> None:
+    def __init__(
+        self, status_code: int, headers: Mapping[str, str], *, decoded: bool, sent: int = 0
+    ) -> None:
         self._status_code = status_code
         self._headers = headers
-        self._limit = max_body(status_code)
+        self._limit = max_body(status_code, sent=sent)
         self._content = bytearray()
         self._error: str | None = None
         self._inflate: _Inflate | None = None

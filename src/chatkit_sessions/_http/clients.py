@@ -105,7 +105,7 @@ class SuppliedClient:
         built = _build(self._http_client, request, deadline.live_timeouts())
         response = self._http_client.send(built, stream=True, auth=None, follow_redirects=False)
         try:
-            return read_body(response, deadline)
+            return read_body(response, request, deadline)
         finally:
             response.close()
 
@@ -127,7 +127,7 @@ class AsyncSuppliedClient:
             built, stream=True, auth=None, follow_redirects=False
         )
         try:
-            return await aread_body(response, deadline)
+            return await aread_body(response, request, deadline)
         finally:
             await response.aclose()
 
@@ -147,14 +147,14 @@ def _build(http_client: _HTTPClient, request: Request, timeouts: Timeouts) -> ob
     )
 
 
-def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Response | None:
+def read_body(response: SyncHTTPResponse, request: Request, deadline: Deadline) -> Response | None:
     """Read a response's body within its limit; None if the deadline has passed.
 
     It does not raise the error itself: a traceback would contain this frame, and so a part of the
     body, with the new secret.
     """
     decoded = response.is_stream_consumed
-    body = Body(response.status_code, response.headers, decoded=decoded)
+    body = _body(response, request, decoded=decoded)
     for chunk in response.iter_bytes() if decoded else response.iter_raw():
         if not body.add(chunk):
             break
@@ -163,10 +163,12 @@ def read_body(response: SyncHTTPResponse, deadline: Deadline) -> Response | None
     return body.response()
 
 
-async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Response | None:
+async def aread_body(
+    response: AsyncHTTPResponse, request: Request, deadline: Deadline
+) -> Response | None:
     """Read a response's body as `read_body` does."""
     decoded = response.is_stream_consumed
-    body = Body(response.status_code, response.headers, decoded=decoded)
+    body = _body(response, request, decoded=decoded)
     async for chunk in response.aiter_bytes() if decoded else response.aiter_raw():
         if not body.add(chunk):
             break
@@ -175,11 +177,16 @@ async def aread_body(response: AsyncHTTPResponse, deadline: Deadline) -> Respons
     return body.response()
 
 
-def read_whole(response: HTTPResponse, content: bytes) -> Response:
+def read_whole(response: HTTPResponse, request: Request, content: bytes) -> Response:
     """Take a body that has arrived already, within its bound."""
-    body = Body(response.status_code, response.headers, decoded=False)
+    body = _body(response, request, decoded=False)
     body.add(content)
     return body.response()
+
+
+def _body(response: HTTPResponse, request: Request, *, decoded: bool) -> Body:
+    sent = 0 if request.body is None else len(request.body)
+    return Body(response.status_code, response.headers, decoded=decoded, sent=sent)
 
 
 def errors_of_sync_client(http_client: object) -> HTTPErrors:

@@ -58,8 +58,8 @@ class Client:
         try:
             stream: object = response.extensions.get(OWN_STREAM)
             if isinstance(stream, ResponseStream) and (whole := stream.take_whole()) is not None:
-                return read_whole(response, whole)
-            return read_body(response, deadline)
+                return read_whole(response, request, whole)
+            return read_body(response, request, deadline)
         finally:
             response.close()
             # It refers back to its response, and cycles cost a busy process many collections.

@@ -137,7 +137,9 @@ class StoreAccess:
     async def now(self, group: str, deadline: Deadline) -> float | None:
         """Seconds by the clock of the store, for one who leads; None if it has none to be read."""
         clock: Callable[[str], float | Awaitable[float]] | None = getattr(self.store, "now", None)
-        return None if clock is None else await self._run(lambda: clock(group), deadline, leads=True)
+        return (
+            None if clock is None else await self._run(lambda: clock(group), deadline, leads=True)
+        )
 
     async def unless_out(self, operation: Callable[[], Awaitable[T]]) -> T | None:
         """Do one of these if the store responds; None if it does not, or did not a moment ago."""

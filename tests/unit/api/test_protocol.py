@@ -807,6 +807,11 @@ def test_the_bounds_of_bodies_are_those_that_the_docs_tell() -> None:
     assert (max_body(199), max_body(300), max_body(500)) == (65_536, 65_536, 65_536)
 
 
+def test_a_success_may_repeat_what_was_sent_with_every_byte_escaped() -> None:
+    assert max_body(200, sent=10) == 1_048_576 + 60
+    assert max_body(400, sent=10) == 65_536
+
+
 def test_an_error_that_names_a_location_is_no_redirect() -> None:
     error = refused(response(400, b"<html>", {"location": "https://elsewhere.example/"}))
 
