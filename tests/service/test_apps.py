@@ -142,6 +142,7 @@ def test_wsgi_responds() -> None:
 
     assert status == "200 OK"
     assert headers["content-length"] == str(len(content))
+    assert headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,7 @@ def test_wsgi_responds() -> None:
         ({"CONTENT_LENGTH": ""}, "400 Bad Request"),
         ({"CONTENT_LENGTH": "", "wsgi.input_terminated": True}, "200 OK"),
         ({"CONTENT_LENGTH": "-1"}, "400 Bad Request"),
+        ({"CONTENT_LENGTH": "9" * 5000}, "200 OK"),
         ({"PATH_INFO": "/v1/nothing"}, "404 Not Found"),
     ],
 )

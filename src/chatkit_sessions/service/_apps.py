@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     _Message: TypeAlias = MutableMapping[str, Any]
 
+_MOST_DIGITS: Final = 18
 _CGI_HEADERS: Final = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
 
 
@@ -102,7 +103,8 @@ def _length_to_read(environ: Mapping[str, Any]) -> int:
     """How many bytes of a body to read: at most one more than is allowed."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdecimal():
-        return min(int(length), MAX_BODY + 1)
+        # Python parses no number of more than 4,300 digits.
+        return MAX_BODY + 1 if len(length) > _MOST_DIGITS else min(int(length), MAX_BODY + 1)
     # Without a length, there is a body only if the server marks its end.
     return MAX_BODY + 1 if environ.get("wsgi.input_terminated") else 0
 

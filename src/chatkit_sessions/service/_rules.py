@@ -246,6 +246,7 @@ class SessionRules:
             headers: Additional headers, or other values for the common ones.
         """
         usual = {
+            "cache-control": "no-store",  # the body may hold a client secret
             "content-type": "application/json",
             "date": format_datetime(self._now(), usegmt=True),
             "x-request-id": f"req_{self._token_hex(16)}",
