@@ -126,10 +126,12 @@ def test_calls_leave_no_garbage_that_refers_to_itself() -> None:
         raw_server(serve_sessions) as server,
         ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url) as chatkit,
     ):
-        chatkit.create_session("user_123")
-        gc.collect()
-
-        for _ in range(10):
+        garbage: list[int] = []
+        for _ in range(3):  # what earlier tests leave is found once
             chatkit.create_session("user_123")
+            gc.collect()
+            for _ in range(10):
+                chatkit.create_session("user_123")
+            garbage.append(gc.collect())
 
-        assert gc.collect() < 10
+        assert min(garbage) < 10, garbage

@@ -1,20 +1,23 @@
 """What one exchange on a connection does where something goes wrong, without a network."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 import httpcore
+import httpx
 import pytest
 
 from chatkit_sessions._http import (
     async_connection,
     async_pool,
+    async_streams,
     asyncio_network,
     sync_connection,
     sync_pool,
 )
 from chatkit_sessions._http.http1 import ResponseParser
+from raw_server import raw_server, serve_sessions
 
 REQUEST = httpcore.Request(
     "POST",
@@ -69,6 +72,46 @@ def test_a_response_that_came_before_the_request_was_read_counts(
 
     assert response.status == 413
     assert b"".join(cast("sync_connection.ResponseStream", response.stream)) == b"no"
+
+
+class AsyncioStream:
+    """The same, for asyncio."""
+
+    async def write(self, data: bytes, timeout: float | None) -> None:
+        raise httpcore.WriteError(f"{len(data)} {timeout}")
+
+    async def read(self, most: int, timeout: float | None) -> bytes:
+        assert timeout is None
+        return Socket().recv(most)
+
+
+def test_a_response_that_came_before_the_request_was_read_counts_under_asyncio_too() -> None:
+    async def give_back(connection: object, *, reusable: bool) -> None:
+        raise AssertionError(connection, reusable)
+
+    async def main() -> httpcore.Response:
+        stream = cast("async_streams.AsyncStream", AsyncioStream())
+        return await async_connection.Connection(stream).exchange(REQUEST, b"{}", give_back)
+
+    assert asyncio.run(main()).status == 413
+
+
+@pytest.mark.parametrize("parts", [[b"{}"], [b"{", b"", b"}"]])
+def test_a_body_that_an_instrument_has_put_in_the_place_of_ours_is_sent(parts: list[bytes]) -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+
+    async def ask(url: str) -> None:
+        async with httpx.AsyncClient(transport=async_pool.Transport(None)) as client:
+            await client.post(url, content=stream(), headers={"Content-Length": "2"})
+
+    with raw_server(serve_sessions) as server:
+        with httpx.Client(transport=sync_pool.Transport(None)) as client:
+            client.post(server.url, content=iter(parts), headers={"Content-Length": "2"})
+        asyncio.run(ask(server.url))
+
+    assert [request.endswith(b"{}") for request in server.requests] == [True, True]
 
 
 def test_a_response_that_is_closed_twice_gives_its_connection_back_once() -> None:
