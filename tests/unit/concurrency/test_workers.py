@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError, Workers, _Job
+from chatkit_sessions._concurrency.workers import (
+    SLICES,
+    NotStartedError,
+    OverdueError,
+    Workers,
+    _Job,
+)
 
 NO_TIME = 0.01
 
@@ -107,15 +113,37 @@ def test_a_function_that_hangs_is_left_and_another_thread_takes_its_place() -> N
     assert told is not hanging[0]
 
 
-def test_a_job_that_nobody_has_begun_is_waited_for() -> None:
-    class Ended:
-        answers = iter([False, False, True])
+@pytest.mark.parametrize(("patience", "timeout"), [(None, -1), (7.0, 7.0)])
+def test_a_job_that_nobody_has_begun_is_waited_for_in_one_go(
+    patience: float | None, timeout: float
+) -> None:
+    waits: list[float] = []
 
+    class Begun:
         def acquire(self, timeout: float) -> bool:
-            assert timeout > 0
-            return next(self.answers)
+            waits.append(timeout)
+            return False
 
     job = _Job(lambda: None)
-    vars(job)["_ended"] = Ended()
+    vars(job)["_begun"] = Begun()
 
-    assert job.wait(patience=None, limit=NO_TIME)
+    assert not job.wait(patience=patience, limit=60)
+    assert waits == [timeout]
+
+
+def test_the_limit_of_a_job_is_counted_in_parts_from_when_it_begins() -> None:
+    waits: list[float] = []
+
+    class Lock:
+        def acquire(self, timeout: float) -> bool:
+            waits.append(timeout)
+            return len(waits) == 4
+
+        def release(self) -> None: ...
+
+    job = _Job(lambda: None)
+    job.run(threading.current_thread())
+    vars(job)["_ended"] = Lock()
+
+    assert job.wait(patience=None, limit=60)
+    assert waits == [60 / SLICES] * 4
