@@ -4,7 +4,8 @@ import asyncio
 import re
 import threading
 from collections.abc import Sequence
-from typing import cast
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
 
 import httpx
 import pytest
@@ -20,6 +21,9 @@ from chatkit_sessions._client.sign_out import AT_ONCE
 from chatkit_sessions.stores import Entry
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from workers import Backend, inner
+
+if TYPE_CHECKING:
+    from support import Blocking
 
 MANY = 20
 
@@ -212,11 +216,16 @@ def test_records_are_read_in_one_round_trip(backend: Backend) -> None:
     store = kind.from_url(backend.server.url, namespace="shop", timeout=20)
     store.counting = counting = Counting()
     worker = backend.worker(store=store)
-    create(worker)
+    with ExitStack() as stack:
+        if isinstance(store, RedisSessionStore):
+            stack.callback(store.close)
+        else:
+            stack.callback(lambda: cast("Blocking", worker)._runner.run(store.aclose()))
+        create(worker)
 
-    counting.asked.clear()
-    assert len(worker.sessions_for("user_1")) == MANY
-    assert counting.asked == ["names", "get", "get_many"]
-    counting.asked.clear()
-    worker.delete_sessions("user_1")
-    assert counting.asked == ["names", "names", "get", "get_many"]
+        counting.asked.clear()
+        assert len(worker.sessions_for("user_1")) == MANY
+        assert counting.asked == ["names", "get", "get_many"]
+        counting.asked.clear()
+        worker.delete_sessions("user_1")
+        assert counting.asked == ["names", "names", "get", "get_many"]
