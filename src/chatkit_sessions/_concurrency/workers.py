@@ -66,6 +66,8 @@ class Workers:
                 raise NotStartedError
             self._hanging.append(job)
             self._threads.discard(job.thread)
+            if not self._jobs.empty():
+                self._start_thread()
             raise OverdueError
         return cast("T", job.result())
 
@@ -74,11 +76,14 @@ class Workers:
         try:
             self._idle.pop()
         except IndexError:
-            if len(self._threads) < self._most:
-                name = "chatkit-sessions-store"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.add(thread)
-                thread.start()
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        if len(self._threads) < self._most:
+            name = "chatkit-sessions-store"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.add(thread)
+            thread.start()
 
     def _work(self) -> None:
         thread = threading.current_thread()

@@ -11,7 +11,7 @@ from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from .bounds import LEADERS_AT_ONCE, Bounds, StoreBusyError
+from .bounds import LEADERS_AT_ONCE, Bounds, StoreBusyError, outage_began_error
 from .circuit_breaker import CircuitBreaker
 from .snapshot import StoreSnapshot
 from .transactions import CreatedSession, Transaction
@@ -159,11 +159,21 @@ class StoreAccess:
     ) -> T:
         bounds = self.state.leaders_bounds if leads else self.state.bounds
         breaker = self.state.circuit_breaker
-        is_last = breaker.is_open
+        is_last = is_probe = breaker.is_open
+        begun = 0.0
+
+        def begin() -> T | Awaitable[T]:
+            # What waited for its turn need not find out by itself that the store is out.
+            if breaker.is_open and not is_probe:
+                raise outage_began_error()
+            nonlocal begun
+            begun = breaker.now()
+            return operation()
+
         while True:
             begun = breaker.now()
             try:
-                result = await bounds.run(operation, deadline)
+                result = await bounds.run(begin, deadline)
             except StoreBusyError:
                 raise
             except SessionStoreError as error:

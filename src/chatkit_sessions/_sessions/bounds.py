@@ -21,6 +21,7 @@ AT_ONCE: Final = 32
 """Operations at once, in an event loop or in all threads."""
 LEADERS_AT_ONCE: Final = 8
 """As many more of those that others wait for. A store makes a connection for each of both."""
+_CHECK_REDIS: Final = "Check that Redis runs, can be reached from here and is not overloaded."
 
 
 class StoreBusyError(SessionStoreError):
@@ -86,6 +87,14 @@ def _turns(at_once: int) -> "Turns":
     return Turns(at_once)
 
 
+def outage_began_error() -> StoreBusyError:
+    """The error for a call that waited for its turn when the store went out."""
+    return StoreBusyError(
+        "The session store stopped responding while the call waited to use it.",
+        hint=_CHECK_REDIS,
+    )
+
+
 def _busy() -> StoreBusyError:
     return StoreBusyError(
         "The call had no time left to ask the session store.",
@@ -96,5 +105,5 @@ def _busy() -> StoreBusyError:
 def _overdue(seconds: float) -> SessionStoreError:
     return SessionStoreError(
         f"The session store does not respond within {seconds:.3g} s.",
-        hint="Check that Redis runs, can be reached from here and is not overloaded.",
+        hint=_CHECK_REDIS,
     )

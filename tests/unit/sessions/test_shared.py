@@ -1,6 +1,7 @@
 """What is kept of sessions that a store does not learn of at once."""
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from chatkit_sessions import InternalServerError, SessionStoreError
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.bounds import AT_ONCE
+from chatkit_sessions._sessions.bounds import AT_ONCE, Bounds
 from chatkit_sessions._sessions.shared import SharedSessions
 from chatkit_sessions._sessions.snapshot import StoreSnapshot
 from chatkit_sessions._sessions.transactions import Lease
@@ -171,6 +172,81 @@ def test_a_lease_is_renewed_and_its_session_published_past_a_crowd_that_polls_fo
         await asyncio.gather(*crowd)
 
     asyncio.run(main())
+
+
+def test_a_crowd_of_tasks_that_waits_for_its_turn_learns_of_an_outage_from_the_first() -> None:
+    class Silent:
+        namespace = "shop"
+        timeout = 0.01
+        looks = 0
+
+        async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+            self.looks += 1
+            await asyncio.Event().wait()
+            raise AssertionError(group, names)
+
+        async def names(self, group: str) -> list[str]:
+            return [group]
+
+        async def commit(
+            self,
+            group: str,
+            changes: Mapping[str, Entry | None],
+            *,
+            when: Mapping[str, bytes | None],
+        ) -> bool:
+            return bool(group and changes and when)
+
+    async def main() -> None:
+        store = Silent()
+        shared = SharedSessions(store, clock)
+        crowd = [shared.look_up(IDENTITY, NO_LIMIT) for _ in range(10 * AT_ONCE)]
+
+        assert {found.reachable for found in await asyncio.gather(*crowd)} == {False}
+        assert store.looks <= 3 * AT_ONCE
+
+    asyncio.run(main())
+
+
+def test_a_crowd_of_threads_that_waits_for_its_turn_learns_of_an_outage_from_the_first() -> None:
+    end = threading.Event()
+
+    class Silent(Store):
+        timeout = 0.05
+        looks = 0
+
+        def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+            self.looks += 1
+            assert end.wait(60)
+            return super().get(group, names)
+
+    store, found = Silent(), list[StoreSnapshot]()
+    shared = SharedSessions(store, clock)
+    vars(shared._state)["bounds"] = Bounds(store, 4)
+    crowd = [
+        threading.Thread(
+            target=lambda: found.append(run_blocking(shared.look_up, IDENTITY, NO_LIMIT))
+        )
+        for _ in range(80)
+    ]
+    for each in crowd:
+        each.start()
+    for each in crowd:
+        each.join(60)
+
+    assert [each.reachable for each in found] == 80 * [False]
+    assert store.looks <= 20
+    end.set()
+
+
+def test_a_probe_of_an_outage_asks_the_store() -> None:
+    store = Store(OUT, OUT)
+    shared = SharedSessions(store, clock)
+    assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
+
+    assert run_blocking(shared._access.names, IDENTITY.group, NO_LIMIT) == []
+
+    assert not shared._state.circuit_breaker.is_open
 
 
 def test_a_sign_out_of_an_outage_is_seen_by_what_could_not_be_published() -> None:
