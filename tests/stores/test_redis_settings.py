@@ -14,6 +14,7 @@ from django.core.cache import caches
 from django.test import override_settings
 
 from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
+from chatkit_sessions.stores._redis_commands import wait_command
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import ACL_RULES, RedisServer, execute, execute_for_list, running_redis
 from support import Connect, Kind
@@ -91,6 +92,10 @@ class TestReplicas:
 
         with pytest.raises(SessionStoreError, match="Too few replicas"):
             worker.delete_sessions("user_1", timeout=2)
+
+    @pytest.mark.parametrize(("seconds", "milliseconds"), [(0.0004, 1), (0.25, 250)])
+    def test_are_never_waited_for_without_end(self, seconds: float, milliseconds: int) -> None:
+        assert wait_command(1, seconds) == ("WAIT", 1, milliseconds)
 
     def test_that_may_not_be_waited_for_are_an_error(
         self, backend: Backend, server: RedisServer

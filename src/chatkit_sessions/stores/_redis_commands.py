@@ -187,6 +187,11 @@ def parse_now(reply: object) -> float:
 INFO: Final[Command] = ("INFO", "memory")
 
 
+def wait_command(replicas: int, seconds: float) -> Command:
+    """Wait for that many replicas, at least a millisecond: 0 would be without end."""
+    return "WAIT", replicas, max(1, int(seconds * 1000))
+
+
 def warn_of_eviction(reply: object) -> None:
     """Warn if Redis forgets entries before their time, by its reply to `INFO`.
 

@@ -6,7 +6,15 @@ from typing import Final, TypeVar, cast
 from chatkit_sessions._concurrency.event_loop import PerLoop, under_trio
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
-from ._redis_commands import COMMIT, INFO, Argument, Command, Script, warn_of_eviction
+from ._redis_commands import (
+    COMMIT,
+    INFO,
+    Argument,
+    Command,
+    Script,
+    wait_command,
+    warn_of_eviction,
+)
 from ._redis_connections import AS_BYTES, AsyncCommands, AsyncPipeline, Commands, Pipeline, failure
 
 T = TypeVar("T")
@@ -44,7 +52,7 @@ class Execution:
 
     def commit_to(self, replicas: int, arguments: Sequence[Argument], *, seconds: float) -> bool:
         """Run `COMMIT`; return whether that many replicas have confirmed it within the time."""
-        wait = ("WAIT", replicas, int(seconds * 1000))
+        wait = wait_command(replicas, seconds)
         _, confirmed = map(required, self.together([COMMIT.with_text(arguments), wait]))
         return cast("int", confirmed) >= replicas
 
@@ -110,7 +118,7 @@ class AsyncExecution:
         self, replicas: int, arguments: Sequence[Argument], *, seconds: float
     ) -> bool:
         """As `Execution.commit_to`."""
-        wait = ("WAIT", replicas, int(seconds * 1000))
+        wait = wait_command(replicas, seconds)
         _, confirmed = map(required, await self.together([COMMIT.with_text(arguments), wait]))
         return cast("int", confirmed) >= replicas
 
