@@ -366,6 +366,9 @@ class AsyncChatKitClient(AsyncIO):
     ) -> None:
         """End all of the user's sessions, such as when the user signs out.
 
+        Eight sessions are cancelled at the same time. If one fails, the others are still cancelled;
+        then the first error is raised, and the others are logged.
+
         If a worker with the same store is creating a session at that moment, the session is
         cancelled, too, and that call raises SessionDeletedError. Later calls get a new session.
         Sessions that the store has not recorded (see `sessions_for`) continue until they expire.
@@ -376,9 +379,11 @@ class AsyncChatKitClient(AsyncIO):
 
         Raises:
             InvalidRequestError: The user is not a string, or is empty; nothing was sent.
-            SessionStoreError: The store is unavailable, and sessions may continue. Call it again.
+            SessionStoreError: The store is unavailable, and sessions may continue; or too few
+                replicas confirmed the sign-out (`wait_replicas`). Call it again.
             APIStatusError: The API did not cancel a session. The others are cancelled.
-            APIConnectionError: No response arrived for a session.
+            APIConnectionError: No response arrived for a session. An APITimeoutError says how many
+                sessions there was no time for: call it again.
             APIResponseValidationError: A response does not match OpenAI's API description.
         """
         deadline = self._deadline(timeout)
