@@ -87,14 +87,14 @@ def test_an_id_that_only_begins_like_a_sessions_is_not_found(service: BlockingSe
 
 
 def test_keys_are_rotated_without_losing_sessions(services: Services) -> None:
-    old = services(api_keys={"key-1": "shop"})
-    session = old.create(key="key-1")
+    old = services(api_keys={"key-1-of-the-shop": "shop"})
+    session = old.create(key="key-1-of-the-shop")
 
-    both = services(api_keys={"key-1": "shop", "key-2": "shop"})
-    assert both.ask(f"{SESSIONS}/{session['id']}", method="GET", key="key-2")[0] == 200
-    new = services(api_keys={"key-2": "shop"})
-    assert new.ask(f"{SESSIONS}/{session['id']}", method="GET", key="key-1")[0] == 401
-    assert new.ask(f"{SESSIONS}/{session['id']}/cancel", key="key-2")[0] == 200
+    both = services(api_keys={"key-1-of-the-shop": "shop", "key-2-of-the-shop": "shop"})
+    assert both.ask(f"{SESSIONS}/{session['id']}", method="GET", key="key-2-of-the-shop")[0] == 200
+    new = services(api_keys={"key-2-of-the-shop": "shop"})
+    assert new.ask(f"{SESSIONS}/{session['id']}", method="GET", key="key-1-of-the-shop")[0] == 401
+    assert new.ask(f"{SESSIONS}/{session['id']}/cancel", key="key-2-of-the-shop")[0] == 200
 
 
 @pytest.mark.parametrize("key", ["key-é", "key", "", "sk-" + "x" * 100_000])

@@ -25,7 +25,9 @@ from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionSt
 
 
 def services(sync_redis: RedisSessionStore, redis: AsyncRedisSessionStore) -> None:
-    service = SessionsService(sync_redis, workflows=["support"], api_keys={"key": "shop"})
+    service = SessionsService(
+        sync_redis, workflows=["support"], api_keys={"key-of-the-shop": "shop"}
+    )
     assert_type(service.verify("ek_1", count=False), SessionContext)
     assert_type(service.client(workflow_id="support"), ChatKitClient)
     assert_type(AsyncSessionsService(redis).client(), AsyncChatKitClient)

@@ -15,32 +15,44 @@ from ._records import digest
 
 DEFAULT_PROJECT: Final = "default"
 _KEY: Final = re.compile(r"[!-~]+")
+_MIN_KEY_LENGTH: Final = 16
+# `sk-…` and `ek_…`, random base64, and 160 random bits or more in hexadecimal.
+_LIKE_A_KEY: Final = re.compile(
+    r"(?:sk-|ek_)[!-~]{13,}"
+    r"|(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_+/=\-]{32,}"
+    r"|[0-9a-fA-F]{40,}"
+)
+_KEYS_HINT: Final = (
+    'The key comes first, then its project: `api_keys={"sk-…": "shop"}`. '
+    "`secrets.token_urlsafe(32)` makes a key."
+)
 
-
-ConcealedKeys: TypeAlias = Sequence[tuple[SecretStr | None, object]] | None
+ConcealedKeys: TypeAlias = Sequence[tuple[SecretStr | None, SecretStr | None]] | None
 
 
 def conceal_keys(api_keys: object) -> ConcealedKeys:
-    """Wrap the keys as SecretStr, before any validation.
+    """Wrap keys and projects as SecretStr, before any validation.
 
-    A traceback has the local variables of its frames, and many error reports print them.
+    A traceback has the local variables of its frames, and many error reports print them. A project
+    may be a key, too, if somebody confused the two.
 
     Returns:
-        Each key with its project, None in place of a key of another type; None if `api_keys` is
-        not a collection.
+        Each key with its project, None in place of what is no string; None if `api_keys` is not a
+        collection.
     """
     if isinstance(api_keys, str | bytes | SecretStr) or not isinstance(api_keys, Iterable):
         return None
     if isinstance(api_keys, Mapping):
         projects = cast("Mapping[object, object]", api_keys)
-        return [(_conceal(key), project) for key, project in projects.items()]
-    return [(_conceal(key), DEFAULT_PROJECT) for key in cast("Iterable[object]", api_keys)]
+        return [(_conceal(key), _conceal(project)) for key, project in projects.items()]
+    default = SecretStr(DEFAULT_PROJECT)
+    return [(_conceal(key), default) for key in cast("Iterable[object]", api_keys)]
 
 
-def _conceal(key: object) -> SecretStr | None:
-    if isinstance(key, str):
-        return SecretStr(key)
-    return key if isinstance(key, SecretStr) else None
+def _conceal(text: object) -> SecretStr | None:
+    if isinstance(text, str):
+        return SecretStr(text)
+    return text if isinstance(text, SecretStr) else None
 
 
 class ApiKeys:
@@ -77,15 +89,21 @@ def _validate_key(key: SecretStr | None) -> SecretStr:
         raise ConfigurationError(
             "Each of `api_keys` must be a string of printable ASCII characters without spaces."
         )
+    if len(key) < _MIN_KEY_LENGTH:
+        raise ConfigurationError(
+            f"Each of `api_keys` must have {_MIN_KEY_LENGTH} characters or more, and one has "
+            f"{len(key)}.",
+            hint=_KEYS_HINT,
+        )
     return key
 
 
-def _validate_project(project: object) -> str:
-    if not isinstance(project, str) or not project:
-        raise ConfigurationError(
-            f"The project of each of `api_keys` must be a name, got {safe_repr(project)}."
-        )
-    return project
+def _validate_project(project: SecretStr | None) -> str:
+    if not project:
+        raise ConfigurationError("The project of each of `api_keys` must be a name.")
+    if _LIKE_A_KEY.fullmatch(project.get_secret_value()):
+        raise ConfigurationError("A project of `api_keys` looks like a key.", hint=_KEYS_HINT)
+    return project.get_secret_value()
 
 
 def validate_workflows(workflows: Collection[object] | None) -> frozenset[str] | None:
