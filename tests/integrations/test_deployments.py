@@ -1,7 +1,6 @@
 """What the deployments that people have do around the endpoint."""
 
 import json
-from http.cookies import SimpleCookie
 from typing import cast
 
 import pytest
@@ -13,7 +12,6 @@ from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import (
     LOGIN,
     ORIGIN,
-    Answer,
     App,
     Backend,
     Wiring,
@@ -380,52 +378,6 @@ def test_a_quota_that_is_used_up_is_no_rate_limit(
     assert "retry-after" not in answer.headers
     ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
     assert [record.levelname for record in ours] == ["ERROR"]
-
-
-# Visitors
-
-
-def cookie_of(answer: Answer) -> tuple[str, str]:
-    """The cookie as a browser sends it back, and what is said of it."""
-    (name,) = cookies = SimpleCookie(answer.headers["set-cookie"])
-    return f"{name}={cookies[name].value}", answer.headers["set-cookie"].lower()
-
-
-def test_a_visitor_keeps_an_id_in_a_signed_cookie(backend: Backend, fake: FakeChatKit) -> None:
-    browsers = [backend.app(wiring=Wiring(visitors=True)) for _ in range(3)]
-    cookie, told = cookie_of(browsers[0].create())
-
-    again = browsers[1]("POST", "/session", headers={"Cookie": cookie})
-    browsers[2].create()
-
-    one, same, another = [session.user for session in fake.sessions.values()]
-    assert one == same != another
-    assert all((user or "").startswith("visitor_") for user in (one, another))
-    assert "set-cookie" not in again.headers
-    for each in ("__host-", "secure", "httponly", "samesite=lax", "path=/", "max-age=31536000"):
-        assert each in told
-    assert "domain" not in told
-
-
-def test_a_visitor_cannot_choose_an_id(backend: Backend, fake: FakeChatKit) -> None:
-    cookie, _ = cookie_of(backend.app(wiring=Wiring(visitors=True)).create())
-    name, _, value = cookie.partition("=")
-
-    for forged in (f"{name}=visitor_of_ada", f"{name}=x{value}", f"{name}={value}x", f"{name}="):
-        app = backend.app(wiring=Wiring(visitors=True))
-        assert "set-cookie" in app("POST", "/session", headers={"Cookie": forged}).headers
-
-    users = [session.user for session in fake.sessions.values()]
-    assert len(set(users)) == len(users) == 5
-
-
-def test_a_visitor_is_the_same_throughout_a_request(backend: Backend, fake: FakeChatKit) -> None:
-    app = backend.app(wiring=Wiring(visitors=True), rate_limit=None)
-
-    answer = app.create()
-
-    assert len(answer.headers.get_list("set-cookie")) == 1
-    assert len(fake.sessions) == 1
 
 
 # Several workflows from one page

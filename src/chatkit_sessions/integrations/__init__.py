@@ -16,6 +16,7 @@ from ._messages import (
     ErrorCode,
 )
 from ._sync_endpoint import ChatKitEndpoint
+from ._visitors import exact_cookie
 
 __all__ = [
     "MAX_BODY",
@@ -26,4 +27,5 @@ __all__ = [
     "EndpointResponse",
     "EndpointSettings",
     "ErrorCode",
+    "exact_cookie",
 ]

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.run import run_blocking
-from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 
 from ._async_endpoint import AsyncChatKitEndpoint, awaited
 from ._messages import (
@@ -23,7 +23,15 @@ from ._messages import (
 )
 from ._paths import validate_prefix
 from ._sync_endpoint import ChatKitEndpoint, blocking
-from ._visitors import COOKIE, MAX_AGE, SALT, new_visitor
+from ._visitors import (
+    COOKIE,
+    MAX_AGE,
+    SALT,
+    exact_cookie,
+    new_visitor,
+    parse_visitor,
+    validate_secret_keys,
+)
 
 try:
     from asgiref.sync import sync_to_async
@@ -125,13 +133,28 @@ def anonymous_visitor(request: HttpRequest) -> str:
 
     The id is random and begins with `visitor_`. The browser keeps it for a year, in a cookie that
     `SECRET_KEY` signs.
+
+    Raises:
+        ConfigurationError: `SECRET_KEY`, or one of `SECRET_KEY_FALLBACKS`, has less than 16 bytes.
     """
-    visitor = vars(request).get(_VISITOR) or request.get_signed_cookie(
-        COOKIE, default="", salt=SALT, max_age=MAX_AGE
-    )
-    if not visitor:
+    visitor = vars(request).get(_VISITOR) or _known_visitor(request)
+    if visitor is None:
         visitor = vars(request)[_VISITOR] = new_visitor()
     return cast("str", visitor)
+
+
+def _known_visitor(request: HttpRequest) -> str | None:
+    """The visitor of the request's cookie; None if it has no valid one."""
+    _validate_keys()
+    strict = HttpRequest()  # only Django knows how it signs cookies
+    strict.COOKIES = {COOKIE: exact_cookie(request.META.get("HTTP_COOKIE"), COOKIE) or ""}
+    return parse_visitor(strict.get_signed_cookie(COOKIE, default="", salt=SALT, max_age=MAX_AGE))
+
+
+@hidden_from_tracebacks
+def _validate_keys() -> None:
+    keys = [django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS]
+    validate_secret_keys(keys, "`SECRET_KEY`")
 
 
 def _view(

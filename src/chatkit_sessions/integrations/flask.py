@@ -3,11 +3,13 @@
 Install it with `pip install "chatkit-sessions[flask]"`.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Final, Unpack, cast
 
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._redaction import hidden_from_tracebacks
 
 from ._messages import (
     DEFAULT_PREFIX,
@@ -18,10 +20,18 @@ from ._messages import (
 )
 from ._paths import validate_prefix
 from ._sync_endpoint import ChatKitEndpoint, blocking
-from ._visitors import COOKIE, MAX_AGE, SALT, new_visitor
+from ._visitors import (
+    COOKIE,
+    MAX_AGE,
+    SALT,
+    exact_cookie,
+    new_visitor,
+    parse_visitor,
+    validate_secret_keys,
+)
 
 try:
-    from flask import Blueprint, Response, after_this_request, current_app, request
+    from flask import Blueprint, Flask, Response, after_this_request, current_app, request
     from itsdangerous import BadSignature, TimestampSigner
     from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 except ModuleNotFoundError as _error:
@@ -111,21 +121,19 @@ def anonymous_visitor() -> str:
     the application's `secret_key` signs.
 
     Raises:
-        RuntimeError: The application has no `secret_key`.
+        ConfigurationError: The application's `secret_key`, or one of `SECRET_KEY_FALLBACKS`, is
+            missing or has less than 16 bytes.
     """
-    key = current_app.secret_key
-    if not key:
-        raise RuntimeError("Set the application's `secret_key`: it signs the visitor's cookie.")
     made = cast("str | None", request.environ.get(_VISITOR))
     if made is not None:
         return made
-    config = cast("dict[str, object]", current_app.config)
-    older = config["SECRET_KEY_FALLBACKS"]
-    signer = TimestampSigner([*cast("list[str]", older or []), cast("str", key)], salt=SALT)
-    try:
-        return signer.unsign(request.cookies.get(COOKIE, ""), max_age=MAX_AGE).decode()
-    except BadSignature:
-        visitor = request.environ[_VISITOR] = new_visitor()
+    signer = _signer(current_app)
+    signed = exact_cookie(request.environ.get("HTTP_COOKIE"), COOKIE)
+    with contextlib.suppress(BadSignature):
+        known = parse_visitor(signer.unsign(signed or "", max_age=MAX_AGE))
+        if known is not None:
+            return known
+    visitor = request.environ[_VISITOR] = new_visitor()
 
     @after_this_request
     def remember(response: Response) -> Response:
@@ -136,6 +144,15 @@ def anonymous_visitor() -> str:
         return response
 
     return visitor
+
+
+@hidden_from_tracebacks
+def _signer(app: Flask) -> TimestampSigner:
+    config = cast("dict[str, object]", app.config)
+    older = cast("list[str]", config["SECRET_KEY_FALLBACKS"] or [])
+    keys = [*older, cast("str", app.secret_key)]
+    validate_secret_keys(keys, "The application's `secret_key`")
+    return TimestampSigner(keys, salt=SALT)
 
 
 def _plain(path: str) -> EndpointRequest:

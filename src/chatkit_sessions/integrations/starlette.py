@@ -8,6 +8,7 @@ from http.cookies import SimpleCookie
 from typing import Final, NamedTuple, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
+from chatkit_sessions._redaction import hidden_from_tracebacks
 
 from ._async_endpoint import AsyncChatKitEndpoint, awaited
 from ._flow import Hooks
@@ -21,7 +22,15 @@ from ._messages import (
 )
 from ._paths import validate_prefix
 from ._sentry import keep_body_from_sentry
-from ._visitors import COOKIE, MAX_AGE, SALT, new_visitor
+from ._visitors import (
+    COOKIE,
+    MAX_AGE,
+    SALT,
+    exact_cookie,
+    new_visitor,
+    parse_visitor,
+    validate_secret_keys,
+)
 
 try:
     from starlette.datastructures import MutableHeaders
@@ -135,32 +144,41 @@ class AnonymousVisitor:
     Needs itsdangerous: `pip install itsdangerous`.
 
     Args:
-        secret_key: Signs the cookies. Keep it secret, and use the same key in all processes.
+        secret_key: Signs the cookies: 16 bytes or more. Keep it secret, and use the same key in
+            all processes.
 
     Raises:
+        ConfigurationError: The key is too short.
         ImportError: itsdangerous is not installed.
     """
 
+    @hidden_from_tracebacks
     def __init__(self, secret_key: str) -> None:
         try:
             from itsdangerous import TimestampSigner  # noqa: PLC0415 -- only this class needs it
         except ModuleNotFoundError as error:
             raise ImportError("Signed cookies need one more: pip install itsdangerous") from error
+        validate_secret_keys([secret_key], "`secret_key`")
         self._signer = TimestampSigner(secret_key, salt=SALT)
 
     def __call__(self, request: Request) -> str:
         """Return the visitor's id; a new visitor gets a cookie with the response."""
-        from itsdangerous import BadSignature  # noqa: PLC0415 -- as above
-
         made = cast("str | None", request.scope.get(_VISITOR))
-        if made is not None:
-            return made
-        try:
-            return self._signer.unsign(request.cookies.get(COOKIE, ""), max_age=MAX_AGE).decode()
-        except BadSignature:
+        visitor = made or self._known(request)
+        if visitor is None:
             visitor = request.scope[_VISITOR] = new_visitor()
             request.scope[_VISITOR_COOKIE] = self._signer.sign(visitor).decode()
-            return visitor
+        return visitor
+
+    def _known(self, request: Request) -> str | None:
+        """The visitor of the request's cookie; None if it has no valid one."""
+        from itsdangerous import BadSignature  # noqa: PLC0415 -- as above
+
+        signed = exact_cookie(request.headers.getlist("cookie"), COOKIE)
+        try:
+            return parse_visitor(self._signer.unsign(signed or "", max_age=MAX_AGE))
+        except BadSignature:
+            return None
 
 
 class _BodyTooLargeError(HTTPException):
