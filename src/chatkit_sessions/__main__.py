@@ -1,4 +1,4 @@
-"""`python -m chatkit_sessions check`: whether this machine's settings give a session."""
+"""`chatkit-sessions`, or `python -m chatkit_sessions`: check settings, explain errors, serve."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from ._api.diagnosis import error_type_of
 from ._client.sync_client import ChatKitClient
 from ._config.settings import (
     DEFAULT_BASE_URL,
@@ -20,6 +21,7 @@ from ._config.settings import (
     require_workflow_id,
 )
 from ._redaction import MASK, redact
+from ._troubleshooting import PAGES, explain as explained, read, titles
 from ._version import __version__
 from .errors import ChatKitError
 
@@ -45,31 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the name of the command. Default: those of the process.
 
     Returns:
-        The exit code: 0 where everything worked, 1 where something did not.
+        The exit code: 0 if everything worked, 1 if something failed, 2 if nothing could be done.
     """
-    parser = argparse.ArgumentParser(prog="python -m chatkit_sessions")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    check_command = commands.add_parser(
-        "check", help="show what is configured, and try to create and delete a session"
-    )
-    check_command.add_argument(
-        "--local", action="store_true", help="try it with the local API that comes along"
-    )
-    check_command.add_argument(
-        "--allow-insecure-http",
-        action="store_true",
-        help="as the argument of this name: plain http:// in a network that you trust",
-    )
-    arguments = parser.parse_args(argv)
+    arguments, others = _parser().parse_known_args(argv)
+    if others and arguments.command != "serve":
+        _parser().error(f"unrecognized arguments: {' '.join(others)}")
     reconfigure: object = getattr(sys.stdout, "reconfigure", None)
     if callable(reconfigure):
         reconfigure(errors="replace")  # not every terminal has check marks
+    if arguments.command == "serve":
+        from .testing.__main__ import main as serve  # noqa: PLC0415 -- of use here alone
+
+        return serve(others, prog="chatkit-sessions serve")
+    if arguments.command == "explain":
+        return explain(arguments.section, arguments.language or language_of(os.environ))
     if not arguments.local:
         print("Settings of this environment (an exported variable beats one in a .env file):")
         make_client = partial(ChatKitClient, allow_insecure_http=arguments.allow_insecure_http)
         return 0 if check(os.environ, make_client=make_client) else 1
-    from .testing import FakeChatKit  # noqa: PLC0415 -- of use here alone
+    from .testing import FakeChatKit  # noqa: PLC0415 -- as above
 
     print("Settings of the local API:")
     with FakeChatKit().serve() as server:
@@ -80,6 +76,67 @@ def main(argv: Sequence[str] | None = None) -> int:
             ),
         )
     return 0 if worked else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="chatkit-sessions", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    check_command = commands.add_parser(
+        "check", help="show what is configured, and try to create and delete a session"
+    )
+    check_command.add_argument(
+        "--local", action="store_true", help="try it with the local API of this package"
+    )
+    check_command.add_argument(
+        "--allow-insecure-http",
+        action="store_true",
+        help="allow plain http:// to another machine, in a network that you trust",
+    )
+    explain_command = commands.add_parser(
+        "explain", help="print what Troubleshooting says about an error"
+    )
+    explain_command.add_argument(
+        "section",
+        nargs="?",
+        help="an error's class, such as AuthenticationError, or a status, such as 401; "
+        "without it, the sections are listed",
+    )
+    explain_command.add_argument(
+        "--language", choices=sorted(PAGES), help="default: the language of this environment"
+    )
+    commands.add_parser("serve", add_help=False, help="serve the local API: serve --help")
+    return parser
+
+
+def explain(section: str | None, language: str) -> int:
+    """Print a section of the troubleshooting page, or the titles of all sections.
+
+    Args:
+        section: Its title, in upper or lower case; an error's class with its module; or a status.
+        language: `en` or `es`.
+
+    Returns:
+        The exit code: 0, or 2 if there is no such section.
+    """
+    page = read(language)
+    if section is None:
+        print(*titles(page), sep="\n")
+        return 0
+    if re.fullmatch(r"[3-5]\d\d", section):
+        section = error_type_of(int(section)).__name__
+    text = explained(page, section.removeprefix("chatkit_sessions.").removeprefix("errors."))
+    if text is None:
+        print(f"No section {section!a}. There are:", *titles(page), sep="\n  ", file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+def language_of(environment: Mapping[str, str]) -> str:
+    """`es` if the environment's locale is Spanish, else `en`."""
+    names = (environment.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "es" if next(filter(None, names), "").startswith("es") else "en"
 
 
 def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitClient]) -> bool:

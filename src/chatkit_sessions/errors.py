@@ -28,14 +28,12 @@ holds an API key or a client secret: text from elsewhere is redacted before it b
 """
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import JsonValue
 
+from ._troubleshooting import reference
 from .models import ChatKitErrorDetail
-
-TROUBLESHOOTING: Final = "https://chatkit-sessions.readthedocs.io/en/stable/troubleshooting.html"
-"""The page that has a section for each error."""
 
 _Error = TypeVar("_Error", bound="ChatKitError")
 
@@ -45,14 +43,16 @@ class ChatKitError(Exception):
 
     Attributes:
         message: What happened.
-        hint: What to check, in a few sentences, and where to read on; only the latter if the
-            message says it all.
+        hint: What to check, in a few sentences, and the command that prints more about this kind of
+            error.
     """
+
+    _advice: ClassVar[str] = "Look this kind of error up."
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint: str = f"{hint or ''} See: {_section(type(self))}".lstrip()
+        self.hint: str = f"{hint or self._advice} {reference(_section(type(self)))}"
 
     def __str__(self) -> str:
         return f"{self._headline()}\nHint: {self.hint}"
@@ -72,9 +72,8 @@ class ChatKitError(Exception):
 
 
 def _section(error_type: type[ChatKitError]) -> str:
-    """The link to the error's section; for a user's subclass, to that of its base class here."""
-    ours = next(each for each in error_type.__mro__ if each.__module__ == __name__)
-    return f"{TROUBLESHOOTING}#{ours.__name__.lower()}"
+    """The error's section; for a user's subclass, the section of its base class here."""
+    return next(each.__name__ for each in error_type.__mro__ if each.__module__ == __name__)
 
 
 def _blank(error_type: type[_Error], message: str) -> _Error:
@@ -84,9 +83,13 @@ def _blank(error_type: type[_Error], message: str) -> _Error:
 class ConfigurationError(ChatKitError):
     """A setting is missing or invalid; nothing was sent."""
 
+    _advice = "Correct the setting that the message names; nothing was sent."
+
 
 class InvalidRequestError(ChatKitError, ValueError):
     """An argument is outside the bounds of OpenAI's API description; nothing was sent."""
+
+    _advice = "Correct the argument that the message names; nothing was sent."
 
 
 class SessionNotRecordedError(ChatKitError):
@@ -186,7 +189,7 @@ class APIStatusError(ChatKitError):
         request_id: The API's id of the request, for OpenAI's support; None if there was none.
         retry_after: Seconds to wait, from `retry-after-ms` or `retry-after`; None without either.
         should_retry: The value of `x-should-retry`; None if it is neither `true` nor `false`.
-        hint: What to check, and a link to the troubleshooting page.
+        hint: What to check, and the command that prints more about it.
     """
 
     def __init__(

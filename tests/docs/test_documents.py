@@ -29,7 +29,7 @@ import chatkit_sessions.service.flask
 import chatkit_sessions.service.starlette
 import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
-from chatkit_sessions.errors import TROUBLESHOOTING
+from chatkit_sessions._troubleshooting import SITE
 from chatkit_sessions.testing import FakeServer
 from pages import code_of
 from redis_server import ACL_RULES, RedisServer, is_installed
@@ -119,20 +119,38 @@ def anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
-def test_on_pypi_the_readme_links_to_pages_that_the_site_has() -> None:
+OWNED = re.compile(
+    r"(localhost|127\.0\.0\.1|testserver|user"  # this machine, and placeholders
+    r"|([\w-]+\.)*(example|test|invalid|example\.com)"  # reserved names
+    r"|([\w-]+\.)*(openai\.com|python\.org|pypi\.org|pydantic\.dev|mozilla\.org|whatwg\.org"
+    r"|w3\.org|keepachangelog\.com|semver\.org))"
+)
+
+
+def test_no_link_leads_to_an_address_that_nobody_owns() -> None:
+    written = [*DOCUMENTS, *ROOT.glob("*.md"), ROOT / "pyproject.toml"]
+    written += [*(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.json")]
+    for path in written:
+        for host in re.findall(r"https?://([\w.-]*\w)", path.read_text()):
+            own = SITE is not None and host in SITE
+            assert own or OWNED.fullmatch(host), f"{path}: {host}"
+
+
+def test_the_metadata_links_to_the_docs_as_soon_as_they_have_an_address() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project.get("urls", {}).get("Documentation") == SITE
+
+
+def test_on_pypi_the_readme_links_to_nothing_that_is_not_there() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]
     readme = (ROOT / "README.md").read_text()
     for each in settings["hooks"]["fancy-pypi-readme"]["substitutions"]:
         readme = re.sub(each["pattern"], each["replacement"], readme)
 
-    site = TROUBLESHOOTING.removesuffix("troubleshooting.html")
-    links = re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", readme)
-    assert site + "tutorial.html" in links
-    for link in filter(None, links):
-        path = link.removeprefix(site)
-        image = path.removeprefix("_images/")
-        page = f"pictures/{image}" if image != path else path.replace(".html", ".md")
-        assert (ROOT / "docs" / page).exists(), link
+    assert "Tutorial" in readme
+    for link in re.findall(r"\]\(([^)]*)\)", readme):
+        assert link.startswith(SITE or "https://"), link
 
 
 def test_the_architectures_page_knows_every_module() -> None:

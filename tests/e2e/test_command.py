@@ -1,19 +1,24 @@
-"""`python -m chatkit_sessions check` says what is configured and whether it works."""
+"""`chatkit-sessions`, or `python -m chatkit_sessions`: check, explain, serve."""
 
 import contextlib
+import importlib
 import io
+import re
 import runpy
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import respx
 
+import chatkit_sessions
 from chatkit_sessions import __version__
-from chatkit_sessions.__main__ import main, settings
-from chatkit_sessions.errors import TROUBLESHOOTING
+from chatkit_sessions.__main__ import language_of, main, settings
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk-proj-0123456789abcdefKEY"
 
 
@@ -58,7 +63,7 @@ def test_settings_that_are_missing_are_told(capsys: pytest.CaptureFixture[str]) 
         "    No API key: set OPENAI_API_KEY or pass `api_key`.",
     ]
     assert told[2].startswith("    Hint: Create one at https://platform.openai.com/api-keys in ")
-    assert told[2].endswith(f" See: {TROUBLESHOOTING}#configurationerror")
+    assert told[2].endswith(" (python -m chatkit_sessions explain ConfigurationError)")
 
 
 @pytest.mark.usefixtures("_environment")
@@ -267,3 +272,106 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 2
     assert "check" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["AuthenticationError", "authenticationerror", "401", "errors.AuthenticationError"]
+)
+def test_an_error_is_explained(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["explain", name, "--language", "en"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "AuthenticationError",
+        "===================",
+        "",
+        "401: the API key is not valid.",
+    ]
+    assert not any(line.startswith("WorkflowNotFoundError") for line in lines), "another section"
+
+
+def test_an_error_is_explained_in_spanish(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "AuthenticationError", "--language", "es"]) == 0
+
+    assert "401: la clave de la API no es válida.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error", sorted(n for n in chatkit_sessions.__all__ if n.endswith("Error"))
+)
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_every_error_has_its_explanation_without_markup(
+    capsys: pytest.CaptureFixture[str], error: str, language: str
+) -> None:
+    assert main(["explain", error, "--language", language]) == 0
+
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{error}\n=")
+    assert not re.search(r"\]\(|\*\*|```|^#", shown, re.MULTILINE)
+
+
+def test_a_section_is_explained_with_its_subsections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "the call works but the widget stays blank", "--language", "en"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "\nIs the workflow published?\n===" in shown
+    assert "`**********`" in shown
+    assert "Errors, one by one" not in shown
+
+
+def test_without_a_name_the_sections_are_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "es_ES.UTF-8")
+
+    assert main(["explain"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "Los errores, uno por uno" in lines
+    assert "RateLimitError" in lines
+
+
+def test_an_unknown_name_is_answered_with_the_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "\x1b[2J"]) == 2
+
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("No section '\\x1b[2J'. There are:\n")
+    assert "\n  RateLimitError\n" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "es_MX.UTF-8"}, "es"),
+        ({"LANG": "es_MX.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "es"}, "es"),
+        ({"LC_ALL": "", "LANG": "es"}, "es"),
+    ],
+)
+def test_the_language_is_that_of_the_locale(environment: dict[str, str], language: str) -> None:
+    assert language_of(environment) == language
+
+
+def test_serve_is_the_local_api(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--port", "http"])
+
+    assert caught.value.code == 2
+    assert "chatkit-sessions serve: error: argument --port" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["check", "--locale"])
+
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --locale" in capsys.readouterr().err
+
+
+def test_the_command_that_is_installed_is_this_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["chatkit-sessions"].partition(":")
+
+    assert callable(getattr(importlib.import_module(module), name))

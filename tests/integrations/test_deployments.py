@@ -259,7 +259,7 @@ def test_the_log_names_both_origins_and_what_to_set(
 
     (record,) = [each for each in caplog.records if each.name == "chatkit_sessions"]
     told = record.getMessage()
-    for each in (PAGE, ORIGIN, "cross-site", "Host header", "`allowed_origins`", "behind-a-proxy"):
+    for each in (PAGE, ORIGIN, "cross-site", "Host header", "`allowed_origins`", "explain CORS"):
         assert each in told
 
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import chatkit_sessions
 from chatkit_sessions import errors
+from chatkit_sessions._troubleshooting import reference
 from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -133,18 +135,16 @@ def test_a_beta_refusal_with_status_400_is_caught_as_either_parent() -> None:
     ],
 )
 class TestPlainErrors:
-    def test_without_anything_to_check_the_hint_says_where_to_read(
-        self, error_class: type[ChatKitError]
-    ) -> None:
+    def test_a_hint_is_never_only_a_reference(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened")
 
-        assert error.hint.startswith("See: https://")
+        assert re.match(r"(Look|Correct) [^.]+\. See: Troubleshooting: ", error.hint)
         assert str(error) == f"what happened\nHint: {error.hint}"
 
     def test_its_text_ends_with_the_hint(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened", hint="Check this.")
 
-        assert error.hint.startswith("Check this. See: https://")
+        assert error.hint.startswith("Check this. See: Troubleshooting: ")
         assert str(error) == f"what happened\nHint: {error.hint}"
         assert (error.message, error.args) == ("what happened", ("what happened",))
 
@@ -199,12 +199,15 @@ def test_a_status_error_has_the_names_of_the_official_sdk_for_what_the_api_says(
 
 
 @pytest.mark.parametrize("error_class", ALL_CLASSES)
-def test_the_hint_leads_to_the_errors_section_of_the_troubleshooting_page(
+def test_the_hint_names_the_errors_section_and_the_command_that_prints_it(
     error_class: type[ChatKitError],
 ) -> None:
     hint = make(error_class).hint
 
-    assert hint == f"Check this. See: {errors.TROUBLESHOOTING}#{error_class.__name__.lower()}"
+    name = error_class.__name__
+    assert hint == (
+        f"Check this. See: Troubleshooting: {name} (python -m chatkit_sessions explain {name})"
+    )
 
 
 def test_the_hint_of_a_users_own_error_leads_to_what_it_is_a_kind_of() -> None:
@@ -213,7 +216,13 @@ def test_the_hint_of_a_users_own_error_leads_to_what_it_is_a_kind_of() -> None:
 
     hint = BusyError("x", status_code=429, hint="Check this.").hint
 
-    assert hint == f"Check this. See: {errors.TROUBLESHOOTING}#ratelimiterror"
+    assert hint.endswith("(python -m chatkit_sessions explain RateLimitError)")
+
+
+def test_once_the_docs_have_an_address_a_reference_has_a_link_too() -> None:
+    assert reference("CORS", site="https://docs.test/") == (
+        f"{reference('CORS', site=None)}, https://docs.test/troubleshooting.html#cors"
+    )
 
 
 def pickled(protocol: int) -> Callable[[ChatKitError], Any]:

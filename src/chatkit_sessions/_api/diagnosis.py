@@ -209,7 +209,8 @@ def ended_status(status_code: int, detail: ChatKitErrorDetail | None) -> str | N
     return "expired" if found[1].lower() == "expired" else "cancelled"
 
 
-def _by_status(status_code: int) -> type[APIStatusError]:
+def error_type_of(status_code: int) -> type[APIStatusError]:
+    """The error's class if the response says no more than its status."""
     if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return InternalServerError
     return _BY_STATUS.get(status_code, APIStatusError)
@@ -224,7 +225,7 @@ def _diagnose_bare(status_code: int) -> Diagnosis:
     hint = _REDIRECT if is_redirect(status_code) else _NOT_THE_API
     if status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         hint = _PROXY_LOGIN
-    return Diagnosis(_by_status(status_code), hint)
+    return Diagnosis(error_type_of(status_code), hint)
 
 
 def _diagnose_envelope(status_code: int, detail: ChatKitErrorDetail) -> Diagnosis:
@@ -234,7 +235,7 @@ def _diagnose_envelope(status_code: int, detail: ChatKitErrorDetail) -> Diagnosi
         return Diagnosis(
             BetaNotAvailableBadRequestError if bad_request else BetaNotAvailableError, _BETA
         )
-    error_type = _by_status(status_code)
+    error_type = error_type_of(status_code)
     if error_type in {AuthenticationError, PermissionDeniedError}:
         return Diagnosis(error_type, _key_hint(error_type, message, code))
     if is_route_missing(status_code, detail):

@@ -12,6 +12,7 @@ from pydantic import SecretBytes
 
 from chatkit_sessions._api.arguments import validate_user
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
+from chatkit_sessions._troubleshooting import reference
 from chatkit_sessions.errors import (
     ChatKitError,
     RateLimitError,
@@ -36,7 +37,6 @@ logger: Final = logging.getLogger("chatkit_sessions")
 
 
 _PREFLIGHT_SECONDS: Final = 600
-_BEHIND_A_PROXY: Final = "https://chatkit-sessions.readthedocs.io/en/stable/behind-a-proxy.html"
 _UPSTREAM_RETRY_AFTER: Final = 5.0
 """Seconds to wait if the API limits the rate without a `retry-after`."""
 
@@ -121,9 +121,9 @@ class EndpointRules:
             "%s %s: rejected a page of origin %s (Sec-Fetch-Site: %s), which is neither this "
             "server's own, %s, nor allowed. If the page is yours and of this server, let the proxy "
             "pass on the Host header and the scheme; if it is of another server, add its origin to "
-            "`allowed_origins`. See: %s",
+            "`allowed_origins`. %s",
             *(request.method, self._route_of(request), origin),
-            *(safe_repr(header(request, "sec-fetch-site")), own, _BEHIND_A_PROXY),
+            *(safe_repr(header(request, "sec-fetch-site")), own, reference("CORS")),
         )
 
     def _route_of(self, request: EndpointRequest) -> str:

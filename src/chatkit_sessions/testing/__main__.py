@@ -1,4 +1,4 @@
-"""`python -m chatkit_sessions.testing`: the local API as a development server."""
+"""`chatkit-sessions serve`, or `python -m chatkit_sessions.testing`: the local API on a port."""
 
 from __future__ import annotations
 
@@ -37,16 +37,19 @@ class _PrintingFake(FakeChatKit):
         return response
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, *, prog: str = "python -m chatkit_sessions.testing"
+) -> int:
     """Serve the local API until SIGINT (Ctrl-C) or SIGTERM, and print each request.
 
     Args:
         argv: The arguments, without the name of the command. Default: those of the process.
+        prog: The command's name, for its help.
 
     Returns:
         The exit code: 0 after a signal, 2 when the address cannot be listened on.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(prog).parse_args(argv)
     fake = _PrintingFake(
         api_key=options.api_key,
         workflow_id=options.workflow_id,
@@ -86,9 +89,9 @@ def _greeting(server: FakeServer, host: str) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m chatkit_sessions.testing",
+        prog=prog,
         description="Serve a local imitation of ChatKit's sessions API.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
