@@ -29,15 +29,18 @@ JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """One session, in its recorded state."""
+    """One session, in its recorded state.
+
+    Releases read each other's records: a name may only be added, and with a default.
+    """
 
     id: str
-    user: str | None
-    workflow_id: str | None
-    workflow_version: str | None
+    user: str | None = None
+    workflow_id: str | None = None
+    workflow_version: str | None = None
     expires_at: datetime
     """With a time zone."""
-    status: str | None
+    status: str | None = None
     group: str | None = None
     """The group of its user's entries; None if the user is unknown."""
     slot: str | None = None

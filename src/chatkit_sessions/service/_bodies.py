@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from . import _refusals as refusals
-from ._settings import SessionSettings, StateValue
+from ._settings import (
+    DEFAULT_LIFETIME,
+    DEFAULT_REQUESTS_PER_MINUTE,
+    SessionSettings,
+    StateValue,
+)
 from ._wire import JsonValue, decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-_DEFAULT_LIFETIME: Final = 600
 _MAX_LIFETIME: Final = 600
-_DEFAULT_REQUESTS_PER_MINUTE: Final = 10
 _DEFAULT_FILE_SIZE: Final = 512
 _MAX_FILE_SIZE: Final = 512
 _DEFAULT_FILES: Final = 10
@@ -63,7 +66,7 @@ def parse_create_body(body: bytes) -> SessionSettings:
         tracing=_enabled(workflow, "tracing"),
         expires_after=_lifetime(fields),
         max_requests_per_1_minute=(
-            limits.integer("max_requests_per_1_minute") or _DEFAULT_REQUESTS_PER_MINUTE
+            limits.integer("max_requests_per_1_minute") or DEFAULT_REQUESTS_PER_MINUTE
         ),
         automatic_thread_titling=_enabled(configuration, "automatic_thread_titling"),
         file_upload=can_upload,
@@ -172,13 +175,13 @@ def _enabled(parent: _Object, name: str) -> bool:
 
 def _lifetime(fields: _Object) -> int:
     if "expires_after" not in fields.fields:
-        return _DEFAULT_LIFETIME
+        return DEFAULT_LIFETIME
     expires_after = fields.object("expires_after", {"anchor", "seconds"})
     anchor = expires_after.required_string("anchor")
     if anchor != "created_at":
         raise refusals.unsupported_value(expires_after.path_of("anchor"), anchor, "created_at")
     expires_after.require("seconds")
-    return expires_after.integer("seconds", maximum=_MAX_LIFETIME) or _DEFAULT_LIFETIME
+    return expires_after.integer("seconds", maximum=_MAX_LIFETIME) or DEFAULT_LIFETIME
 
 
 def _state_variables(workflow: _Object) -> dict[str, StateValue] | None:

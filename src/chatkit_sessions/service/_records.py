@@ -10,10 +10,10 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import SecretStr
 
@@ -38,7 +38,10 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-"""The format's version. Each version has its own groups, so releases never read each other's."""
+"""The format's version. Each version has its own groups, so releases never read each other's.
+
+Within a version, releases do: a name may only be added, and with a default.
+"""
 SESSION: Final = "session"
 RETENTION: Final = 3600.0
 """Seconds for which a session can be read after its expiry."""
@@ -70,7 +73,7 @@ class SessionRecord:
     cancelled: bool
     project: str
     settings: SessionSettings
-    refreshed_from: str | None
+    refreshed_from: str | None = None
 
     def status(self, now: datetime) -> SessionStatus:
         """Return the session's status at that moment."""
@@ -88,13 +91,21 @@ class SessionRecord:
 
     @classmethod
     def parse(cls, value: bytes) -> Self | None:
-        """Parse stored bytes; None if they are not a record."""
+        """Parse stored bytes; None if they are not a record.
+
+        Names that this release does not know are ignored; those that are missing have a default.
+        """
         try:
-            fields = json.loads(value.decode())
-            fields["settings"] = SessionSettings(**fields["settings"])
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError):
+            values = json.loads(value.decode())
+            settings = SessionSettings(**_known(SessionSettings, values["settings"]))
+            return cls(**{**_known(cls, values), "settings": settings})
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
+
+
+def _known(cls: type[SessionRecord | SessionSettings], values: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+    names = {each.name for each in fields(cls)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 class StoredSession(NamedTuple):

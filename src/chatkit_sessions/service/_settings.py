@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 StateValue: TypeAlias = str | int | float | bool
+
+DEFAULT_LIFETIME: Final = 600
+DEFAULT_REQUESTS_PER_MINUTE: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +32,14 @@ class SessionSettings:
 
     user: str
     workflow_id: str
-    workflow_version: str | None
-    state_variables: Mapping[str, StateValue] | None = field(repr=False)
-    tracing: bool
-    expires_after: int
-    max_requests_per_1_minute: int
-    automatic_thread_titling: bool
-    file_upload: bool
-    max_file_size: int | None
-    max_files: int | None
-    history: bool
-    recent_threads: int | None
+    workflow_version: str | None = None
+    state_variables: Mapping[str, StateValue] | None = field(default=None, repr=False)
+    tracing: bool = True
+    expires_after: int = DEFAULT_LIFETIME
+    max_requests_per_1_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    automatic_thread_titling: bool = True
+    file_upload: bool = False
+    max_file_size: int | None = None
+    max_files: int | None = None
+    history: bool = True
+    recent_threads: int | None = None
