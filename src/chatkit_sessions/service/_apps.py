@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from http.client import responses
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
-from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._redaction import MaskedBytes, redact
 
+from ._refusals import incomplete_request
 from ._rules import MAX_BODY
 from ._wire import Headers, Request, Response
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from ._services import AsyncSessionsService, SessionsService
 
     _Message: TypeAlias = MutableMapping[str, Any]
+
+logger: Final = logging.getLogger("chatkit_sessions")
 
 _MOST_DIGITS: Final = 18
 _CGI_HEADERS: Final = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
@@ -48,10 +53,12 @@ class SessionsApp:
         headers = Headers(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         )
-        body = await _read_body(receive)
-        if body is None:
+        request = Request(scope["method"], quote(path), headers)
+        try:
+            response = await self._service.handle(request, read=lambda: _read_body(receive))
+        except _ClientGoneError:
+            _log_incomplete(request)
             return
-        response = await self._service.handle(Request(scope["method"], quote(path), headers, body))
         fields = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in _fields(response)
         ]
@@ -76,22 +83,44 @@ class SessionsWSGIApp:
         """Handle one HTTP request."""
         method = environ["REQUEST_METHOD"]
         path = quote(environ.get("PATH_INFO", "").encode("latin-1"))
-        body = MaskedBytes(environ["wsgi.input"].read(_length_to_read(environ)))
-        request = Request(method, path, Headers(_headers(environ).items()), body)
-        response = self._service.handle(request)
+        request = Request(method, path, Headers(_headers(environ).items()))
+
+        def read() -> bytes:
+            length = _length_to_read(environ)
+            body = b""
+            with suppress(OSError):
+                body = MaskedBytes(environ["wsgi.input"].read(length))
+            if len(body) < length and environ.get("CONTENT_LENGTH"):
+                _log_incomplete(request)
+                raise incomplete_request()
+            return body
+
+        response = self._service.handle(request, read=read)
         reason = responses.get(response.status_code, "")
         start_response(f"{response.status_code} {reason}", _fields(response))
         return [_body(response, method)]
 
 
-async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes | None:
-    """The body, or enough of it to see that it is too long; None: the client is gone."""
+class _ClientGoneError(Exception):
+    """The client closed the connection before its body was complete."""
+
+
+def _log_incomplete(request: Request) -> None:
+    logger.warning(
+        "%s %s: the client went away before its body was complete.",
+        request.method,
+        redact(request.path),
+    )
+
+
+async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes:
+    """The body, or enough of it to see that it is too long."""
     parts: list[bytes] = []
     length, more = 0, True
     while more and length <= MAX_BODY:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            raise _ClientGoneError
         parts.append(MaskedBytes(message.get("body", b"")))
         length += len(parts[-1])
         more = message.get("more_body", False)

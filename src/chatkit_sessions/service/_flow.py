@@ -5,12 +5,13 @@ without an event loop.
 """
 
 import inspect
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol, TypeVar, cast
 
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import REQUESTS
 from chatkit_sessions.errors import SessionStoreError
 
@@ -60,11 +61,15 @@ class ServiceFlow:
         self._rules = rules
 
     async def handle(
-        self, request: Request, served: Collection[Operation] = OPERATIONS
+        self,
+        request: Request,
+        served: Collection[Operation] = OPERATIONS,
+        *,
+        read: Callable[[], Awaitable[bytes]] | None = None,
     ) -> Response:
         """Respond to a request to one of the routes; 503 during a store outage."""
         try:
-            return await self.respond(request, served)
+            return await self.respond(request, served, read=read)
         except SessionStoreError:
             return self._rules.refuse(refusals.store_unavailable())
 
@@ -74,6 +79,7 @@ class ServiceFlow:
         served: Collection[Operation] = OPERATIONS,
         *,
         project: str | None = None,
+        read: Callable[[], Awaitable[bytes]] | None = None,
     ) -> Response:
         """Respond to a request to one of the routes.
 
@@ -81,16 +87,21 @@ class ServiceFlow:
             request: The request.
             served: The operations that the service offers.
             project: The request's project; None: that of its API key.
+            read: Reads the body of a request with a valid key; None: the request has it.
 
         Raises:
             SessionStoreError: The store is unavailable.
         """
         try:
-            return await self._carry_out(self._rules.parse(request, served, project=project))
+            screened = self._rules.screen(request, served, project=project)
+            body = request.body if read is None else MaskedBytes(await read())
+            return await self._carry_out(self._rules.parse(screened, body))
         except Refusal as refusal:
             return self._rules.refuse(refusal)
 
-    async def verify(self, client_secret: SecretStr | None, *, count: bool) -> SessionContext:
+    async def verify(
+        self, client_secret: SecretStr | None, *, count: bool | Callable[[], Awaitable[bool]]
+    ) -> SessionContext:
         """Return the session behind a client secret; see `SessionsService.verify`."""
         if client_secret is None or not client_secret.get_secret_value():
             raise InvalidClientSecretError("missing")
@@ -101,6 +112,8 @@ class ServiceFlow:
         for _ in range(_MAX_ATTEMPTS):
             entry, *requests = await self._get(group, names)
             session = self._rules.authenticate(entry, client_secret)
+            if callable(count):
+                count = await count()
             if not count or await self._commit(self._rules.count(session, requests[0])):
                 return SessionContext.of(session.record)
         raise _too_many_changes()

@@ -230,6 +230,11 @@ def request_too_large(maximum: int) -> Refusal:
     return Refusal(413, f"The request body is longer than {maximum} bytes.")
 
 
+def incomplete_request() -> Refusal:
+    """The client went away before its body was complete."""
+    return Refusal(400, "The request body is shorter than its Content-Length.")
+
+
 def store_unavailable() -> Refusal:
     """The session store is unavailable."""
     message = "The session store is unavailable. Please try again later."

@@ -27,13 +27,15 @@ from ._records import (
 from ._refusals import Refusal
 from ._routes import Operation, find_call
 from ._settings import SessionSettings
-from ._tasks import Create, Read, Refresh, Task, Transaction
+from ._tasks import Create, Read, Refresh, Screened, Task, Transaction
 from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 MAX_BODY: Final = 65_536
 """The most bytes of a request's body."""
 
+_MAX_DIGITS: Final = 10
+"""Enough to see that a length is too large: Python rejects integers of very many digits."""
 _BETA: Final = "chatkit_beta=v1"
 _STATUSES_WITHOUT_BODY: Final = (204, 304)
 _ID_DIGITS: Final = 24
@@ -70,13 +72,13 @@ class SessionRules:
         self._token_hex = token_hex
         self._max_body = max_body
 
-    def parse(
+    def screen(
         self, request: Request, served: Collection[Operation], *, project: str | None = None
-    ) -> Task:
-        """Parse a request into a task.
+    ) -> Screened:
+        """Check what needs no body: route, API key and headers.
 
         Args:
-            request: The request.
+            request: The request, whose body may be missing.
             served: The operations that the service offers.
             project: The request's project; None: that of its API key.
 
@@ -87,18 +89,33 @@ class SessionRules:
         if project is None:
             project = self._project_of(request)
         _require_beta_header(request)
-        if self._max_body is not None and len(request.body) > self._max_body:
-            raise refusals.request_too_large(self._max_body)
+        length = request.headers.get("content-length", "")
+        if length.isdecimal():
+            self._require_bounded(int(length[:_MAX_DIGITS]))
+        return Screened(call, project)
+
+    def parse(self, screened: Screened, body: bytes) -> Task:
+        """Parse a request into a task.
+
+        Raises:
+            Refusal: The request is invalid.
+        """
+        call, project = screened
+        self._require_bounded(len(body))
         if call.operation == "create":
-            settings = parse_create_body(request.body)
+            settings = parse_create_body(body)
             if not self._has_workflow(settings.workflow_id, project):
                 raise refusals.workflow_not_found(settings.workflow_id)
             return Create(settings, project)
         if call.operation == "refresh":
-            return Refresh(parse_refresh_body(request.body), project)
+            return Refresh(parse_refresh_body(body), project)
         if not call.session_id.startswith("cksess"):
             raise refusals.malformed_session_id(call.session_id)
         return Read(call.session_id, project, cancel=call.operation == "cancel")
+
+    def _require_bounded(self, length: int) -> None:
+        if self._max_body is not None and length > self._max_body:
+            raise refusals.request_too_large(self._max_body)
 
     def _project_of(self, request: Request) -> str:
         api_key = bearer_token(request.headers.get("authorization"))
@@ -261,7 +278,8 @@ class SessionRules:
 def bearer_token(authorization: str | None) -> SecretStr | None:
     """Parse the value of an `Authorization` header; None if it has no bearer token."""
     scheme, _, token = (authorization or "").partition(" ")
-    return SecretStr(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+    token = token.strip(" \t")  # HTTP knows no other white space
+    return SecretStr(token) if scheme.lower() == "bearer" and token else None
 
 
 def _value(entry: Entry | None) -> bytes | None:
@@ -270,5 +288,5 @@ def _value(entry: Entry | None) -> bytes | None:
 
 def _require_beta_header(request: Request) -> None:
     features = request.headers.get("openai-beta", "").split(",")
-    if _BETA not in (feature.strip() for feature in features):
+    if _BETA not in (feature.strip(" \t") for feature in features):
         raise refusals.missing_beta_header()

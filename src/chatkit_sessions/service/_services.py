@@ -1,9 +1,9 @@
 """The two services."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import SecretStr
 
@@ -24,6 +24,9 @@ from ._wire import Request, Response
 
 if TYPE_CHECKING:
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+
+
+T = TypeVar("T")
 
 
 class SessionsService:
@@ -62,14 +65,15 @@ class SessionsService:
         return f"{type(self).__name__}({self._store!r})"
 
     def verify(
-        self, client_secret: str | SecretStr | None, *, count: bool = True
+        self, client_secret: str | SecretStr | None, *, count: bool | Callable[[], bool] = True
     ) -> SessionContext:
         """Return the session behind a request to your chat server.
 
         Args:
             client_secret: The secret from `Authorization: Bearer …`; None if the request has none.
             count: Whether the request counts towards the session's `max_requests_per_1_minute`;
-                default: yes. Pass False for requests that only read.
+                default: yes. Pass False for requests that only read. A function is called once
+                the secret is verified: let it read the body. Its exceptions propagate unchanged.
 
         Returns:
             The session.
@@ -82,7 +86,9 @@ class SessionsService:
         """
         secret = _as_secret(client_secret)
         del client_secret
-        return run_blocking(self._flow.verify, secret, count=count)
+        return run_blocking(
+            self._flow.verify, secret, count=_as_flow(count) if callable(count) else count
+        )
 
     def client(
         self,
@@ -117,9 +123,14 @@ class SessionsService:
             clock=self._clock,
         )
 
-    def handle(self, request: Request) -> Response:
-        """Respond to a request to one of the routes."""
-        return run_blocking(self._flow.handle, request)
+    def handle(self, request: Request, *, read: Callable[[], bytes] | None = None) -> Response:
+        """Respond to a request to one of the routes.
+
+        Args:
+            request: The request.
+            read: Reads the body, once the API key is verified. Default: the request has it.
+        """
+        return run_blocking(self._flow.handle, request, read=read and _as_flow(read))
 
 
 class AsyncSessionsService:
@@ -155,9 +166,12 @@ class AsyncSessionsService:
         return f"{type(self).__name__}({self._store!r})"
 
     async def verify(
-        self, client_secret: str | SecretStr | None, *, count: bool = True
+        self,
+        client_secret: str | SecretStr | None,
+        *,
+        count: bool | Callable[[], Awaitable[bool]] = True,
     ) -> SessionContext:
-        """As `SessionsService.verify`."""
+        """As `SessionsService.verify`; a function for `count` is a coroutine function."""
         secret = _as_secret(client_secret)
         del client_secret
         return await self._flow.verify(secret, count=count)
@@ -182,9 +196,11 @@ class AsyncSessionsService:
             clock=self._clock,
         )
 
-    async def handle(self, request: Request) -> Response:
-        """As `SessionsService.handle`."""
-        return await self._flow.handle(request)
+    async def handle(
+        self, request: Request, *, read: Callable[[], Awaitable[bytes]] | None = None
+    ) -> Response:
+        """As `SessionsService.handle`; `read` is a coroutine function."""
+        return await self._flow.handle(request, read=read)
 
 
 def _rules(
@@ -210,6 +226,13 @@ def _utc_now() -> datetime:
 def _utc(clock: Callable[[], datetime]) -> Callable[[], datetime]:
     # The `Date` header is written in UTC.
     return lambda: clock().astimezone(UTC)
+
+
+def _as_flow(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+    async def call() -> T:
+        return function()
+
+    return call
 
 
 def _as_secret(client_secret: object) -> SecretStr | None:

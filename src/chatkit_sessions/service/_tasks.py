@@ -6,7 +6,15 @@ from typing import NamedTuple, TypeAlias
 from pydantic import SecretStr
 
 from ._records import Entry
+from ._routes import Call
 from ._settings import SessionSettings
+
+
+class Screened(NamedTuple):
+    """A request whose route, API key and headers are right."""
+
+    call: Call
+    project: str
 
 
 class Create(NamedTuple):

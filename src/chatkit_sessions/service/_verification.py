@@ -1,27 +1,40 @@
 """How a chat server rejects a request, and which requests it counts; for all frameworks."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias, cast
 
-from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.errors import ChatKitError, SessionStoreError
 
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
+logger: Final = logging.getLogger("chatkit_sessions")
+
+
+class BrokenBodyError(ChatKitError):
+    """The body is not as long as its Content-Length."""
+
+    def __init__(self) -> None:
+        super().__init__("The request's body is not as long as its Content-Length.")
+
+
 VerificationError: TypeAlias = (
-    InvalidClientSecretError | ClientSecretRateLimitError | SessionStoreError
+    InvalidClientSecretError | ClientSecretRateLimitError | SessionStoreError | BrokenBodyError
 )
 VERIFICATION_ERRORS: Final = (
     InvalidClientSecretError,
     ClientSecretRateLimitError,
     SessionStoreError,
+    BrokenBodyError,
 )
 
 # The requests for which ChatKitServer of openai-chatkit only reads.
 _READS: Final = frozenset({"threads.list", "threads.get_by_id", "items.list"})
 
 _MAX_LENGTH_OF_READS: Final = 65_536
+_MAX_DIGITS: Final = 5
 
 
 class Rejection(NamedTuple):
@@ -54,21 +67,37 @@ def rejection_of(error: VerificationError) -> Rejection:
     if isinstance(error, ClientSecretRateLimitError):
         headers = {"Retry-After": str(math.ceil(error.retry_after))}
         return Rejection(429, "rate_limit_exceeded", "Too many requests: try later.", headers)
+    if isinstance(error, BrokenBodyError):
+        logger.warning("A request to the chat server was rejected with 400: %s", error.message)
+        return Rejection(400, "invalid_request", error.message, {})
     message = "Chat sessions cannot be verified right now: try again."
     return Rejection(503, "store_unavailable", message, {"Retry-After": "1"})
 
 
-def is_short(content_length: str | None) -> bool:
-    """Whether a body may be one of a request that only reads, which are short.
+def length_to_read(content_length: str | None, transfer_encoding: str | None) -> int | None:
+    """The length of a body that may be one of a request that only reads, which are short.
 
-    Others count unread: nobody knows yet whose they are, and parsing blocks the event loop.
+    None: the request counts, and its body is left to the chat server. So a length that is missing,
+    or beside a transfer coding that overrides it, does not make this server read without a bound.
     """
     length = content_length or ""
-    return length.isdecimal() and len(length) <= 5 and int(length) <= _MAX_LENGTH_OF_READS  # noqa: PLR2004 -- digits
+    if transfer_encoding is not None or not length.isdecimal() or len(length) > _MAX_DIGITS:
+        return None
+    return int(length) if int(length) <= _MAX_LENGTH_OF_READS else None
 
 
-def counts(body: bytes) -> bool:
-    """Whether a request with this body counts towards the session's rate limit."""
+def is_counted(body: bytes, length: int) -> bool:
+    """Whether a request with this body counts towards the session's rate limit.
+
+    Args:
+        body: What has arrived, up to one byte more than the length.
+        length: The length from the request's headers.
+
+    Raises:
+        BrokenBodyError: The body has another length; most often, the client is gone.
+    """
+    if len(body) != length:
+        raise BrokenBodyError
     try:
         request: object = json.loads(body)
     except (ValueError, RecursionError):

@@ -4,16 +4,26 @@ Install it with `pip install "chatkit-sessions[django]"`.
 """
 
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
+
+from pydantic import SecretStr
 
 from ._records import SessionContext
 from ._rules import bearer_token
 from ._services import AsyncSessionsService, SessionsService
-from ._verification import VERIFICATION_ERRORS, VerificationError, counts, is_short, rejection_of
+from ._verification import (
+    VERIFICATION_ERRORS,
+    BrokenBodyError,
+    VerificationError,
+    is_counted,
+    length_to_read,
+    rejection_of,
+)
 
 try:
-    from django.http import HttpRequest, HttpResponse, HttpResponseBase
+    from django.conf import settings
+    from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
     from django.views.decorators.csrf import csrf_exempt
 except ModuleNotFoundError as _error:
     raise ImportError(
@@ -67,10 +77,10 @@ def _sync_view(
     service: SessionsService, view: Callable[..., object], *, count: bool | None
 ) -> Callable[..., object]:
     def decorated(request: HttpRequest, *args: object, **kwargs: object) -> object:
-        secret = bearer_token(request.headers.get("Authorization"))
-        counted = _counts(request) if count is None else count
         try:
-            session = service.verify(secret, count=counted)
+            session = service.verify(
+                _secret_of(request), count=partial(_is_counted, request) if count is None else count
+            )
         except VERIFICATION_ERRORS as error:
             return _rejected(error)
         return view(request, session, *args, **kwargs)
@@ -82,10 +92,13 @@ def _async_view(
     service: AsyncSessionsService, view: _AsyncView, *, count: bool | None
 ) -> _AsyncView:
     async def decorated(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
-        secret = bearer_token(request.headers.get("Authorization"))
-        counted = _counts(request) if count is None else count
+        async def is_counted_by_body() -> bool:
+            return _is_counted(request)
+
         try:
-            session = await service.verify(secret, count=counted)
+            session = await service.verify(
+                _secret_of(request), count=is_counted_by_body if count is None else count
+            )
         except VERIFICATION_ERRORS as error:
             return _rejected(error)
         return await view(request, session, *args, **kwargs)
@@ -93,8 +106,27 @@ def _async_view(
     return decorated
 
 
-def _counts(request: HttpRequest) -> bool:
-    return not is_short(request.headers.get("Content-Length")) or counts(request.body)
+def _secret_of(request: HttpRequest) -> SecretStr | None:
+    return bearer_token(request.headers.get("Authorization"))
+
+
+def _is_counted(request: HttpRequest) -> bool:
+    length = length_to_read(
+        request.headers.get("Content-Length"), request.headers.get("Transfer-Encoding")
+    )
+    return length is None or is_counted(_read_body(request, length), length)
+
+
+def _read_body(request: HttpRequest, length: int) -> bytes:
+    """Read at most one byte more than the length, and leave the body to `request.body`."""
+    bound = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    try:
+        if hasattr(request, "_body") or (bound is not None and length > bound):
+            return request.body  # or Django's own rejection
+        vars(request)["_body"] = body = request.read(length + 1)
+    except UnreadablePostError:
+        raise BrokenBodyError from None
+    return body
 
 
 def _rejected(error: VerificationError) -> HttpResponse:

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 from ._records import SessionContext
 from ._rules import bearer_token
-from ._verification import VERIFICATION_ERRORS, counts, is_short, rejection_of
+from ._verification import (
+    VERIFICATION_ERRORS,
+    BrokenBodyError,
+    is_counted,
+    length_to_read,
+    rejection_of,
+)
 
 try:
     from flask import Response, abort, request
+    from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 except ModuleNotFoundError as _error:
     raise ImportError(
         'Verifying sessions under Flask needs it: pip install "chatkit-sessions[flask]"'
@@ -43,15 +50,28 @@ def chatkit_session(
 
     def verified_session() -> SessionContext:
         secret = bearer_token(request.headers.get("Authorization"))
-        counted = count
-        if counted is None:
-            length = request.headers.get("Content-Length")
-            counted = not is_short(length) or counts(request.get_data())
+        length = length_to_read(
+            request.headers.get("Content-Length"), request.headers.get("Transfer-Encoding")
+        )
+
+        def is_counted_by_body() -> bool:
+            return length is None or is_counted(_read_body(length), length)
+
         try:
-            session = service.verify(secret, count=counted)
+            session = service.verify(secret, count=is_counted_by_body if count is None else count)
         except VERIFICATION_ERRORS as error:
             rejection = rejection_of(error)
             abort(Response(rejection.body(), rejection.status_code, rejection.all_headers()))
         return session
 
     return verified_session
+
+
+def _read_body(length: int) -> bytes:
+    """Read at most one byte more than the length, and leave the body to `request.get_data`."""
+    bound = length + 1
+    request.max_content_length = min(request.max_content_length or bound, bound)
+    try:
+        return request.get_data()
+    except (ClientDisconnected, RequestEntityTooLarge):
+        raise BrokenBodyError from None

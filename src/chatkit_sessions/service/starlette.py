@@ -4,15 +4,23 @@ Install it with `pip install "chatkit-sessions[starlette]"`.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ._records import SessionContext
 from ._rules import bearer_token
-from ._verification import VERIFICATION_ERRORS, Rejection, counts, is_short, rejection_of
+from ._verification import (
+    VERIFICATION_ERRORS,
+    BrokenBodyError,
+    Rejection,
+    is_counted,
+    length_to_read,
+    rejection_of,
+)
 
 try:
     from starlette.exceptions import HTTPException
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
 except ModuleNotFoundError as _error:
     raise ImportError(
@@ -45,18 +53,39 @@ def chatkit_session(
     """
 
     async def verified_session(request: Request) -> SessionContext:
-        secret = bearer_token(request.headers.get("authorization"))
-        counted = count
-        if counted is None:
-            length = request.headers.get("content-length")
-            counted = not is_short(length) or counts(await request.body())
+        # Repeated values are joined, so that none can hide behind another.
+        secret = bearer_token(", ".join(request.headers.getlist("authorization")))
+        length = length_to_read(
+            request.headers.get("content-length"), request.headers.get("transfer-encoding")
+        )
+
+        async def is_counted_by_body() -> bool:
+            return length is None or is_counted(await _read_body(request, length), length)
+
         try:
-            return await service.verify(secret, count=counted)
+            return await service.verify(
+                secret, count=is_counted_by_body if count is None else count
+            )
         except VERIFICATION_ERRORS as error:
             rejection = rejection_of(error)
         raise _RejectedError(request, rejection)
 
     return verified_session
+
+
+async def _read_body(request: Request, length: int) -> bytes:
+    """Read at most one byte more than the length, and leave the body to `Request.body`."""
+    body = bytearray()
+    try:
+        async with aclosing(request.stream()) as pieces:
+            async for piece in pieces:
+                body += piece[: length + 1]
+                if len(body) > length:
+                    break
+    except ClientDisconnect:
+        raise BrokenBodyError from None
+    vars(request)["_body"] = read = bytes(body)
+    return read
 
 
 class _RejectedError(HTTPException):
