@@ -99,6 +99,10 @@ class EndpointFlow:
         """The response to a request that the framework could not read."""
         return self._rules.reject(request, code)
 
+    def reject_incomplete(self, request: EndpointRequest) -> EndpointResponse:
+        """The response to a client that went away before its body was complete."""
+        return self._rules.reject_incomplete(request)
+
     def cors_headers(self, request: EndpointRequest) -> dict[str, str]:
         """The headers that let a page of an allowed origin read any response."""
         return self._rules.cors_headers(header(request, "origin"))

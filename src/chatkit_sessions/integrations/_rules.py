@@ -90,6 +90,8 @@ class EndpointRules:
         user = validate_user(user)
         if len(request.body) > MAX_BODY:
             return self.reject(request, "request_too_large")
+        if _is_cut_off(request):
+            return self.reject_incomplete(request)
         if request.body and request.method == "POST" and not _is_json(request):
             return self._reject(request, _NO_JSON)
         action = parse_action(request, user, self._paths)
@@ -109,8 +111,7 @@ class EndpointRules:
             sent = header(request, "content-type")
             if sent or not self._is_vouched_for(request):
                 return Problem("unsupported_media_type") if sent else _NO_JSON
-        length = header(request, "content-length") or ""
-        if length.isdecimal() and int(length[:_MAX_DIGITS]) > MAX_BODY:
+        if _content_length(request) > MAX_BODY:
             return Problem("request_too_large")
         return None
 
@@ -165,6 +166,14 @@ class EndpointRules:
     ) -> EndpointResponse:
         """An error response."""
         return self._reject(request, Problem(code), headers=headers)
+
+    def reject_incomplete(self, request: EndpointRequest) -> EndpointResponse:
+        """The response to a client that went away before its body was complete."""
+        logger.warning(
+            "%s %s: the client went away before its body was complete.",
+            *(request.method, self._route_of(request)),
+        )
+        return self.reject(request, "invalid_request")
 
     def cors_headers(self, origin: str | None) -> dict[str, str]:
         """The headers that let a page of an allowed origin read any response."""
@@ -249,9 +258,21 @@ _MAX_DIGITS: Final = 10
 _NAMES: Final = re.compile(r"[A-Za-z0-9_\-]+(, ?[A-Za-z0-9_\-]+)*")
 
 
+def _content_length(request: EndpointRequest) -> int:
+    length = header(request, "content-length") or ""
+    return int(length[:_MAX_DIGITS]) if length.isdecimal() else 0
+
+
+def _is_cut_off(request: EndpointRequest) -> bool:
+    """Whether less has arrived than the headers say, as some servers pass it on."""
+    # A transfer coding overrides the length, and a framework may have undone a content coding.
+    is_exact = not (header(request, "transfer-encoding") or header(request, "content-encoding"))
+    return is_exact and len(request.body) < _content_length(request)
+
+
 def _is_json(request: EndpointRequest) -> bool:
     essence = (header(request, "content-type") or "").partition(";")[0]
-    return essence.strip().lower() == "application/json"
+    return essence.strip(" \t").lower() == "application/json"
 
 
 @hidden_from_tracebacks

@@ -243,7 +243,7 @@ def _response_to(
     if isinstance(error, RequestDataTooBig):
         return _response(endpoint.reject(asked, "request_too_large"))
     if isinstance(error, UnreadablePostError):
-        return _response(endpoint.reject(asked, "invalid_request"))
+        return _response(endpoint.reject_incomplete(asked))
     return response_for_exception(request, error)
 
 
@@ -283,10 +283,14 @@ def _read_body(request: HttpRequest) -> bytes:
     Raises:
         RequestDataTooBig: The body is too large.
     """
-    if request.META.get("CONTENT_LENGTH") or hasattr(request, "_body"):
-        return request.body  # the endpoint has looked at its length
-    # An ASGI server has spooled a body of unknown length, and Django would read all of it.
-    body = MaskedBytes(request.read(MAX_BODY + 1))
+    if hasattr(request, "_body"):
+        return request.body
+    # Whatever its length is said to be: an ASGI server has stored all of it.
+    own = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    bound = MAX_BODY if own is None else min(MAX_BODY, own)
+    body = MaskedBytes(request.read(bound + 1))
+    if len(body) > bound:
+        raise RequestDataTooBig
     vars(request)["_body"] = body
     return body
 

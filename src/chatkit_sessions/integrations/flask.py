@@ -91,7 +91,7 @@ def chatkit_blueprint(
             except RequestEntityTooLarge:
                 response = endpoint.reject(asked, "request_too_large")
             except ClientDisconnected:
-                response = endpoint.reject(asked, "invalid_request")
+                response = endpoint.reject_incomplete(asked)
             return Response(response.body, response.status_code, response.headers)
 
         blueprint.add_url_rule(

@@ -122,7 +122,7 @@ class Mounted(NamedTuple):
             try:
                 await app(scope, _bounded(receive), _readable(scope, send, headers))
             except ClientDisconnect:
-                response = self.endpoint.reject(asked, "invalid_request")
+                response = self.endpoint.reject_incomplete(asked)
             else:
                 return
         await _to_response(response)(scope, receive, send)
@@ -228,13 +228,14 @@ def _visitor_cookie(value: str) -> str:
 
 
 def _plain(request: Request, path: str) -> EndpointRequest:
+    headers = _joined(request)
     # Without a Host header, Starlette's `request.url` has the server's own address.
-    host = _forwarded_host(request) or request.headers.get("host") or request.url.netloc
+    host = _forwarded_host(request) or headers.get("host") or request.url.netloc
     return EndpointRequest(
         method=request.method,
         path=path.format(**request.path_params),
         url=f"{request.url.scheme}://{host}",
-        headers=_joined(request),
+        headers=headers,
     )
 
 
@@ -252,7 +253,7 @@ def _forwarded_host(request: Request) -> str | None:
     if request.client is None or request.client.port != 0:
         return None
     hosts = request.headers.getlist("x-forwarded-host")
-    return hosts[-1].rpartition(",")[2].strip() if hosts else None
+    return hosts[-1].rpartition(",")[2].strip(" \t") if hosts else None
 
 
 def _to_response(response: EndpointResponse) -> Response:
