@@ -14,32 +14,6 @@ SOURCE = ROOT / "src/chatkit_sessions"
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def lines(*modules: Path) -> int:
-    return sum(len(module.read_text().splitlines()) for module in modules)
-
-
-def test_the_lines_of_each_part_are_as_the_page_says() -> None:
-    page = (ROOT / "docs/why.md").read_text()
-    stated: dict[str, int] = {}
-    counted: dict[str, int] = {}
-    for part, packages, number in re.findall(
-        r"^\| ([\w ]+) \| ([^|]*`\w+`[^|]*) \| ([\d,]+) \|", page, re.MULTILINE
-    ):
-        rooms = [SOURCE / name for name in re.findall(r"`(\w+)`", packages)]
-        modules = [module for room in rooms for module in room.rglob("*.py")]
-        if "the root's modules" in packages:
-            modules.extend(SOURCE.glob("*.py"))
-        stated[part] = int(number.replace(",", ""))
-        counted[part] = lines(*modules)
-
-    assert counted == {part: pytest.approx(number, rel=0.1) for part, number in stated.items()}
-    total = lines(*SOURCE.rglob("*.py"))
-    assert sum(counted.values()) == total, "a package stands in no row"
-    shown = re.search(r"xargs cat \| wc -l\n(\d+)\n", page)
-    assert shown is not None
-    assert total == pytest.approx(int(shown[1]), rel=0.1)
-
-
 def test_what_the_page_says_of_faults_is_what_was_measured() -> None:
     page = " ".join((ROOT / "docs/why.md").read_text().split())
     faults = (ROOT / "docs/faults.md").read_text()

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import cast
 
 from pydantic import SecretStr
@@ -98,12 +99,19 @@ class BlockingService:
         self._runner = runner
 
     def verify(
-        self, client_secret: str | SecretStr | None, *, count: bool = True
+        self,
+        client_secret: str | SecretStr | None,
+        *,
+        workflow_id: str | None = None,
+        project: str | None = None,
+        count: bool = True,
     ) -> SessionContext:
-        if isinstance(self.wrapped, SessionsService):
-            return self.wrapped.verify(client_secret, count=count)
+        verify = partial(self.wrapped.verify, workflow_id=workflow_id, project=project, count=count)
+        verified = verify(client_secret)
+        if isinstance(verified, SessionContext):
+            return verified
         assert self._runner is not None
-        return self._runner.run(self.wrapped.verify(client_secret, count=count))
+        return self._runner.run(verified)
 
     def handle(self, request: Request) -> Response:
         if isinstance(self.wrapped, SessionsService):

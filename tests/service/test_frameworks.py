@@ -58,23 +58,25 @@ class Awaited:
 class ChatServer:
     """A chat server of one framework that says whose request it was, and returns the body."""
 
-    def __init__(self, framework: Framework, *, count: bool | None = None) -> None:
+    def __init__(self, framework: Framework, **options: Any) -> None:  # noqa: ANN401 -- passed on
         self.store = CountedStore(MemorySessionStore(namespace="shop"))
-        self.issuing = SessionsService(self.store, workflows={"support"})
+        self.issuing = SessionsService(self.store, workflows={"support", "sales"})
         asynchronous = AsyncSessionsService(
-            cast("AsyncSessionStore", Awaited(self.store)), workflows={"support"}
+            cast("AsyncSessionStore", Awaited(self.store)), workflows={"support", "sales"}
         )
         makers: dict[Framework, Callable[[], Send]] = {
-            "starlette": lambda: _starlette(asynchronous, count=count),
-            "fastapi": lambda: _fastapi(asynchronous, count=count),
-            "flask": lambda: _flask(self.issuing, count=count),
-            "django": lambda: _django(self.issuing, count=count),
-            "django async": lambda: _django_async(asynchronous, count=count),
+            "starlette": lambda: _starlette(asynchronous, options),
+            "fastapi": lambda: _fastapi(asynchronous, options),
+            "flask": lambda: _flask(self.issuing, options),
+            "django": lambda: _django(self.issuing, options),
+            "django async": lambda: _django_async(asynchronous, options),
         }
         self._send = makers[framework]()
 
-    def secret(self, *, limit: int = 10) -> str:
-        client = self.issuing.client(workflow_id="support")
+    def secret(
+        self, *, limit: int = 10, workflow_id: str = "support", project: str = "shop"
+    ) -> str:
+        client = self.issuing.client(workflow_id=workflow_id, project=project)
         session = client.create_session("ada", max_requests_per_1_minute=limit)
         return session.client_secret.get_secret_value()
 
@@ -110,8 +112,8 @@ def said(session: SessionContext, body: bytes) -> dict[str, str]:
     return {"user": session.user, "body": body.decode("latin-1")}
 
 
-def _starlette(service: AsyncSessionsService, *, count: bool | None) -> Send:
-    session_of = starlette_session(service, count=count)
+def _starlette(service: AsyncSessionsService, options: dict[str, Any]) -> Send:
+    session_of = starlette_session(service, **options)
 
     async def chat(request: Request) -> Response:
         session = await session_of(request)
@@ -120,22 +122,22 @@ def _starlette(service: AsyncSessionsService, *, count: bool | None) -> Send:
     return through_starlette(Starlette(routes=[Route("/chatkit", chat, methods=["POST"])]))
 
 
-def _fastapi(service: AsyncSessionsService, *, count: bool | None) -> Send:
+def _fastapi(service: AsyncSessionsService, options: dict[str, Any]) -> Send:
     app = FastAPI()
 
     @app.post("/chatkit")
     async def chat(
         request: Request,
-        session: Annotated[SessionContext, Depends(fastapi_session(service, count=count))],
+        session: Annotated[SessionContext, Depends(fastapi_session(service, **options))],
     ) -> dict[str, str]:
         return said(session, await request.body())
 
     return through_starlette(app)
 
 
-def _flask(service: SessionsService, *, count: bool | None) -> Send:
+def _flask(service: SessionsService, options: dict[str, Any]) -> Send:
     app = Flask(__name__)
-    current_session = flask_session(service, count=count)
+    current_session = flask_session(service, **options)
 
     @app.post("/chatkit")
     def chat() -> dict[str, str]:
@@ -144,8 +146,8 @@ def _flask(service: SessionsService, *, count: bool | None) -> Send:
     return through_flask(app)
 
 
-def _django(service: SessionsService, *, count: bool | None) -> Send:
-    @django_session(service, count=count)
+def _django(service: SessionsService, options: dict[str, Any]) -> Send:
+    @django_session(service, **options)
     def chat(request: HttpRequest, session: SessionContext) -> HttpResponse:
         return JsonResponse(said(session, request.body))
 
@@ -153,8 +155,8 @@ def _django(service: SessionsService, *, count: bool | None) -> Send:
     return through_django(urls, is_async=False, enforce_csrf_checks=True)
 
 
-def _django_async(service: AsyncSessionsService, *, count: bool | None) -> Send:
-    @django_session(service, count=count)
+def _django_async(service: AsyncSessionsService, options: dict[str, Any]) -> Send:
+    @django_session(service, **options)
     async def chat(request: HttpRequest, session: SessionContext) -> HttpResponse:
         return JsonResponse(said(session, request.body))
 
@@ -194,6 +196,16 @@ def test_a_valid_secret_gets_in_and_the_view_reads_the_body(server: ChatServer) 
 
     assert answer.status_code == 200
     assert answer.json == {"user": "ada", "body": '{"type": "threads.create"}'}
+
+
+def test_only_secrets_of_its_workflow_and_project_get_in(framework: Framework) -> None:
+    server = ChatServer(framework, workflow_id="support", project="shop")
+
+    assert server.post(f"Bearer {server.secret()}").status_code == 200
+    for secret in (server.secret(workflow_id="sales"), server.secret(project="forum")):
+        answer = server.post(f"Bearer {secret}")
+        assert answer.status_code == 401
+        assert cast("dict[str, object]", answer.json["error"])["code"] == "client_secret_unknown"
 
 
 @pytest.mark.parametrize(

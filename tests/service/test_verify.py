@@ -16,9 +16,15 @@ from services import API_KEY, SESSIONS, BlockingService, Services
 from support import NOON, Kind
 
 
-def reason_of(service: BlockingService, secret: str | SecretStr | None) -> str:
+def reason_of(
+    service: BlockingService,
+    secret: str | SecretStr | None,
+    *,
+    workflow_id: str | None = None,
+    project: str | None = None,
+) -> str:
     with pytest.raises(InvalidClientSecretError) as raised:
-        service.verify(secret)
+        service.verify(secret, workflow_id=workflow_id, project=project)
     return raised.value.reason
 
 
@@ -137,6 +143,37 @@ def test_another_process_verifies_what_this_one_issued(services: Services) -> No
     secret = services().create_secret()
 
     assert services(api_keys=()).verify(secret).user == "ada"
+
+
+def test_a_secret_is_for_one_workflow_and_one_project(service: BlockingService) -> None:
+    secret = service.create_secret()
+
+    assert service.verify(secret, workflow_id="support", project="shop").user == "ada"
+    for workflow_id, project in (("sales", None), (None, "forum"), ("support", "forum"), ("", "")):
+        assert reason_of(service, secret, workflow_id=workflow_id, project=project) == "unknown"
+
+
+def test_a_secret_for_others_is_unknown_even_if_it_has_ended(services: Services) -> None:
+    service = services()
+    secret = service.create_secret()
+    services.advance(601)
+
+    assert reason_of(service, secret, workflow_id="sales") == "unknown"
+    assert reason_of(service, secret, workflow_id="support") == "expired"
+
+
+def test_a_workflow_that_the_service_does_not_have_any_more_ends(services: Services) -> None:
+    before = services(workflows={"support", "sales"})
+    session = before.create(workflow={"id": "sales"})
+    secret = str(session["client_secret"])
+
+    service = services(workflows={"support"})
+
+    assert reason_of(service, secret) == "unknown"
+    assert refresh(service, secret)[0] == 400
+    assert before.verify(secret).workflow_id == "sales", "for those who have it"
+    assert service.ask(f"{SESSIONS}/{session['id']}/cancel")[0] == 200
+    assert reason_of(before, secret) == "cancelled"
 
 
 def test_the_rate_limit_counts_over_a_sliding_minute(

@@ -20,7 +20,7 @@ from ._records import SESSION, Entry, SessionContext
 from ._refusals import Refusal
 from ._routes import OPERATIONS, Operation
 from ._rules import SessionRules
-from ._tasks import Create, Read, Refresh, Task, Transaction
+from ._tasks import Audience, Create, Read, Refresh, Task, Transaction
 from ._wire import Request, Response
 from .errors import InvalidClientSecretError
 
@@ -100,7 +100,11 @@ class ServiceFlow:
             return self._rules.refuse(refusal)
 
     async def verify(
-        self, client_secret: SecretStr | None, *, count: bool | Callable[[], Awaitable[bool]]
+        self,
+        client_secret: SecretStr | None,
+        audience: Audience,
+        *,
+        count: bool | Callable[[], Awaitable[bool]],
     ) -> SessionContext:
         """Return the session behind a client secret; see `SessionsService.verify`."""
         if client_secret is None or not client_secret.get_secret_value():
@@ -111,7 +115,7 @@ class ServiceFlow:
         names = [SESSION, REQUESTS] if count else [SESSION]
         for _ in range(_MAX_ATTEMPTS):
             entry, *requests = await self._get(group, names)
-            session = self._rules.authenticate(entry, client_secret)
+            session = self._rules.authenticate(entry, client_secret, audience)
             if callable(count):
                 count = await count()
             if not count or await self._commit(self._rules.count(session, requests[0])):

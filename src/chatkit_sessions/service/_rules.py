@@ -27,7 +27,7 @@ from ._records import (
 from ._refusals import Refusal
 from ._routes import Operation, find_call
 from ._settings import SessionSettings
-from ._tasks import Create, Read, Refresh, Screened, Task, Transaction
+from ._tasks import Audience, Create, Read, Refresh, Screened, Task, Transaction
 from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
@@ -193,33 +193,46 @@ class SessionRules:
         when = {SESSION: entry.value, REQUESTS: _value(requests)}
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
 
-    def authenticate(self, entry: Entry | None, client_secret: SecretStr) -> StoredSession:
+    def authenticate(
+        self, entry: Entry | None, client_secret: SecretStr, audience: Audience
+    ) -> StoredSession:
         """Check a secret against the stored session.
 
         Raises:
-            InvalidClientSecretError: The secret is unknown, expired or cancelled.
+            InvalidClientSecretError: The secret is unknown, for another audience, expired or
+                cancelled.
         """
         session = StoredSession.parse(entry)
-        if session is None or not session.record.has_secret(client_secret):
+        if (
+            session is None
+            or not session.record.has_secret(client_secret)
+            or not self._is_for(audience, session.record)
+        ):
             raise InvalidClientSecretError("unknown")
         status = session.record.status(self._now())
         if status != "active":
             raise InvalidClientSecretError(status)
         return session
 
+    def _is_for(self, audience: Audience, record: SessionRecord) -> bool:
+        workflow_id, project = record.settings.workflow_id, record.project
+        return (
+            self._has_workflow(workflow_id, project)  # it may have been removed since
+            and audience.workflow_id in {None, workflow_id}
+            and audience.project in {None, project}
+        )
+
     def require_refreshable(self, entry: Entry | None, task: Refresh) -> StoredSession:
         """Return the session to refresh.
 
         Raises:
-            Refusal: The session is unknown, of another project, or not active.
+            Refusal: The session is unknown, of another project, of a workflow that the service
+                does not have, or not active.
         """
         try:
-            session = self.authenticate(entry, task.client_secret)
+            return self.authenticate(entry, task.client_secret, Audience(project=task.project))
         except InvalidClientSecretError:
             raise refusals.ended_client_secret() from None
-        if session.record.project != task.project:
-            raise refusals.ended_client_secret()
-        return session
 
     def require_visible(self, entry: Entry | None, task: Read) -> StoredSession:
         """Return the session to read or cancel.

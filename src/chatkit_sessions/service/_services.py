@@ -20,6 +20,7 @@ from ._configuration import (
 from ._flow import ServiceFlow, run_blocking
 from ._records import SessionContext
 from ._rules import SessionRules
+from ._tasks import Audience
 from ._wire import Request, Response
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class SessionsService:
     Args:
         store: Where sessions are stored, such as a `RedisSessionStore` that all issuing and
             verifying processes share. The service never closes it.
-        workflows: The workflow ids that exist: your own names, such as `{"support"}`. Default: any
-            id.
+        workflows: The workflow ids that exist: your own names, such as `{"support"}`. A session of
+            another one is neither created nor refreshed nor accepted. Default: any id.
         api_keys: The keys that `SessionsWSGIApp` accepts, or a mapping of keys to projects. Keys of
             one project see the same sessions. Default: none; only clients from `client` create
             sessions.
@@ -65,12 +66,20 @@ class SessionsService:
         return f"{type(self).__name__}({self._store!r})"
 
     def verify(
-        self, client_secret: str | SecretStr | None, *, count: bool | Callable[[], bool] = True
+        self,
+        client_secret: str | SecretStr | None,
+        *,
+        workflow_id: str | None = None,
+        project: str | None = None,
+        count: bool | Callable[[], bool] = True,
     ) -> SessionContext:
         """Return the session behind a request to your chat server.
 
         Args:
             client_secret: The secret from `Authorization: Bearer …`; None if the request has none.
+            workflow_id: The workflow that this chat server runs: the secrets of other workflows
+                are unknown to it. Default: any of the service's `workflows`.
+            project: The project whose sessions this chat server accepts. Default: any.
             count: Whether the request counts towards the session's `max_requests_per_1_minute`;
                 default: yes. Pass False for requests that only read. A function is called once
                 the secret is verified: let it read the body. Its exceptions propagate unchanged.
@@ -79,16 +88,15 @@ class SessionsService:
             The session.
 
         Raises:
-            InvalidClientSecretError: The secret is missing, unknown, expired or cancelled; see
-                `reason`.
+            InvalidClientSecretError: The secret is missing, unknown, of another workflow or
+                project, expired or cancelled; see `reason`.
             ClientSecretRateLimitError: The session has reached its rate limit.
             SessionStoreError: The store is unavailable.
         """
         secret = _as_secret(client_secret)
         del client_secret
-        return run_blocking(
-            self._flow.verify, secret, count=_as_flow(count) if callable(count) else count
-        )
+        counts = _as_flow(count) if callable(count) else count
+        return run_blocking(self._flow.verify, secret, Audience(workflow_id, project), count=counts)
 
     def client(
         self,
@@ -169,12 +177,14 @@ class AsyncSessionsService:
         self,
         client_secret: str | SecretStr | None,
         *,
+        workflow_id: str | None = None,
+        project: str | None = None,
         count: bool | Callable[[], Awaitable[bool]] = True,
     ) -> SessionContext:
         """As `SessionsService.verify`; a function for `count` is a coroutine function."""
         secret = _as_secret(client_secret)
         del client_secret
-        return await self._flow.verify(secret, count=count)
+        return await self._flow.verify(secret, Audience(workflow_id, project), count=count)
 
     def client(
         self,

@@ -39,6 +39,13 @@ class Read(NamedTuple):
     cancel: bool
 
 
+class Audience(NamedTuple):
+    """Whose sessions are accepted; None: those of any workflow, or any project."""
+
+    workflow_id: str | None = None
+    project: str | None = None
+
+
 Task: TypeAlias = Create | Refresh | Read
 
 

@@ -3,7 +3,7 @@
 Install it with `pip install "chatkit-sessions[django]"`.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -37,7 +37,11 @@ R = TypeVar("R")
 
 
 def chatkit_session(
-    service: SessionsService | AsyncSessionsService, *, count: bool | None = None
+    service: SessionsService | AsyncSessionsService,
+    *,
+    workflow_id: str | None = None,
+    project: str | None = None,
+    count: bool | None = None,
 ) -> Callable[
     [Callable[Concatenate[HttpRequest, SessionContext, P], R]],
     Callable[Concatenate[HttpRequest, P], R],
@@ -51,6 +55,9 @@ def chatkit_session(
     Args:
         service: Verifies the client secret. With an `AsyncSessionsService`, the view must be
             `async def`.
+        workflow_id: The workflow that this chat server runs; another one's secrets are rejected
+            as unknown. Default: any of the service's `workflows`.
+        project: The project whose sessions are accepted. Default: any.
         count: Whether requests count towards the session's rate limit. Default: requests with
             which the widget only reads threads or items do not count, all others do. A request
             with a body of more than 64 KiB, or of unknown length, always counts.
@@ -61,9 +68,11 @@ def chatkit_session(
     ) -> Callable[Concatenate[HttpRequest, P], R]:
         decorated: Callable[..., object]
         if isinstance(service, AsyncSessionsService):
-            decorated = _async_view(service, cast("_AsyncView", view), count=count)
+            awaited = partial(service.verify, workflow_id=workflow_id, project=project)
+            decorated = _async_view(awaited, cast("_AsyncView", view), count=count)
         else:
-            decorated = _sync_view(service, view, count=count)
+            verify = partial(service.verify, workflow_id=workflow_id, project=project)
+            decorated = _sync_view(verify, view, count=count)
         exempt = csrf_exempt(wraps(view)(decorated))
         return cast("Callable[Concatenate[HttpRequest, P], R]", exempt)
 
@@ -74,11 +83,11 @@ _AsyncView: TypeAlias = Callable[..., Coroutine[object, object, HttpResponseBase
 
 
 def _sync_view(
-    service: SessionsService, view: Callable[..., object], *, count: bool | None
+    verify: Callable[..., SessionContext], view: Callable[..., object], *, count: bool | None
 ) -> Callable[..., object]:
     def decorated(request: HttpRequest, *args: object, **kwargs: object) -> object:
         try:
-            session = service.verify(
+            session = verify(
                 _secret_of(request), count=partial(_is_counted, request) if count is None else count
             )
         except VERIFICATION_ERRORS as error:
@@ -89,14 +98,14 @@ def _sync_view(
 
 
 def _async_view(
-    service: AsyncSessionsService, view: _AsyncView, *, count: bool | None
+    verify: Callable[..., Awaitable[SessionContext]], view: _AsyncView, *, count: bool | None
 ) -> _AsyncView:
     async def decorated(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         async def is_counted_by_body() -> bool:
             return _is_counted(request)
 
         try:
-            session = await service.verify(
+            session = await verify(
                 _secret_of(request), count=is_counted_by_body if count is None else count
             )
         except VERIFICATION_ERRORS as error:

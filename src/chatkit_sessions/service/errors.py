@@ -18,8 +18,8 @@ _MESSAGES: Final[dict[InvalidReason, str]] = {
 _HINTS: Final[dict[InvalidReason, str]] = {
     "missing": "Send it as `Authorization: Bearer ek_…`.",
     "unknown": (
-        "Check that what creates sessions and what verifies them share one store and namespace; a "
-        "MemorySessionStore is seen by one process only."
+        "Check that what creates sessions and what verifies them share one store and namespace, "
+        "and name the same workflows and project; a MemorySessionStore is seen by one process only."
     ),
 }
 

@@ -31,7 +31,11 @@ __all__ = ["chatkit_session"]
 
 
 def chatkit_session(
-    service: "SessionsService", *, count: bool | None = None
+    service: "SessionsService",
+    *,
+    workflow_id: str | None = None,
+    project: str | None = None,
+    count: bool | None = None,
 ) -> Callable[[], SessionContext]:
     """Make a function that returns the session behind the current request.
 
@@ -40,6 +44,9 @@ def chatkit_session(
 
     Args:
         service: Verifies the client secret.
+        workflow_id: The workflow that this chat server runs; another one's secrets are rejected
+            as unknown. Default: any of the service's `workflows`.
+        project: The project whose sessions are accepted. Default: any.
         count: Whether requests count towards the session's rate limit. Default: requests with
             which the widget only reads threads or items do not count, all others do. A request
             with a body of more than 64 KiB, or of unknown length, always counts.
@@ -58,7 +65,12 @@ def chatkit_session(
             return length is None or is_counted(_read_body(length), length)
 
         try:
-            session = service.verify(secret, count=is_counted_by_body if count is None else count)
+            session = service.verify(
+                secret,
+                workflow_id=workflow_id,
+                project=project,
+                count=is_counted_by_body if count is None else count,
+            )
         except VERIFICATION_ERRORS as error:
             rejection = rejection_of(error)
             abort(Response(rejection.body(), rejection.status_code, rejection.all_headers()))
