@@ -123,29 +123,6 @@ def test_a_module_imports_only_what_stands_below_its_room(name: str) -> None:
     assert {room_of(each) for each in own_imports_of(name, modules()[name])} <= below
 
 
-def test_a_package_says_what_lives_there_and_nothing_else() -> None:
-    for name, tree in modules().items():
-        package, _, last = name.rpartition(".")
-        if last == "__init__" and package.startswith("_"):
-            assert ast.get_docstring(tree), name
-            assert len(tree.body) == 1, name
-
-
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_a_module_is_short(name: str) -> None:
-    tree = modules()[name]
-    path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    # One class with long docstrings may be longer, beside small helpers.
-    most = 400 if any(_lines(each) > 200 for each in classes) else 300
-
-    assert len(path.read_text().splitlines()) <= most
-
-
-def _lines(node: ast.ClassDef) -> int:
-    return (node.end_lineno or node.lineno) - node.lineno
-
-
 def test_a_store_knows_nothing_of_sessions() -> None:
     for name, tree in modules().items():
         if room_of(name) == "stores":

@@ -38,7 +38,6 @@ def test_the_sync_client_imports_nothing_of_the_async_one() -> None:
     assert "asyncio" not in imported
     own = {name for name in imported if name.startswith("chatkit_sessions")}
     assert not {name for name in own if "async" in name or "trio" in name}
-    assert len(own) <= 64
 
 
 def test_an_error_class_imports_no_http_client() -> None:
@@ -62,7 +61,6 @@ def test_little_is_imported_up_to_the_first_session_that_httpx_and_pydantic_do_w
         )
 
     others = {name for name in imported - peers if not name.startswith("chatkit_sessions")}
-    assert len(imported - peers - others) <= 63
     assert len(others) <= 10, others
 
 
