@@ -52,7 +52,7 @@ EXTRAS = {
     "integrations.flask": {"flask", "werkzeug", "itsdangerous"},
     "integrations.django": {"django", "asgiref"},
     "service.starlette": {"starlette"},
-    "service.flask": {"flask"},
+    "service.flask": {"flask", "werkzeug"},
     "service.django": {"django"},
 }
 # What some modules need that no extra installs.
