@@ -31,7 +31,7 @@ import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
 from chatkit_sessions._troubleshooting import SITE
 from chatkit_sessions.testing import FakeServer
-from pages import code_of
+from pages import files_of
 from redis_server import ACL_RULES, RedisServer, is_installed
 from support import logging_as_it_was
 
@@ -46,10 +46,12 @@ def _environment(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Iterator[None]:
-    # What docs/testing.md tests.
-    (tmp_path / "app.py").write_text(code_of("docs/tutorial.md", "python", "make_app"))
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "app", raising=False)
+    # What pages import: the tutorials' files.
+    for name, content in (files_of("docs/self-hosted.md") | files_of("docs/tutorial.md")).items():
+        (tmp_path / name).write_text(content)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     if is_installed():
         redis: RedisServer = request.getfixturevalue("redis_server")
         monkeypatch.setenv("REDIS_URL", redis.url)
@@ -62,6 +64,8 @@ def _environment(
     cached = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": os.environ["REDIS_URL"]}
     with override_settings(CACHES={"default": cached}):
         yield
+    for name in ("app", "chat", "own", "threads"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.usefixtures("_environment")

@@ -20,7 +20,7 @@ def project(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> pytest
     """A directory with the files of the tutorial, and a key of OpenAI's in the environment."""
     tutorial: str = request.param
     files = {
-        "app.py": code_of(tutorial, "python", "make_app"),
+        "app.py": code_of(tutorial, "python", "def make_app("),
         "page.html": code_of(tutorial, "html", "<title>"),
         "conftest.py": 'pytest_plugins = ["chatkit_sessions.testing.pytest_plugin"]\n',
         "test_app.py": code_of(TESTS, "python", "from app import make_app"),

@@ -214,7 +214,7 @@ def test_the_tutorials_page_gets_a_session_once_somebody_signs_in(
     tutorial = ROOT / "docs/tutorial.md"
     (tmp_path / "page.html").write_text(snippet("html", "<title>", tutorial))
     names: dict[str, object] = {"__name__": "app"}
-    exec(snippet("python", "make_app", tutorial), names)  # noqa: S102 -- our own docs
+    exec(snippet("python", "def make_app(", tutorial), names)  # noqa: S102 -- our own docs
     page.route(
         "https://cdn.platform.openai.com/**",
         lambda route: route.fulfill(path=EXAMPLE / "page/stand-in.js"),

@@ -13,3 +13,13 @@ def code_of(page: str, language: str, containing: str) -> str:
     )
     (found,) = [block for block in blocks if containing in block]
     return found
+
+
+def files_of(page: str) -> dict[str, str]:
+    """The files that a page has its reader write: each block below a line that ends with a name."""
+    named: list[tuple[str, str]] = re.findall(
+        r"`([\w./-]+\.\w+)`:\n\n```\w+\n(.*?)^```$",
+        (ROOT / page).read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    return dict(named)

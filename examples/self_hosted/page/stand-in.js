@@ -11,15 +11,30 @@ class ChatKitStandIn extends HTMLElement {
 
   connectedCallback() {
     this.innerHTML = `
-      <p><strong>A stand-in for OpenAI's widget.</strong> <span role="status"></span></p>
+      <style>
+        openai-chatkit { display: flex; flex-direction: column; gap: 0.8rem; padding: 1rem; }
+        openai-chatkit p, openai-chatkit ul { margin: 0; }
+        openai-chatkit small { color: #66758a; }
+        openai-chatkit [aria-label="Your message"], openai-chatkit [aria-label=Answer] { padding: 0.6rem 0.9rem; border-radius: 0.9rem; }
+        openai-chatkit [aria-label="Your message"] { align-self: end; background: #e6edf7; }
+        openai-chatkit [aria-label=Answer] { align-self: start; background: #f1f3f6; }
+        openai-chatkit p:empty { display: none; }
+        openai-chatkit form { display: flex; gap: 0.5rem; margin-top: auto; }
+        openai-chatkit input { flex: 1; font: inherit; padding: 0.5rem 0.8rem; border: 1px solid #b8c2cf; border-radius: 0.5rem; }
+      </style>
+      <small>A stand-in for OpenAI's widget. <span role="status"></span></small>
       <ul aria-label="Threads"></ul>
-      <form><input aria-label="Message" required /><button>Send</button></form>
-      <p aria-label="Answer"></p>`;
+      <p aria-label="Your message"></p>
+      <p aria-label="Answer"></p>
+      <form><input aria-label="Message" placeholder="Message" required /><button>Send</button></form>`;
     this.querySelector("form").addEventListener("submit", (event) => {
       event.preventDefault();
-      const text = this.querySelector("input").value;
-      const input = { content: [{ type: "input_text", text }], attachments: [], inference_options: {} };
+      const field = this.querySelector("input");
+      this.#part("Your message").textContent = field.value;
+      const content = [{ type: "input_text", text: field.value }];
+      const input = { content, attachments: [], inference_options: {} };
       this.#show(this.request({ type: "threads.create", params: { input } }));
+      field.value = "";
     });
   }
 
@@ -34,23 +49,33 @@ class ChatKitStandIn extends HTMLElement {
     return response;
   }
 
+  #part(label) {
+    return this.querySelector(`[aria-label="${label}"]`);
+  }
+
   async #showThreads() {
     const response = await this.request({ type: "threads.list", params: {} });
     if (!response.ok) return;
     const { data } = await response.json();
     const items = data.map(({ title }) => Object.assign(document.createElement("li"), { textContent: title }));
-    this.querySelector("ul").replaceChildren(...items);
+    this.#part("Threads").replaceChildren(...items);
   }
 
   async #show(sent) {
     const response = await sent;
-    const answer = this.querySelector("[aria-label=Answer]");
+    const answer = this.#part("Answer");
     answer.textContent = "";
     if (!response.ok) return;
-    for (const line of (await response.text()).split("\n")) {
-      const event = line.startsWith("data: ") ? JSON.parse(line.slice(6)) : {};
-      if (event.type === "thread.item.done" && event.item.type === "assistant_message") {
-        answer.textContent = event.item.content[0].text;
+    let unread = "";
+    for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+      const lines = (unread + chunk).split("\n");
+      unread = lines.pop();
+      for (const line of lines) {
+        const event = line.startsWith("data: ") ? JSON.parse(line.slice(6)) : {};
+        if (event.update?.delta) answer.textContent += event.update.delta;
+        if (event.type === "thread.item.done" && event.item.type === "assistant_message") {
+          answer.textContent = event.item.content[0].text;
+        }
       }
     }
     await this.#showThreads();
