@@ -12,6 +12,7 @@ from typing import Annotated
 
 import uvicorn
 from chatkit.server import ChatKitServer, StreamingResult
+from chatkit.store import NotFoundError
 from chatkit.types import (
     AssistantMessageContent,
     AssistantMessageItem,
@@ -92,6 +93,25 @@ class Login:
         response.delete_cookie("login")
 
 
+async def respond(server: Assistant, request: Request, context: SessionContext) -> Response:
+    """Let the chat server process a request. A thread that is not the user's is a 404."""
+    try:
+        result = await server.process(await request.body(), context)
+        if not isinstance(result, StreamingResult):
+            return Response(result.json, media_type="application/json")
+        events = aiter(result)
+        first = await anext(events)  # before the response has begun
+    except NotFoundError:
+        raise HTTPException(404) from None
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield first
+        async for event in events:
+            yield event
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
+
+
 def make_app(service: AsyncSessionsService, bundle: Path = BUNDLE) -> FastAPI:
     """The whole application."""
     app = FastAPI()
@@ -112,10 +132,7 @@ def make_app(service: AsyncSessionsService, bundle: Path = BUNDLE) -> FastAPI:
     async def chat(
         request: Request, session: Annotated[SessionContext, Depends(chatkit_session(service))]
     ) -> Response:
-        result = await assistant.process(await request.body(), session)
-        if isinstance(result, StreamingResult):
-            return StreamingResponse(result, media_type="text/event-stream")
-        return Response(result.json, media_type="application/json")
+        return await respond(assistant, request, session)
 
     @app.get("/main.js")
     def main_script() -> Response:

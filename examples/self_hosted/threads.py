@@ -26,7 +26,9 @@ class ThreadsInMemory(Store[SessionContext]):
 
     async def save_thread(self, thread: ThreadMetadata, context: SessionContext) -> None:
         """Keep a thread."""
-        self._threads[context.user, thread.id] = thread
+        # openai-chatkit also passes threads with their items, which have their own place.
+        own = thread.model_dump(exclude={"items"})
+        self._threads[context.user, thread.id] = ThreadMetadata(**own)
 
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: SessionContext

@@ -1,7 +1,7 @@
 """What the deployments that people have do around the endpoint."""
 
 import json
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 
@@ -366,11 +366,17 @@ def test_the_users_of_two_clients_are_counted_apart(backend: Backend) -> None:
     assert [app.create().status_code for _ in range(4)] == [200, 200, 429, 429]
 
 
-@pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
+@pytest.mark.parametrize("field", ["code", "type"])
+@pytest.mark.parametrize("value", ["insufficient_quota", "billing_hard_limit_reached"])
 def test_a_quota_that_is_used_up_is_no_rate_limit(
-    app: App, fake: FakeChatKit, caplog: pytest.LogCaptureFixture, code: str
+    app: App,
+    fake: FakeChatKit,
+    caplog: pytest.LogCaptureFixture,
+    field: Literal["code", "type"],
+    value: str,
 ) -> None:
-    fake.fail_next(429, code=code, headers={"retry-after": "7"})
+    code, kind = (value, None) if field == "code" else (None, value)
+    fake.fail_next(429, code=code, type=kind, headers={"retry-after": "7"})
 
     answer = app.create()
 
@@ -378,6 +384,31 @@ def test_a_quota_that_is_used_up_is_no_rate_limit(
     assert "retry-after" not in answer.headers
     ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
     assert [record.levelname for record in ours] == ["ERROR"]
+
+
+# A sign-out meanwhile
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_sign_out_while_a_session_is_created_is_409(
+    backend: Backend, fake: FakeChatKit, caplog: pytest.LogCaptureFixture, *, reuse: bool
+) -> None:
+    store = MemorySessionStore(namespace="shop")
+    elsewhere = cast("ChatKitClient", Backend("flask", backend.time, fake).client(store))
+
+    def sign_out(_: object) -> bool:
+        elsewhere.delete_sessions("ada")
+        return False
+
+    fake.fail_next(500, operation="create", when=sign_out)
+    app = backend.app(backend.client(store), reuse=reuse)
+
+    assert_refused(app.create(), 409, "session_deleted")
+    assert [session.status for session in fake.sessions.values()] == ["cancelled"]
+    ours = [record for record in caplog.records if record.name == "chatkit_sessions"]
+    assert [record.levelname for record in ours] == ["WARNING"]
+    fake.recover()
+    assert app.create().status_code == 200
 
 
 # Several workflows from one page

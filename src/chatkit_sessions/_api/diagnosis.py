@@ -124,6 +124,10 @@ _PROXY_LOGIN = (
     "A proxy asks for a user name and a password. Put them into the variable that names the proxy: "
     "HTTPS_PROXY=http://user:password@proxy.example.com:3128."
 )
+_TOO_LARGE = (
+    "The request is too large for {host}, or for a proxy before it. Pass fewer or shorter "
+    "`state_variables`: a service of this library accepts requests of up to 64 KiB."
+)
 _SERVER = (
     "The fault is on the server's side at {host}. Try again later; if it lasts, look at "
     "https://status.openai.com and give the request id to OpenAI's support."
@@ -225,6 +229,8 @@ def _diagnose_bare(status_code: int) -> Diagnosis:
     hint = _REDIRECT if is_redirect(status_code) else _NOT_THE_API
     if status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         hint = _PROXY_LOGIN
+    if status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        hint = _TOO_LARGE
     return Diagnosis(error_type_of(status_code), hint)
 
 
@@ -245,6 +251,8 @@ def _diagnose_envelope(status_code: int, detail: ChatKitErrorDetail) -> Diagnosi
     if error_type in {BadRequestError, UnprocessableEntityError}:
         return Diagnosis(error_type, _request_hint(detail))
     hint = _QUOTA if is_permanent(detail) else _OTHER_HINTS.get(error_type, _OTHER)
+    if status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        hint = _TOO_LARGE
     return Diagnosis(error_type, hint)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from chatkit_sessions._api.diagnosis import is_permanent
 from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -63,14 +64,8 @@ _CODES_OF_ERRORS: Final[tuple[tuple[type[ChatKitError], ErrorCode], ...]] = (
 )
 
 
-# https://platform.openai.com/docs/guides/error-codes: waiting does not help with these 429s.
-_OUT_OF_QUOTA: Final = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
-)
-
-
 def code_of(error: ChatKitError) -> ErrorCode:
     """The code for an error of this library."""
-    if isinstance(error, RateLimitError) and error.error and error.error.code in _OUT_OF_QUOTA:
+    if isinstance(error, RateLimitError) and is_permanent(error.error):
         return "configuration_error"
     return next(code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind))

@@ -66,6 +66,16 @@ WRONG_KEY = "Incorrect API key provided: sk-***. You can find your API key at �
         ),
         pytest.param(401, detail(WRONG_KEY), AuthenticationError, [KEY], id="wrong-key-by-text"),
         pytest.param(
+            413,
+            detail("The request body is longer than 65536 bytes."),
+            APIStatusError,
+            ["`state_variables`", "64 KiB", HOST],
+            id="too-large",
+        ),
+        pytest.param(
+            413, None, APIStatusError, ["`state_variables`", HOST], id="too-large-for-a-proxy"
+        ),
+        pytest.param(
             401,
             detail("Schlüssel ungültig", code="invalid_api_key"),
             AuthenticationError,
