@@ -1,6 +1,7 @@
 """What the asynchronous client does in its own way: send, wait and close."""
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -71,7 +72,7 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         if http_client is None:
             proxy = proxy_for(settings.base_url)
             self._http = PerLoop(client_factory(proxy))
-            self._http_errors = HTTPErrors.of("httpx", proxy=proxy and proxy.described)
+            self._http_errors = HTTPErrors.of_own_client(proxy and proxy.described)
         else:
             self._http = AsyncSuppliedClient(http_client)
             self._http_errors = errors_of_async_client(http_client)
@@ -170,10 +171,11 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         http = await self._http_client()
         response: Response | None = None
         error: BaseException | None = None
+        handled = sys.exception()
         try:
             response = await http.send(request, deadline)
         except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
-            failure = self._http_errors.translate(raised, request)
+            failure = self._http_errors.translate(raised, request, handled=handled)
             if isinstance(failure, Response):
                 response = failure
             else:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 8
 """Sessions of one user that are cancelled at the same time."""
 
+# Keep no other session from being cancelled; any other exception interrupts the call.
+_MISTAKES: Final = (
+    AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+
 logger: Final = logging.getLogger("chatkit_sessions")
 
 
@@ -92,8 +97,8 @@ class SignOutFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
                 )
             except InvalidRequestError as error:
                 logger.warning("The session store lists what is no session: %s", error.message)
-            except Exception as error:  # noqa: BLE001 -- raised below, after the others are ended
-                signing_out.errors.append(error)
+            except (ChatKitError, *_MISTAKES) as error:
+                signing_out.errors.append(error)  # raised below, after the others are ended
 
         await self._for_each(end, active, at_once=AT_ONCE)
 

@@ -1,5 +1,6 @@
 """What the synchronous client does in its own way: send, wait and close."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -68,7 +69,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         if http_client is None:
             proxy = proxy_for(settings.base_url)
             self._http = PerProcess(client_factory(proxy))
-            self._http_errors = HTTPErrors.of("httpx", proxy=proxy and proxy.described)
+            self._http_errors = HTTPErrors.of_own_client(proxy and proxy.described)
         else:
             self._http = SuppliedClient(http_client)
             self._http_errors = errors_of_sync_client(http_client)
@@ -154,10 +155,11 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         http = self._http_client()
         response: Response | None = None
         error: BaseException | None = None
+        handled = sys.exception()
         try:
             response = http.send(request, deadline)
         except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
-            failure = self._http_errors.translate(raised, request)
+            failure = self._http_errors.translate(raised, request, handled=handled)
             if isinstance(failure, Response):
                 response = failure
             else:

@@ -73,8 +73,10 @@ async def for_each(
 ) -> None:
     """Await a function with each item, in several tasks at once, which all end with this call.
 
+    What the function raises is raised here, and ends the others.
+
     Args:
-        function: Awaited with each item; it raises no `Exception`.
+        function: Awaited with each item.
         items: What to call it with.
         most: How many tasks work at once.
     """
@@ -85,13 +87,19 @@ async def for_each(
             await function(left.popleft())
 
     tasks = range(min(most, len(left)))
-    if under_trio():
-        import trio  # noqa: PLC0415 -- only where it is in use already
+    try:
+        if under_trio():
+            import trio  # noqa: PLC0415 -- only where it is in use already
 
-        async with trio.open_nursery() as nursery:
-            for _ in tasks:
-                nursery.start_soon(work)
+            async with trio.open_nursery() as nursery:
+                for _ in tasks:
+                    nursery.start_soon(work)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for _ in tasks:
+                    group.create_task(work())
+    except BaseExceptionGroup as raised:
+        first = raised.exceptions[0]
     else:
-        async with asyncio.TaskGroup() as group:
-            for _ in tasks:
-                group.create_task(work())
+        return
+    raise first

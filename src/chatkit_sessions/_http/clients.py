@@ -195,7 +195,7 @@ def errors_of_sync_client(http_client: object) -> HTTPErrors:
     Raises:
         ConfigurationError: It is not a `Client` of httpx or httpx2, or of a subclass.
     """
-    return HTTPErrors.of(_family(http_client, "Client", wanted_by="ChatKitClient"))
+    return HTTPErrors.of_supplied_client(_family(http_client, "Client", wanted_by="ChatKitClient"))
 
 
 def errors_of_async_client(http_client: object) -> HTTPErrors:
@@ -204,7 +204,9 @@ def errors_of_async_client(http_client: object) -> HTTPErrors:
     Raises:
         ConfigurationError: It is not an `AsyncClient` of httpx or httpx2, or of a subclass.
     """
-    return HTTPErrors.of(_family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient"))
+    return HTTPErrors.of_supplied_client(
+        _family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient")
+    )
 
 
 def _family(http_client: object, kind: str, *, wanted_by: str) -> str:

@@ -5,10 +5,13 @@ The request, and the local variables of the client's frames, hold the API key in
 
 import contextlib
 import importlib
+import sys
+from traceback import walk_tb
 from typing import Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.interrupts import interrupt_in
 from chatkit_sessions._redaction import redact, without_frames
 from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ChatKitError
 
@@ -24,6 +27,12 @@ _MISTAKES: Final = (
     AttributeError, ImportError, LookupError, NameError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 _HARMLESS: Final = (bool, int, float, type(None))
+_OURS, _HERE = "chatkit_sessions", __name__.rpartition(".")[0]
+# Packages that make up an HTTP client.
+_HTTP: Final = frozenset({
+    "anyio", "h11", "h2", "hpack", "httpcore", "httpcore2", "httpx", "httpx2", "hyperframe",
+    "socksio",
+})  # fmt: skip
 
 _CERTIFICATE: Final = (
     "The certificate does not lead to an authority that this machine trusts; in a company, a proxy "
@@ -75,28 +84,49 @@ class HTTPErrors(NamedTuple):
     Attributes:
         family: The package.
         proxy: The proxy that calls go through, as `host:port`, and the variable that names it.
+        supplied: Whether the client is the user's, with whatever hooks and transports it has.
     """
 
     family: _Family
     proxy: tuple[str, str] | None = None
+    supplied: bool = True
 
     @classmethod
-    def of(cls, family: str, *, proxy: tuple[str, str] | None = None) -> "HTTPErrors":
-        """What the clients of `httpx` or `httpx2` raise."""
-        return cls(cast("_Family", importlib.import_module(family)), proxy)
+    def of_own_client(cls, proxy: tuple[str, str] | None) -> "HTTPErrors":
+        """What a client of this library's own raises."""
+        return cls(cast("_Family", importlib.import_module("httpx")), proxy, supplied=False)
 
-    def translate(self, error: BaseException, request: Request) -> BaseException | Response:
-        """Make one of ours of whatever a client raises.
+    @classmethod
+    def of_supplied_client(cls, family: str) -> "HTTPErrors":
+        """What the user's clients of `httpx` or `httpx2` raise."""
+        return cls(cast("_Family", importlib.import_module(family)))
+
+    def translate(
+        self, error: BaseException, request: Request, *, handled: BaseException | None
+    ) -> BaseException | Response:
+        """Make one of ours of what a client raises.
+
+        Args:
+            error: What the client raised.
+            request: What was sent.
+            handled: The exception in whose handling the call is made.
 
         Returns:
-            The error to raise, without the frames that it comes from. Interrupts and errors of this
-            library stay what they are. An AssertionError is a test's, such as respx's for a call
-            that is not mocked, and keeps its frames too. Where a hook of the user's raised for the
-            response's status, the response.
+            The error to raise, without the frames that it comes from. What interrupts the call and
+            errors of this library stay what they are. An AssertionError is a test's, such as
+            respx's for a call that is not mocked, and keeps its frames too. Where a hook of the
+            user's raised for the response's status, the response.
         """
         if isinstance(error, AssertionError):
             return error
-        if isinstance(error, ChatKitError) or not isinstance(error, Exception):
+        interrupt = interrupt_in(error, handled=handled)
+        if interrupt is not None:
+            return without_frames(interrupt)
+        if (
+            isinstance(error, ChatKitError)
+            or not isinstance(error, Exception)
+            or not self._comes_from_client(error)
+        ):
             return without_frames(error)
         if isinstance(error, self.family.HTTPStatusError):
             return _response_of(error)
@@ -105,6 +135,24 @@ class HTTPErrors(NamedTuple):
         if self._lose_request(error, text, request):
             ours.__cause__ = error
         return ours
+
+    def _comes_from_client(self, error: Exception) -> bool:
+        """Whether the HTTP client raised it, or in a client of the user's: what the client calls.
+
+        A class that the code which was running has not heard of was raised into it from elsewhere,
+        such as by `PyThreadState_SetAsyncExc`.
+        """
+        if isinstance(error, OSError) or _package(type(error).__module__) in _HTTP:
+            return True
+        modules = [str(frame.f_globals["__name__"]) for frame, _ in walk_tb(error.__traceback__)]
+        origin = _package(modules[-1])
+        is_pythons = _package(type(error).__module__) in sys.stdlib_module_names
+        in_client = origin in _HTTP or origin in sys.stdlib_module_names
+        if not self.supplied:
+            return is_pythons and in_client  # such as for a host name that cannot be one
+        *_, interrupted = (module for module in modules if _package(module) == _OURS)
+        is_called = interrupted.startswith(_HERE)
+        return is_called and (is_pythons or not (in_client or origin == _OURS))
 
     def _describe(self, error: Exception, text: str, *, host: str) -> APIConnectionError:
         name = type(error).__name__
@@ -148,6 +196,10 @@ class HTTPErrors(NamedTuple):
         BaseException.__setattr__(error, "args", (text,))
         without_frames(error)
         return True
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _text_of(error: Exception) -> str | None:

@@ -13,8 +13,9 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptError
 from redis.retry import Retry
 
+from chatkit_sessions._concurrency.interrupts import interrupt_in
 from chatkit_sessions._config.validation import problem_with_timeout
-from chatkit_sessions._redaction import redact, safe_repr
+from chatkit_sessions._redaction import redact, safe_repr, without_frames
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
 from ._redis_commands import Argument, Keys
@@ -63,14 +64,18 @@ class AsyncCommands(Protocol):
     async def aclose(self) -> None: ...
 
 
-def failure(error: Exception) -> SessionStoreError | None:
+def failure(error: Exception, *, handled: BaseException | None = None) -> BaseException | None:
     """To be raised outside the `except`: redis-py's frames hold what was sent.
 
     Returns:
-        None where Redis does not know the script yet, and is to be given it.
+        None where Redis does not know the script yet, and is to be given it. What interrupts the
+        call stays what it is.
     """
     if isinstance(error, NoScriptError):
         return None
+    interrupt = interrupt_in(error, handled=handled)
+    if interrupt is not None:
+        return without_frames(interrupt)
     reason = ascii(redact(str(error)[:MAX_REASON]))
     return SessionStoreError(
         f"The session store does not respond ({type(error).__name__}: {reason}).",

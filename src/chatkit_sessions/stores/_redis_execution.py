@@ -1,10 +1,11 @@
 """Commands and scripts over a redis-py client; whatever it raises becomes a SessionStoreError."""
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar, cast
 
 from chatkit_sessions._concurrency.event_loop import PerLoop, under_trio
-from chatkit_sessions.errors import ConfigurationError, SessionStoreError
+from chatkit_sessions.errors import ConfigurationError
 
 from ._redis_commands import (
     COMMIT,
@@ -70,10 +71,11 @@ class Execution:
         return replies or []
 
     def _raising(self, function: Callable[[], T]) -> T | None:
+        handled = sys.exception()
         try:
             return function()
         except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
-            told = failure(error)
+            told = failure(error, handled=handled)
         if told is None:
             return None
         raise told
@@ -139,13 +141,14 @@ class AsyncExecution:
         if under_trio():
             raise ConfigurationError("AsyncRedisSessionStore works under asyncio, not under trio.")
         client = await self.client.get() if isinstance(self.client, PerLoop) else self.client
+        handled = sys.exception()
         try:
             if self._initialize is not None:
                 # Many first commands at once meet a cluster client that is half initialized.
                 await self._initialize()
             return await function(client)
         except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
-            told = failure(error)
+            told = failure(error, handled=handled)
         if told is None:
             return None
         raise told
@@ -163,7 +166,7 @@ def required(reply: object) -> object:
     Raises:
         SessionStoreError: It is one.
     """
-    told: SessionStoreError | None = failure(reply) if isinstance(reply, Exception) else None
+    told = failure(reply) if isinstance(reply, Exception) else None
     if told is not None:
         raise told
     return reply
