@@ -57,6 +57,7 @@ def _environment(
         monkeypatch.setenv("REDIS_URL", redis.url)
     else:  # a store that does not answer keeps nobody from a session
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("LOGIN_SECRET", "a secret of the tests")
     monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
     monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", server.workflow_id)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)

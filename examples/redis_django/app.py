@@ -1,0 +1,81 @@
+"""Async Django with a login, and sessions that every worker shares in Redis.
+
+uvicorn app:application --workers 2
+"""
+
+import os
+from functools import cache
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_POST
+
+from chatkit_sessions import AsyncChatKitClient
+from chatkit_sessions.integrations.django import chatkit_urls
+from chatkit_sessions.stores.redis import AsyncRedisSessionStore
+
+if not settings.configured:
+    settings.configure(
+        SECRET_KEY=os.environ["LOGIN_SECRET"],
+        ALLOWED_HOSTS=["127.0.0.1", "localhost"],
+        ROOT_URLCONF=__name__,
+        MIDDLEWARE=[
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.middleware.csrf.CsrfViewMiddleware",
+        ],
+        SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+        SESSION_COOKIE_SAMESITE="Strict",
+    )
+
+
+@cache
+def get_chatkit() -> AsyncChatKitClient:
+    """Make each worker's client, with the first request."""
+    url = os.environ["REDIS_URL"]
+    store = AsyncRedisSessionStore.from_url(url, namespace="shop-production")
+    return AsyncChatKitClient(store=store)
+
+
+async def chatkit_of(_: HttpRequest) -> AsyncChatKitClient:
+    """Return the worker's client; as a coroutine function, it makes the views asynchronous."""
+    return get_chatkit()
+
+
+def signed_in_user(request: HttpRequest) -> str | None:
+    """The user's id from the signed cookie; None: nobody is signed in."""
+    user: str | None = request.session.get("user_id")
+    return user
+
+
+@ensure_csrf_cookie
+async def page(_: HttpRequest) -> HttpResponse:
+    """Your page; it sends the cookie's CSRF token with every POST."""
+    return HttpResponse("<title>Shop</title>")
+
+
+@require_POST
+async def sign_in(request: HttpRequest) -> HttpResponse:
+    """Replace this with your login."""
+    request.session["user_id"] = "ada"
+    return HttpResponse(status=204)
+
+
+@require_POST
+async def sign_out(request: HttpRequest) -> HttpResponse:
+    """End the user's sessions of every worker and device, then the login."""
+    if user := signed_in_user(request):
+        await get_chatkit().delete_sessions(user)
+    request.session.clear()
+    return HttpResponse(status=204)
+
+
+urlpatterns = [
+    path("", page),
+    path("sign-in", sign_in),
+    path("sign-out", sign_out),
+    *chatkit_urls(chatkit_of, user=signed_in_user, reuse=True),
+]
+application = get_asgi_application()
