@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import httpx
 import pytest
+from django.db import connections
+from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.test import RequestFactory
 from django.urls import include, path
@@ -23,6 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as StarletteRequest
 from starlette.testclient import TestClient as StarletteTestClient
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from werkzeug.local import LocalProxy
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ConfigurationError
 from chatkit_sessions.integrations import (
@@ -183,6 +186,93 @@ def test_an_origin_that_is_sent_twice_is_none(sync_chatkit: ChatKitClient) -> No
     )
 
     assert ChatKitEndpoint(sync_chatkit).handle(asked, user="ada").status_code == 403
+
+
+# Functions that cannot be called for a request
+
+
+def make(framework: str, chatkit: object, sync_chatkit: object, **arguments: object) -> object:
+    makers: dict[str, Callable[..., object]] = {
+        "django": chatkit_urls,
+        "fastapi": chatkit_router,
+        "flask": chatkit_blueprint,
+        "starlette": chatkit_routes,
+    }
+    client = sync_chatkit if framework in {"django", "flask"} else chatkit
+    return makers[framework](**{"client": client, "user": lambda: "ada", **arguments})
+
+
+@functools.cache
+async def cached() -> str:
+    raise AssertionError
+
+
+def proxied() -> object:
+    raise RuntimeError("Working outside of request context.")
+
+
+async def waiting() -> str:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"user": "ada"}, "`user` must be a function, which is called for each request, got 'ada'"),
+        ({"user": 7}, "`user` must be a function"),
+        ({"user": LocalProxy(proxied)}, "`user` must be a function.*, got a LocalProxy"),
+        ({"options": {"expires_after": 60}}, "`options` must be a function"),
+        ({"options": LocalProxy(proxied)}, "`options` must be a function"),
+        ({"client": LocalProxy(proxied)}, "`client` must be a function"),
+        ({"user": cached}, "`user` is a coroutine function in `functools.cache`"),
+        ({"client": cached}, "`client` is a coroutine function in `functools.cache`"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_called_for_a_request_is_refused_at_once(
+    framework: str,
+    chatkit: AsyncChatKitClient,
+    sync_chatkit: ChatKitClient,
+    arguments: dict[str, object],
+    message: str,
+) -> None:
+    if framework == "django" and isinstance(arguments.get("client"), LocalProxy):
+        return  # proxies are Flask's
+
+    with pytest.raises(ConfigurationError, match=message):
+        make(framework, chatkit, sync_chatkit, **arguments)
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "flask", "starlette"])
+def test_no_user_at_all_is_refused_at_once(
+    framework: str, chatkit: AsyncChatKitClient, sync_chatkit: ChatKitClient
+) -> None:
+    with pytest.raises(ConfigurationError, match="`user` must be a function"):
+        make(framework, chatkit, sync_chatkit, user=None)
+
+
+@pytest.mark.parametrize("framework", ["django", "flask"])
+@pytest.mark.parametrize("argument", ["user", "options"])
+def test_a_synchronous_endpoint_refuses_what_has_to_be_awaited(
+    framework: str, sync_chatkit: ChatKitClient, argument: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"`{argument}` is a coroutine function"):
+        make(framework, None, sync_chatkit, **{argument: waiting})
+
+
+def test_a_proxy_of_a_string_is_that_string(sync_chatkit: ChatKitClient, fake: FakeChatKit) -> None:
+    app, user = Flask("shop"), LocalProxy(lambda: "ada")
+    app.register_blueprint(chatkit_blueprint(sync_chatkit, user=lambda: cast("str", user)))
+
+    answer = app.test_client().post("/api/chatkit/session", headers=JSON_TYPE)
+    sync_chatkit.get_or_create_session(cast("str", user))
+
+    assert answer.status_code == 200
+    assert [session.user for session in fake.sessions.values()] == ["ada", "ada"]
+    assert len(sync_chatkit.sessions_for(cast("str", user))) == 2
+    sync_chatkit.delete_sessions(cast("str", user))
+    assert {session.status for session in fake.sessions.values()} == {"cancelled"}
 
 
 # Starlette
@@ -552,6 +642,47 @@ if django.VERSION >= (5, 1):
 """
 
     assert run(script).strip() in {"401 https://app.example 204", ""}
+
+
+@pytest.fixture
+def _atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ATOMIC_REQUESTS` in two databases that do not exist: any transaction would fail."""
+    default = {**connections.settings["default"], "ATOMIC_REQUESTS": True}
+    monkeypatch.setitem(connections.settings, "default", default)
+    monkeypatch.setitem(connections.settings, "other", default)
+
+
+@pytest.mark.usefixtures("_atomic_requests")
+def test_no_transaction_is_open_during_a_call_to_the_api(
+    django_chatkit: ChatKitClient | AsyncChatKitClient,
+) -> None:
+    app = django_app(django_chatkit, tuple(chatkit_urls(django_chatkit)))
+
+    assert app.create().status_code == 200
+
+
+def test_django_needs_the_coroutine_function_and_not_its_coroutine(
+    chatkit: AsyncChatKitClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def get_chatkit(_: HttpRequest) -> AsyncChatKitClient:
+        return chatkit
+
+    class Factory:
+        async def __call__(self, _: HttpRequest) -> AsyncChatKitClient:
+            return chatkit
+
+    for function in (get_chatkit, Factory(), functools.partial(get_chatkit)):
+        app = django_app(chatkit, tuple(chatkit_urls(function)))
+        assert app.create().status_code == 200
+
+    wrapped = cast("ChatKitClient", lambda request: get_chatkit(request))  # noqa: PLW0108 -- the mistake
+    send = through_django(
+        tuple(chatkit_urls(wrapped, csrf_exempt=True)),
+        is_async=False,
+        middleware=["endpoint_apps.login_middleware"],
+    )
+    assert App(send, "/api/chatkit").create().status_code == 502
+    assert "Pass the coroutine function itself, as in `chatkit_urls(get_chatkit)`" in caplog.text
 
 
 def test_django_refuses_a_host_that_is_not_its_own(sync_chatkit: ChatKitClient) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_
 
 import httpx
 import pytest
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path as url_pattern
 from fastapi import Depends, FastAPI
@@ -232,6 +233,17 @@ def test_other_requests_are_rejected_with_401(
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     assert set(cast("dict[str, object]", answer.json["error"])) == {"code", "message"}
+
+
+@pytest.mark.parametrize("framework", ["django async"])
+def test_an_asynchronous_view_of_django_opts_out_of_transactions(
+    framework: Framework, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = {**connections.settings["default"], "ATOMIC_REQUESTS": True}
+    monkeypatch.setitem(connections.settings, "default", default)
+    server = ChatServer(framework)
+
+    assert server.post(f"Bearer {server.secret()}").status_code == 200
 
 
 def test_a_session_that_has_ended_is_named(server: ChatServer) -> None:

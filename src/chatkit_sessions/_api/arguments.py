@@ -38,7 +38,8 @@ def validate_user(user: object) -> str:
     if isinstance(user, str):
         if not user:
             raise invalid_argument("user", "must have 1 character or more", "an empty string")
-        return validate_unicode(user, "user")
+        # A proxy, such as werkzeug's LocalProxy, only claims to be a string.
+        return validate_unicode(user if issubclass(type(user), str) else str(user), "user")
     if isinstance(user, Mapping):
         given = 'an object: pass its id, such as `user["id"]`'
     elif isinstance(user, int) and not isinstance(user, bool):

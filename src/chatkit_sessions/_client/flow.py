@@ -67,6 +67,7 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
         replaces: SecretStr | None = None,
     ) -> SessionRequest:
         """Validate what a session is to be, before anything is sent."""
+        user = validate_user(user)
         workflow_id = self._workflow_id(options.get("workflow_id"))
         create = operations.create(user, workflow_id=workflow_id, options=options)
         body = create.body.get_secret_value() if create.body else b""  # holds no secret

@@ -26,7 +26,12 @@ from ._actions import Action, Create, Read, Refresh, SignOut
 from ._limits import RequestCounts
 from ._messages import EndpointRequest, EndpointResponse, ErrorCode, header
 from ._rules import EndpointRules
-from ._validation import require_owner, validate_client, validate_rate_limit
+from ._validation import (
+    require_owner,
+    validate_client,
+    validate_function,
+    validate_rate_limit,
+)
 
 T = TypeVar("T")
 AnyClient = ChatKitClient | AsyncChatKitClient
@@ -83,8 +88,20 @@ class EndpointFlow:
         self._counts = None if self._rate_limit is None else RequestCounts(self._rate_limit)
         self._last: tuple[object, AnyClient] | None = None
         self._given = client
-        if isinstance(client, AnyClient) or not callable(client):
+        if callable(client):
+            self.validate_functions(client=client)
+        else:
             self._derive(client)
+
+    def validate_functions(self, **functions: object) -> None:
+        """Reject what is no function, by its argument's name; None: the application passed none.
+
+        Raises:
+            ConfigurationError: One cannot be called for a request.
+        """
+        for argument, function in functions.items():
+            if function is not None or argument == "user":
+                validate_function(function, argument, awaits=self._expected is AsyncChatKitClient)
 
     @property
     def routes(self) -> Mapping[str, tuple[str, ...]]:

@@ -3,7 +3,6 @@
 Install it with `pip install "chatkit-sessions[django]"`.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, TypeAlias, Unpack, cast
 
@@ -23,6 +22,7 @@ from ._messages import (
 )
 from ._paths import validate_prefix
 from ._sync_endpoint import ChatKitEndpoint, blocking
+from ._validation import is_coroutine_function
 from ._visitors import (
     COOKIE,
     MAX_AGE,
@@ -38,6 +38,7 @@ try:
     from django.conf import settings as django_settings
     from django.core.exceptions import PermissionDenied, RequestDataTooBig
     from django.core.handlers.exception import response_for_exception
+    from django.db import connections, transaction
     from django.http import (
         Http404,
         HttpRequest,
@@ -108,14 +109,19 @@ def chatkit_urls(
     """
     endpoint: AnyEndpoint
     view: _View | _AsyncView
-    if isinstance(client, AsyncChatKitClient) or inspect.iscoroutinefunction(client):
+    if isinstance(client, AsyncChatKitClient) or is_coroutine_function(client):
+        user = _signed_in_async if user is None else user
         endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
-        view = _async_view(endpoint, user or _signed_in_async, options, csrf_exempt=csrf_exempt)
+        view = _async_view(endpoint, user, options, csrf_exempt=csrf_exempt)
     else:
+        user = _signed_in if user is None else user
         endpoint = ChatKitEndpoint(cast("ChatKitClient", client), **settings)
-        view = _view(endpoint, user or _signed_in, options, csrf_exempt=csrf_exempt)
+        view = _view(endpoint, user, options, csrf_exempt=csrf_exempt)
+    endpoint.validate_functions(user=user, options=options)
     # The endpoint checks both itself: it never redirects to the login page.
     vars(view).update(csrf_exempt=True, login_required=False)
+    for database in connections:  # no transaction stays open during a call to the API
+        transaction.non_atomic_requests(using=database)(view)
     start = validate_prefix(prefix)
     return [
         url_pattern(

@@ -64,10 +64,11 @@ def chatkit_router(
     Raises:
         ConfigurationError: A setting is invalid.
     """
+    endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
+    endpoint.validate_functions(user=user, options=options)
     _require_annotations(user, "user")
     if options is not None:
         _require_annotations(options, "options")
-    endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
     router = APIRouter(prefix=validate_prefix(prefix), tags=["chatkit"])
 
     async def the_client() -> object:

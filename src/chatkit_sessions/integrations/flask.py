@@ -73,6 +73,7 @@ def chatkit_blueprint(
         ConfigurationError: A setting is invalid.
     """
     endpoint = ChatKitEndpoint(client, **settings)
+    endpoint.validate_functions(user=user, options=options)
     blueprint = Blueprint(name, __name__, url_prefix=validate_prefix(prefix) or None)
 
     def add(path: str, methods: tuple[str, ...]) -> None:

@@ -79,6 +79,7 @@ def chatkit_routes(
         ConfigurationError: A setting is invalid.
     """
     endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
+    endpoint.validate_functions(user=user, options=options)
     start = validate_prefix(prefix)
 
     def route(path: str, methods: tuple[str, ...]) -> Route:

@@ -23,6 +23,7 @@ from ._verification import (
 
 try:
     from django.conf import settings
+    from django.db import connections, transaction
     from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
     from django.views.decorators.csrf import csrf_exempt
 except ModuleNotFoundError as _error:
@@ -50,7 +51,8 @@ def chatkit_session(
 
     A request is rejected with 401 without a valid client secret, with 429 over the session's rate
     limit, and with 503 during a store outage. The view is exempt from Django's CSRF protection,
-    because it does not use cookies.
+    because it does not use cookies. An `async def` view also opts out of `ATOMIC_REQUESTS`, which
+    Django has for synchronous views only.
 
     Args:
         service: Verifies the client secret. With an `AsyncSessionsService`, the view must be
@@ -70,10 +72,14 @@ def chatkit_session(
         if isinstance(service, AsyncSessionsService):
             awaited = partial(service.verify, workflow_id=workflow_id, project=project)
             decorated = _async_view(awaited, cast("_AsyncView", view), count=count)
+            opt_out = [transaction.non_atomic_requests(using=each) for each in connections]
         else:
             verify = partial(service.verify, workflow_id=workflow_id, project=project)
             decorated = _sync_view(verify, view, count=count)
+            opt_out = []
         exempt = csrf_exempt(wraps(view)(decorated))
+        for mark in opt_out:  # Django runs no asynchronous view in a transaction
+            exempt = mark(exempt)
         return cast("Callable[Concatenate[HttpRequest, P], R]", exempt)
 
     return decorate
