@@ -108,6 +108,53 @@ def test_cancels_an_answer_that_cannot_be_trusted_and_creates_a_session(
     }
 
 
+def test_a_session_with_other_options_is_cancelled_and_a_new_one_takes_its_place(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    pro = {"id": WORKFLOW, "state_variables": {"plan": "pro"}}
+    script = Script([refreshed(workflow=pro), cancelled("cksess_refreshed"), ok()])
+
+    with caplog.at_level(logging.INFO, "chatkit_sessions"):
+        session = connect(script).refresh_session(
+            SECRET, user="user_123", state_variables={"plan": "free"}
+        )
+
+    assert session.id == "cksess_new"
+    assert script.paths == [REFRESH, CANCEL.format("cksess_refreshed"), CREATE]
+    assert script.body()["workflow"] == {"id": WORKFLOW, "state_variables": {"plan": "free"}}
+    (line,) = caplog.records
+    assert line.levelname == "INFO"
+    assert line.getMessage().endswith("it has another `workflow.state_variables`")
+
+
+def test_omitted_options_are_not_compared(connect: Connect) -> None:
+    pro = {"id": WORKFLOW, "state_variables": {"plan": "pro"}}
+    script = Script([refreshed(workflow=pro, rate_limits={"max_requests_per_1_minute": 99})])
+
+    assert connect(script).refresh_session(SECRET, user="user_123").id == "cksess_refreshed"
+    assert script.paths == [REFRESH]
+
+
+@pytest.mark.parametrize("refresh_route", [True, False])
+def test_a_refresh_gives_the_options_of_today_whether_or_not_the_server_has_the_route(
+    connect: Connect, fake: FakeChatKit, server: FakeServer, *, refresh_route: bool
+) -> None:
+    fake.refresh_route = refresh_route
+    chatkit = connect(api_key=server.api_key, base_url=server.url)
+    before: SessionOptions = {"expires_after": 300, "max_requests_per_1_minute": 100}
+    today: SessionOptions = {**before, "max_requests_per_1_minute": 2}
+    session = chatkit.create_session("user_123", **before)
+
+    same = chatkit.refresh_session(session.client_secret, user="user_123", **before)
+    fewer = chatkit.refresh_session(same.client_secret, user="user_123", **today)
+
+    assert fake.sessions[same.id].refreshed_from == (session.id if refresh_route else None)
+    assert fake.sessions[fewer.id].settings.max_requests_per_1_minute == 2
+    if refresh_route:
+        active = [each.id for each in fake.sessions.values() if each.status == "active"]
+        assert active == [fewer.id], "the refreshed session with the limit of before is cancelled"
+
+
 def test_a_session_that_cannot_be_cancelled_does_not_stop_the_new_one(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

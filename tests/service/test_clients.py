@@ -39,6 +39,19 @@ def test_the_four_calls(service: BlockingService) -> None:
         service.verify(renewed.client_secret)
 
 
+def test_a_downgrade_reaches_a_page_that_refreshes(service: BlockingService) -> None:
+    chatkit = service.client()
+    secret = chatkit.create_session("ada", state_variables={"plan": "pro"}).client_secret
+
+    kept = chatkit.refresh_session(secret, user="ada", state_variables={"plan": "pro"})
+    free = chatkit.refresh_session(kept.client_secret, user="ada", state_variables={"plan": "free"})
+
+    assert service.verify(free.client_secret).state_variables == {"plan": "free"}
+    with pytest.raises(InvalidClientSecretError):
+        service.verify(kept.client_secret)
+    assert chatkit.get_session(free.id).status == "active"
+
+
 def test_clients_of_two_processes_share_sessions_and_sign_out(services: Services) -> None:
     one, other = services(), services()
     session = one.client().get_or_create_session("ada")

@@ -5,11 +5,13 @@ trusts it as little as possible. A new session is created where
 
 - the route is not worth asking (`reason_not_to_ask`),
 - it fails in a way that creating may not (`reason_to_create_after`),
-- it returns a session that nobody may use (`RejectedSession`).
+- it returns a session that nobody may use, or whose options are not those that the call passes
+  (`RejectedSession`).
 """
 
+import json
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from pydantic import SecretBytes, SecretStr, ValidationError
 
@@ -32,21 +34,42 @@ _WORTH_RAISING: Final = frozenset(
 )
 
 
+_LIFETIME_TOLERANCE: Final = 10.0
+"""Seconds by which a session's lifetime may differ from `expires_after`: the API counts in whole
+seconds, and the `Date` of its response may come from another machine."""
+
+
 class RejectedSession(NamedTuple):
-    """A session from the refresh route that nobody may use; `id` where there is one to cancel."""
+    """A session from the refresh route that is not returned; `id` where there is one to cancel."""
 
     id: str | None
     reason: str
+    is_fault: bool = True
+    """Whether the server is at fault; otherwise, the call passes other options than before."""
 
 
 def refresh(
-    client_secret: str | SecretStr, *, user: str, workflow_id: str
+    client_secret: str | SecretStr, *, user: str, workflow_id: str, create_body: bytes
 ) -> Operation[ChatKitSessionResponse | RejectedSession]:
-    """`POST /chatkit/sessions/refresh`."""
+    """`POST /chatkit/sessions/refresh`.
+
+    Args:
+        client_secret: The secret to exchange.
+        user: Whose session it has to be.
+        workflow_id: Its workflow.
+        create_body: The body of the request that creates a session with the call's options.
+    """
     secret = validate_client_secret(client_secret)
 
     def parse(document: dict[str, object]) -> ChatKitSessionResponse | RejectedSession:
-        return _accept_or_reject(document, presented=secret, user=user, workflow_id=workflow_id)
+        session = _accept_or_reject(document, presented=secret, user=user, workflow_id=workflow_id)
+        if isinstance(session, RejectedSession):
+            return session
+        changed = _changed_option(json.loads(create_body), document, session)
+        if changed is None:
+            return session
+        session_id = id_to_cancel(session.id, secrets=[secret, session.client_secret])
+        return RejectedSession(session_id, f"it has another `{changed}`", is_fault=False)
 
     return Operation("POST", f"{SESSIONS}/refresh", _body(secret), parse, secrets=(secret,))
 
@@ -122,3 +145,39 @@ def _accept_or_reject(
         else:
             return session
     return RejectedSession(id_to_cancel(document.get("id"), secrets=[presented]), problem)
+
+
+def _changed_option(
+    wanted: dict[str, object], document: dict[str, object], session: ChatKitSessionResponse
+) -> str | None:
+    """The first option that is not in force as the call passes it; None if all are.
+
+    So a refresh grants what the application grants now, whatever the server copies. Options that
+    the call omits are not compared. What the server does not say is not in force.
+    """
+    if "expires_after" in wanted:
+        seconds = cast("dict[str, float]", wanted["expires_after"])["seconds"]
+        if session.answered_at is None:
+            return "expires_after"
+        lifetime = (session.expires_at - session.answered_at).total_seconds()
+        if abs(lifetime - seconds) > _LIFETIME_TOLERANCE:
+            return "expires_after"
+    fields = {name: value for name, value in wanted.items() if name != "expires_after"}
+    return _difference(fields, document)
+
+
+def _difference(wanted: object, found: object, path: str = "") -> str | None:
+    """Where `found` does not have what is wanted; None: nowhere."""
+    if not isinstance(wanted, dict):
+        # In Python, True equals 1.
+        same = wanted == found and isinstance(wanted, bool) == isinstance(found, bool)
+        return None if same else path
+    fields = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    has_own_names = path == "workflow.state_variables"  # then there are to be no others
+    if has_own_names and wanted.keys() != fields.keys():
+        return path
+    for name, value in cast("dict[str, object]", wanted).items():
+        difference = _difference(value, fields.get(name), f"{path}.{name}" if path else name)
+        if difference is not None:
+            return path if has_own_names else difference
+    return None

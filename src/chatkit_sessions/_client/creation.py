@@ -172,8 +172,10 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             return None
         if isinstance(session, ChatKitSessionResponse):
             return session
-        logger.warning(_NOT_REFRESHED, f"the refreshed session cannot be used ({session.reason})")
-        await self._close_idle_connections()
+        level = logging.WARNING if session.is_fault else logging.INFO
+        logger.log(level, _NOT_REFRESHED, f"the refreshed session is not used: {session.reason}")
+        if session.is_fault:
+            await self._close_idle_connections()
         if session.id is not None:
             await self._discard(session.id, deadline)
         return None

@@ -81,7 +81,7 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
             presented=replaces,
             refresh=None
             if replaces is None
-            else refresh(replaces, user=user, workflow_id=workflow_id),
+            else refresh(replaces, user=user, workflow_id=workflow_id, create_body=body),
         )
 
     async def _create(self, request: SessionRequest, deadline: Deadline) -> ChatKitSessionResponse:

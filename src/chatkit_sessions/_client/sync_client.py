@@ -249,16 +249,17 @@ class ChatKitClient(SyncIO):
 
         First calls `POST /chatkit/sessions/refresh`, a route that is in use but not in OpenAI's API
         description. The response is accepted only if the session has not ended, has another secret,
-        and names this user and workflow. Otherwise, and if the server rejects the request or has no
-        such route, a new session is created.
+        names this user and workflow, and has the options of this call. Otherwise, that session is
+        cancelled and a new one is created. A new one is also created if the server rejects the
+        request or has no such route.
 
         Args:
             client_secret: The secret that the widget has now.
             user: As for `create_session`. Take it from your login: a stolen secret is then useless.
             timeout: Seconds for this call, both requests together; default: the client's. None:
                 no limit.
-            options: Pass the same options as to `create_session`. They apply if a new session is
-                created; a refreshed session keeps its options.
+            options: As for `create_session`: those that the user has today. An omitted option may
+                keep the value that it had. To take it back, pass its default.
 
         Returns:
             A session with another secret.

@@ -4,9 +4,9 @@ import enum
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import unquote
 
 import pytest
@@ -20,6 +20,7 @@ from chatkit_sessions._api.arguments import (
     validate_user,
     validate_workflow_id,
 )
+from chatkit_sessions._api.create_body import create_body
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.refresh import RejectedSession, refresh as refresh_operation
 from chatkit_sessions.errors import InvalidRequestError
@@ -29,7 +30,7 @@ from chatkit_sessions.models import (
     ChatKitSessionInfo,
     ChatKitSessionResponse,
 )
-from chatkit_sessions.options import SessionOptions
+from chatkit_sessions.options import SessionOptions, StateVariable
 
 SECRET = "ek_Presented0123456789"
 SECONDS = 1_795_341_600
@@ -734,8 +735,12 @@ class TestCancel:
         assert operations.cancel("s").parse_error(status, detail) is None
 
 
-def refresh(secret: Any = SECRET) -> Operation[ChatKitSessionResponse | RejectedSession]:  # noqa: ANN401
-    return refresh_operation(secret, user="user_1", workflow_id="wf_1")
+def refresh(
+    secret: Any = SECRET,  # noqa: ANN401 -- many types
+    **options: Unpack[SessionOptions],
+) -> Operation[ChatKitSessionResponse | RejectedSession]:
+    body = create_body("user_1", workflow_id="wf_1", options=options).get_secret_value()
+    return refresh_operation(secret, user="user_1", workflow_id="wf_1", create_body=body)
 
 
 GOOD: dict[str, Any] = {
@@ -745,6 +750,32 @@ GOOD: dict[str, Any] = {
     "user": "user_1",
     "workflow": {"id": "wf_1"},
 }
+
+
+WITH_OPTIONS: dict[str, Any] = {
+    **GOOD,
+    "answered_at": datetime.fromtimestamp(SECONDS - 300, UTC),
+    "workflow": {
+        "id": "wf_1",
+        "version": "2",
+        "state_variables": {"plan": "pro", "seats": 3, "trial": True},
+        "tracing": {"enabled": False},
+    },
+    "rate_limits": {"max_requests_per_1_minute": 20},
+    "chatkit_configuration": {
+        "automatic_thread_titling": {"enabled": False},
+        "file_upload": {"enabled": True, "max_file_size": 512, "max_files": 2},
+        "history": {"enabled": True, "recent_threads": 3},
+    },
+}
+STATE = "workflow.state_variables"
+
+
+def state_variables() -> st.SearchStrategy[dict[str, StateVariable]]:
+    values: st.SearchStrategy[StateVariable] = st.sampled_from(
+        [True, False, 0, 1, 0.0, 1.0, -1, "1", "", "pro"]
+    )
+    return st.dictionaries(st.sampled_from(["plan", "seats"]), values)
 
 
 class TestRefresh:
@@ -832,6 +863,102 @@ class TestRefresh:
 
         assert isinstance(rejected, RejectedSession)
         assert rejected.id is None
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"workflow_version": "2"},
+            {"state_variables": {"plan": "pro", "seats": 3, "trial": True}},
+            {"state_variables": {"plan": "pro", "seats": 3.0, "trial": True}},
+            {"tracing": False},
+            {"expires_after": 300},
+            {"expires_after": timedelta(seconds=310)},
+            {"max_requests_per_1_minute": 20},
+            {"file_upload": True},
+            {"file_upload": {"max_files": 2}},
+            {"history": True},
+            {"history": {"recent_threads": 3}},
+            {"automatic_thread_titling": False},
+            {},
+        ],
+        ids=str,
+    )
+    def test_a_session_with_the_options_that_the_call_passes_is_returned(
+        self, options: SessionOptions
+    ) -> None:
+        assert isinstance(refresh(**options).parse(WITH_OPTIONS), ChatKitSessionResponse)
+
+    @pytest.mark.parametrize(
+        ("options", "changed"),
+        [
+            ({"workflow_version": "3"}, "workflow.version"),
+            ({"state_variables": {"plan": "free", "seats": 3, "trial": True}}, STATE),
+            ({"state_variables": {"plan": "pro", "seats": 3, "trial": 1}}, STATE),
+            ({"state_variables": {"plan": "pro", "seats": "3", "trial": True}}, STATE),
+            ({"state_variables": {"plan": "pro", "seats": 3}}, STATE),
+            ({"state_variables": {}}, STATE),
+            ({"tracing": True}, "workflow.tracing.enabled"),
+            ({"expires_after": 311}, "expires_after"),
+            ({"expires_after": 289}, "expires_after"),
+            ({"max_requests_per_1_minute": 2}, "rate_limits.max_requests_per_1_minute"),
+            ({"file_upload": False}, "chatkit_configuration.file_upload.enabled"),
+            ({"file_upload": {"max_files": 1}}, "chatkit_configuration.file_upload.max_files"),
+            ({"history": False}, "chatkit_configuration.history.enabled"),
+            (
+                {"history": {"recent_threads": 4}},
+                "chatkit_configuration.history.recent_threads",
+            ),
+            (
+                {"automatic_thread_titling": True},
+                "chatkit_configuration.automatic_thread_titling.enabled",
+            ),
+        ],
+        ids=str,
+    )
+    def test_a_session_with_another_option_is_to_be_cancelled(
+        self, options: SessionOptions, changed: str
+    ) -> None:
+        rejected = refresh(**options).parse(WITH_OPTIONS)
+
+        assert rejected == ("cksess_2", f"it has another `{changed}`", False)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"workflow_version": "2"},
+            {"state_variables": {"plan": "pro"}},
+            {"expires_after": 300},
+            {"max_requests_per_1_minute": 20},
+            {"history": True},
+        ],
+        ids=str,
+    )
+    def test_what_the_server_does_not_say_is_not_in_force(self, options: SessionOptions) -> None:
+        rejected = refresh(**options).parse(GOOD)
+
+        assert isinstance(rejected, RejectedSession)
+        assert not rejected.is_fault
+
+    def test_no_state_variables_are_none_of_them(self) -> None:
+        nones: list[dict[str, Any]] = [{}, {"state_variables": None}, {"state_variables": {}}]
+        for none in nones:
+            answer = {**GOOD, "workflow": {"id": "wf_1", **none}}
+            session = refresh(state_variables={}).parse(answer)
+            assert isinstance(session, ChatKitSessionResponse)
+
+    @given(state_variables(), state_variables())
+    def test_state_variables_are_in_force_if_and_only_if_they_are_equal(
+        self, wanted: dict[str, StateVariable], found: dict[str, StateVariable]
+    ) -> None:
+        def parse(
+            found: dict[str, StateVariable],
+        ) -> ChatKitSessionResponse | RejectedSession:
+            workflow = json.loads(json.dumps({"id": "wf_1", "state_variables": found}))
+            return refresh(state_variables=wanted).parse({**GOOD, "workflow": workflow})
+
+        assert isinstance(parse(wanted), ChatKitSessionResponse)
+        typed = [{(name, isinstance(v, bool), v) for name, v in d.items()} for d in (wanted, found)]
+        assert isinstance(parse(found), ChatKitSessionResponse) == (typed[0] == typed[1])
 
     @pytest.mark.parametrize("secret", [SECRET, "opaquePresented"])
     def test_a_rejection_quotes_no_secret(self, secret: str) -> None:

@@ -69,7 +69,7 @@ NO_OPTIONS: SessionOptions = {
     "automatic_thread_titling": None,
 }
 CREATE = operations.create("user_1", workflow_id="wf_1", options=NO_OPTIONS)
-REFRESH = refresh(SECRET, user="user_1", workflow_id="wf_1")
+REFRESH = refresh(SECRET, user="user_1", workflow_id="wf_1", create_body=b"{}")
 GET = operations.get("cksess_1")
 CANCEL = operations.cancel("cksess_1")
 
@@ -660,7 +660,7 @@ ECHOES: dict[str, Callable[[str], Response]] = {
 def test_neither_key_nor_secret_is_quoted_wherever_it_is_echoed(
     echo: Callable[[str], Response], secret: str
 ) -> None:
-    operation = refresh(SECRET, user="u", workflow_id="w")
+    operation = refresh(SECRET, user="u", workflow_id="w", create_body=b"{}")
     outcome: object
     traceback = ""
     try:
