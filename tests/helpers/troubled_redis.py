@@ -11,11 +11,12 @@ class TroubledRedis:
     """Passes on what is sent either way, with one trouble or another.
 
     Args:
-        port: The server's.
+        port: The server's, at first.
     """
 
     def __init__(self, port: int) -> None:
-        self._server_port = port
+        self.server_port = port
+        """Where new connections lead."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._over = threading.Event()
         self._sockets: list[socket.socket] = [self._listener]
@@ -37,7 +38,7 @@ class TroubledRedis:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
+                server = socket.create_connection(("127.0.0.1", self.server_port))
                 self._sockets += [client, server]
                 for source, target, answers in ((client, server, False), (server, client, True)):
                     pump = threading.Thread(

@@ -15,6 +15,7 @@ from django.test import override_settings
 
 from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
 from chatkit_sessions.stores._redis_commands import wait_command
+from chatkit_sessions.stores._redis_connections import disconnecting, failure, leads_nowhere
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import ACL_RULES, RedisServer, execute, execute_for_list, running_redis
 from support import Connect, Kind
@@ -42,6 +43,74 @@ def store_of(kind: str, url: str, **options: object) -> object:
     return cast("Callable[..., SessionStore]", store_type.from_url)(
         url, namespace="shop", **options
     )
+
+
+class TestAServerThatSaysNotHere:
+    """Its connections are dropped, and the operation is tried once more."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
+            redis.ResponseError("ERR Error running script: @user_script: 5: -READONLY You can't"),
+            redis.BusyLoadingError("Redis is loading the dataset in memory"),
+            redis.exceptions.MasterDownError("Link with MASTER is down"),
+            redis.exceptions.ClusterDownError("Hash slot not served"),
+            redis.exceptions.TryAgainError("Multiple keys request during rehashing of slot"),
+            redis.exceptions.MovedError("15495 127.0.0.1:7001"),
+            redis.exceptions.AskError("15495 127.0.0.1:7001"),
+            redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
+        ],
+        ids=lambda error: str(error)[:20],
+    )
+    def test_is_known_by_its_error(self, error: Exception) -> None:
+        assert leads_nowhere(error)
+        assert leads_nowhere([1, b"value", error])
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            None,
+            1,
+            [b"READONLY"],
+            redis.ConnectionError("READONLY"),
+            redis.ResponseError("WRONGTYPE"),
+        ],
+    )
+    def test_is_not_seen_in_anything_else(self, reply: object) -> None:
+        assert not leads_nowhere(reply)
+
+    def test_is_a_hint(self) -> None:
+        moved = failure(redis.exceptions.MovedError("15495 127.0.0.1:7001"))
+        read_only = failure(redis.exceptions.ReadOnlyError("You can't write"))
+
+        assert "redis.RedisCluster(host=…)" in moved.hint
+        assert "address leads to the primary" in read_only.hint
+
+    def test_is_left_by_a_client_of_one_connection(self, server: RedisServer) -> None:
+        with redis.Redis(port=server.port, single_connection_client=True) as client:
+            before = execute(client, "CLIENT", "ID")
+            for disconnect in disconnecting(client):
+                disconnect(client)
+
+            assert execute(client, "CLIENT", "ID") != before
+
+    def test_is_left_by_a_pool_that_cannot_spare_what_is_in_use(self) -> None:
+        """As before redis-py 7."""
+
+        class Pool:
+            disconnected = 0
+
+            def disconnect(self) -> None:
+                self.disconnected += 1
+
+        class Client:
+            connection_pool = Pool()
+
+        for disconnect in disconnecting(Client()):
+            disconnect(None)
+
+        assert Client.connection_pool.disconnected == 1
 
 
 class TestReplicas:

@@ -185,6 +185,47 @@ def test_a_slow_redis_is_waited_for(
     assert [info.status for info in worker.sessions_for("user_1")] == ["cancelled"]
 
 
+@pytest.fixture(scope="session")
+def _other_redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.mark.parametrize("made", ["from_url", "own client"])
+class TestAFailover:
+    """The name leads to another server, and the one of before goes on as its replica."""
+
+    @pytest.fixture
+    def fail_over(
+        self, proxy: TroubledRedis, redis_server: RedisServer, _other_redis: RedisServer
+    ) -> Iterator[Callable[[], None]]:
+        def fail_over() -> None:
+            with redis_server.client() as client:
+                execute(client, "REPLICAOF", "127.0.0.1", _other_redis.port)
+            proxy.server_port = _other_redis.port
+
+        yield fail_over
+        with redis_server.client() as client, _other_redis.client() as other:
+            execute(client, "REPLICAOF", "NO", "ONE")
+            execute(other, "FLUSHALL")
+
+    def test_costs_nobody_a_sign_out(
+        self,
+        worker: ChatKitClient,
+        fail_over: Callable[[], None],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        worker.get_or_create_session("user_0")
+        fail_over()
+
+        with caplog.at_level(logging.WARNING, "chatkit_sessions"):
+            worker.delete_sessions("user_0")
+            session = worker.get_or_create_session("user_1")
+
+        assert worker.get_or_create_session("user_1") == session
+        assert caplog.records == []
+
+
 class TestTheEndpoint:
     """It counts requests in the store before it makes a call."""
 

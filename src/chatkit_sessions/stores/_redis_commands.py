@@ -110,9 +110,9 @@ class Keys:
         self.namespace: Final = namespace
         self._prefix = prefix
 
-    def list_key(self, group: str) -> str:
-        """The key of the list of names."""
-        return f"{self._prefix}:{{{group}}}"
+    def names_command(self, group: str) -> Command:
+        """Read the list of names."""
+        return "ZRANGE", self._list_key(group), 0, -1
 
     def read_arguments(self, group: str, names: Sequence[str]) -> list[Argument]:
         """What follows the script in the command."""
@@ -124,7 +124,7 @@ class Keys:
         """What follows the script in the command."""
         arguments: list[Argument] = [
             1 + len(when) + len(changes),
-            self.list_key(group),
+            self._list_key(group),
             *self._keys(group, when),
             *self._keys(group, changes),
             len(when),
@@ -155,7 +155,10 @@ class Keys:
 
     def now_arguments(self, group: str) -> list[Argument]:
         """What follows the script in the command."""
-        return [1, self.list_key(group)]
+        return [1, self._list_key(group)]
+
+    def _list_key(self, group: str) -> str:
+        return f"{self._prefix}:{{{group}}}"
 
     def _keys(self, group: str, names: Sequence[str] | Mapping[str, object]) -> list[str]:
         return [f"{self._prefix}:{{{group}}}:{name}" for name in names]

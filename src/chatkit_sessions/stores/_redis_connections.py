@@ -1,7 +1,10 @@
 """redis-py for the stores: its settings, its clients' kinds, what its failures mean."""
 
 import inspect
-from typing import Final, Protocol
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol, cast
 
 import redis
 import redis.asyncio
@@ -10,12 +13,22 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptError
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError as RedisConnectionError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
-from chatkit_sessions._concurrency.interrupts import interrupt_in
 from chatkit_sessions._config.validation import problem_with_timeout
-from chatkit_sessions._redaction import redact, safe_repr, without_frames
+from chatkit_sessions._redaction import redact, safe_repr
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
 from ._redis_commands import Argument, Keys
@@ -30,58 +43,101 @@ MAX_REASON: Final = 500
 AS_BYTES: Final[dict[str, list[object]]] = {NEVER_DECODE: []}
 
 
+_CODES: Final[dict[type[Exception], str]] = {
+    ReadOnlyError: "READONLY",
+    BusyLoadingError: "LOADING",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+    MovedError: "MOVED",
+    AskError: "ASK",
+}
+"""The more special class comes first."""
+_CODE: Final = re.compile(rf"\b({'|'.join(_CODES.values())}|NOREPLICAS)\b")
+_HINT: Final = (
+    "Check that Redis runs, accepts the user and password, permits the commands and has memory "
+    "left."
+)
+_A_CLUSTER: Final = (
+    "This Redis is a cluster: pass `redis.RedisCluster(host=…)`, or the one of `redis.asyncio`, to "
+    "the store instead of a URL or another client."
+)
+_HINTS: Final = {
+    "READONLY": "This server is a replica. Check that the address leads to the primary.",
+    "MOVED": _A_CLUSTER,
+    "ASK": _A_CLUSTER,
+    "CLUSTERDOWN": f"Check that all nodes of the cluster run. {_A_CLUSTER}",
+}
+
+
+class Pool(Protocol):
+    """What is used of redis-py's pools and connections."""
+
+    def disconnect(self, *, inuse_connections: bool = ...) -> object: ...
+
+
 class Pipeline(Protocol):
     """Commands that are sent together, on one connection."""
 
     def execute_command(self, *arguments: Argument, **options: object) -> object: ...
 
-    def execute(self, *, raise_on_error: bool) -> list[object]: ...
+    def execute(self, *, raise_on_error: bool) -> object: ...
 
 
 class Commands(Protocol):
-    """What is used of redis-py's clients, which type it as anything."""
+    """What is used of redis-py's clients, which type it as anything; asyncio's are awaited."""
 
     def execute_command(self, *arguments: Argument, **options: object) -> object: ...
 
     def pipeline(self, *, transaction: bool) -> Pipeline: ...
 
-
-class AsyncPipeline(Protocol):
-    """The same as `Pipeline` for asyncio."""
-
-    def execute_command(self, *arguments: Argument, **options: object) -> object: ...
-
-    async def execute(self, *, raise_on_error: bool) -> list[object]: ...
-
-
-class AsyncCommands(Protocol):
-    """The same as `Commands` for asyncio."""
-
-    async def execute_command(self, *arguments: Argument, **options: object) -> object: ...
-
-    def pipeline(self, *, transaction: bool) -> AsyncPipeline: ...
-
     async def aclose(self) -> None: ...
 
 
-def failure(error: Exception, *, handled: BaseException | None = None) -> BaseException | None:
-    """To be raised outside the `except`: redis-py's frames hold what was sent.
-
-    Returns:
-        None where Redis does not know the script yet, and is to be given it. What interrupts the
-        call stays what it is.
-    """
-    if isinstance(error, NoScriptError):
-        return None
-    interrupt = interrupt_in(error, handled=handled)
-    if interrupt is not None:
-        return without_frames(interrupt)
+def failure(error: Exception) -> SessionStoreError:
+    """Make one of ours of what redis-py raises, or returns in place of a reply."""
     reason = ascii(redact(str(error)[:MAX_REASON]))
     return SessionStoreError(
         f"The session store does not respond ({type(error).__name__}: {reason}).",
-        hint="Check that Redis runs, accepts the user and password, permits the commands and has "
-        "memory left.",
+        hint=_HINTS.get(_code_of(error) or "", _HINT),
     )
+
+
+def is_unknown_script(reply: object) -> bool:
+    """Whether Redis is to be given a script."""
+    return isinstance(reply, NoScriptError)
+
+
+def leads_nowhere(reply: object) -> bool:
+    """Whether a server says: not here, or not now.
+
+    After a failover, connections stay open to a server that is a replica by then. Whoever connects
+    anew may reach another server, to which the name, the proxy or Sentinel leads.
+    """
+    replies: list[object] = reply if isinstance(reply, list) else [reply]
+    return any(isinstance(each, Exception) and _code_of(each) is not None for each in replies)
+
+
+def _code_of(error: Exception) -> str | None:
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code
+    # Redis 6 puts what a command of a script raises behind an `ERR` of the script.
+    found = _CODE.search(str(error)) if isinstance(error, ResponseError) else None
+    return found and found[0]
+
+
+def disconnecting(client: object) -> list[Callable[[object], object]]:
+    """What closes the connections that no operation uses; a cluster's client does so itself."""
+    pool: object = getattr(client, "connection_pool", None)
+    only: object = getattr(client, "connection", None)  # of a client with a single one
+    return [partial(_disconnect, cast("Pool", each)) for each in (only, pool) if each is not None]
+
+
+def _disconnect(pool: Pool, _: object) -> object:
+    if "inuse_connections" in inspect.signature(pool.disconnect).parameters:
+        return pool.disconnect(inuse_connections=False)
+    return pool.disconnect()  # before redis-py 7, a blocking pool takes all, also those in use
 
 
 def check_client(client: object, *, asynchronous: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Self, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.event_loop import PerLoop
+from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.validation import as_secret
 
 from ._redis_commands import (
@@ -28,7 +29,6 @@ try:
 
     from ._redis_connections import (
         DEFAULT_TIMEOUT,
-        AsyncCommands,
         Commands,
         RedisStore,
         async_pool_settings,
@@ -36,7 +36,7 @@ try:
         check_url,
         pool_settings,
     )
-    from ._redis_execution import AsyncExecution, Execution
+    from ._redis_execution import Execution
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The Redis stores need redis-py: pip install "chatkit-sessions[redis]"'
@@ -78,7 +78,7 @@ class RedisSessionStore(RedisStore):
             timeout=timeout,
             wait_replicas=wait_replicas,
         )
-        self._redis = Execution(cast("Commands", client))
+        self._redis = Execution(cast("Commands", client), asynchronous=False)
         self._owned: redis.Redis | None = None
 
     @classmethod
@@ -138,32 +138,34 @@ class RedisSessionStore(RedisStore):
 
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `SessionStore.get`."""
-        return parse_entries(self._redis.run(READ, self._keys.read_arguments(group, names)))
+        return parse_entries(
+            run_blocking(self._redis.run, READ, self._keys.read_arguments(group, names))
+        )
 
     def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
         """Read entries of several groups in one round trip; see `SessionStore`."""
-        return parse_entries(self._redis.read(self._keys.read_commands(entries)))
+        return parse_entries(run_blocking(self._redis.read, self._keys.read_commands(entries)))
 
     def names(self, group: str) -> list[str]:
         """See `SessionStore.names`."""
-        return parse_names(self._redis.command("ZRANGE", self._keys.list_key(group), 0, -1))
+        return parse_names(run_blocking(self._redis.command, *self._keys.names_command(group)))
 
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
         """See `SessionStore.commit`."""
-        return self._redis.commit(self._keys.commit_arguments(group, changes, when))
+        return run_blocking(self._redis.commit, self._keys.commit_arguments(group, changes, when))
 
     def commit_to_replicas(
         self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
     ) -> bool:
         """Commit, and wait until replicas have confirmed it; see `SessionStore`."""
         arguments = self._keys.commit_arguments(group, changes, {})
-        return self._redis.commit_to(self.wait_replicas, arguments, seconds=seconds)
+        return run_blocking(self._redis.commit_to, self.wait_replicas, arguments, seconds=seconds)
 
     def now(self, group: str) -> float:
         """Seconds by the clock of the server that has the group, which `expires_at` counts by."""
-        return parse_now(self._redis.run(NOW, self._keys.now_arguments(group)))
+        return parse_now(run_blocking(self._redis.run, NOW, self._keys.now_arguments(group)))
 
 
 class AsyncRedisSessionStore(RedisStore):
@@ -198,9 +200,12 @@ class AsyncRedisSessionStore(RedisStore):
             timeout=timeout,
             wait_replicas=wait_replicas,
         )
-        self._redis = AsyncExecution(
-            cast("AsyncCommands", client),
-            client.initialize if isinstance(client, redis.asyncio.RedisCluster) else None,
+        self._redis = Execution(
+            cast("Commands", client),
+            asynchronous=True,
+            initialize=client.initialize
+            if isinstance(client, redis.asyncio.RedisCluster)
+            else None,
         )
 
     @classmethod
@@ -247,8 +252,8 @@ class AsyncRedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         # In place of the one that nobody has connected: each event loop needs its own.
-        each = PerLoop(cast("Callable[[], AsyncCommands]", connect))
-        store._redis = AsyncExecution(each, None)
+        each = PerLoop(cast("Callable[[], Commands]", connect))
+        store._redis = Execution(each, asynchronous=True)
         return store
 
     async def __aenter__(self) -> Self:
@@ -277,7 +282,7 @@ class AsyncRedisSessionStore(RedisStore):
 
     async def names(self, group: str) -> list[str]:
         """See `AsyncSessionStore.names`."""
-        return parse_names(await self._redis.command("ZRANGE", self._keys.list_key(group), 0, -1))
+        return parse_names(await self._redis.command(*self._keys.names_command(group)))
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
