@@ -110,6 +110,8 @@ def test_who_is_signed_in_chats_and_the_reply_arrives_in_pieces(app: FastAPI) ->
 
         streamed = browser.post("/chatkit", json=message("Hello there"), headers=headers).text
         listed = browser.post("/chatkit", json=LIST, headers=headers).json()
+        foreign: JSON = {"type": "threads.get_by_id", "params": {"thread_id": "thr_of_bob"}}
+        assert browser.post("/chatkit", json=foreign, headers=headers).status_code == 404
 
     assert streamed.count('"delta":"') == 4
     assert '"text":"You said: Hello there "' in streamed
