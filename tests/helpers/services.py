@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import cast
+from threading import Barrier
+from typing import TypeVar, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions import ChatKitClient, SessionStoreError
+from chatkit_sessions import ChatKitClient, ChatKitError, SessionStoreError
 from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
 from chatkit_sessions.service._wire import Headers, Request, Response
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
@@ -21,6 +23,7 @@ from workers import StoreKind
 API_KEY = "sk-service-0123456789abcdefKEY"
 OTHER_KEY = "sk-service-of-another-project-KEY"
 SESSIONS = "/v1/chatkit/sessions"
+T = TypeVar("T")
 
 
 class CountedStore:
@@ -150,6 +153,35 @@ class BlockingService:
         """The secret of a new session."""
         session = self.create(user, rate_limits={"max_requests_per_1_minute": limit})
         return str(session["client_secret"])
+
+
+async def maybe_await(value: T | Awaitable[T]) -> T:
+    if isinstance(value, Awaitable):
+        return await cast("Awaitable[T]", value)
+    return value
+
+
+def all_at_once(service: BlockingService, *calls: Callable[[], object]) -> list[object]:
+    """What calls of the service that run at the same time return or raise."""
+    if isinstance(service.wrapped, SessionsService):
+        barrier = Barrier(len(calls))
+
+        def run(call: Callable[[], object]) -> object:
+            barrier.wait()
+            try:
+                return call()
+            except ChatKitError as error:
+                return error
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(run, calls))
+    assert service._runner is not None
+
+    async def gather() -> list[object]:
+        awaited = (maybe_await(call()) for call in calls)
+        return list(await asyncio.gather(*awaited, return_exceptions=True))
+
+    return service._runner.run(gather())
 
 
 class Services:

@@ -1,58 +1,32 @@
 """Many at once: threads, tasks and processes, over both stores."""
 
-import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Barrier
-from typing import TypeVar, cast
 
 import pytest
 
-from chatkit_sessions import ChatKitError
 from chatkit_sessions._concurrency.run import run_blocking
-from chatkit_sessions.service import InvalidClientSecretError, SessionsService
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions.service import InvalidClientSecretError
 from chatkit_sessions.service._wire import Headers, Request
 from redis_server import RedisServer
-from services import API_KEY, SESSIONS, BlockingService, Services, headers_for
+from services import (
+    API_KEY,
+    SESSIONS,
+    BlockingService,
+    Services,
+    all_at_once,
+    headers_for,
+)
 from workers import as_flow
 
-T = TypeVar("T")
 AT_ONCE = 24
 HELPERS = Path(__file__).parents[1] / "helpers"
-
-
-async def maybe_await(value: T | Awaitable[T]) -> T:
-    if isinstance(value, Awaitable):
-        return await cast("Awaitable[T]", value)
-    return value
-
-
-def all_at_once(service: BlockingService, *calls: Callable[[], object]) -> list[object]:
-    """What calls of the service that run at the same time return or raise."""
-    if isinstance(service.wrapped, SessionsService):
-        barrier = Barrier(len(calls))
-
-        def run(call: Callable[[], object]) -> object:
-            barrier.wait()
-            try:
-                return call()
-            except ChatKitError as error:
-                return error
-
-        with ThreadPoolExecutor(len(calls)) as pool:
-            return list(pool.map(run, calls))
-    assert service._runner is not None
-
-    async def gather() -> list[object]:
-        awaited = (maybe_await(call()) for call in calls)
-        return list(await asyncio.gather(*awaited, return_exceptions=True))
-
-    return service._runner.run(gather())
 
 
 def verification(service: BlockingService, secret: str) -> Callable[[], object]:
@@ -122,7 +96,7 @@ def test_a_refresh_loses_no_request_that_is_counted_meanwhile(service: BlockingS
 
 def requests_of(service: BlockingService, group: str) -> int:
     """How many requests the store has counted."""
-    looking = service.wrapped._flow._get(group, ["requests"])
+    looking = service.wrapped._flow._access.get(group, ["requests"], Deadline(time.monotonic, None))
     if service._runner is None:
         (entry,) = run_blocking(as_flow, looking)
     else:

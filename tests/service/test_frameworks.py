@@ -4,7 +4,9 @@ import asyncio
 import importlib
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
+import threading
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 import httpx
 import pytest
@@ -26,27 +28,50 @@ from chatkit_sessions.service.django import chatkit_session as django_session
 from chatkit_sessions.service.fastapi import chatkit_session as fastapi_session
 from chatkit_sessions.service.flask import chatkit_session as flask_session
 from chatkit_sessions.service.starlette import chatkit_session as starlette_session
-from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore
+from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore
 from endpoint_apps import Answer, Send, through_django
 from services import CountedStore
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Framework: TypeAlias = Literal["starlette", "fastapi", "flask", "django", "django async"]
 READS = ["threads.list", "threads.get_by_id", "items.list"]
 WRITES = ["threads.create", "threads.add_user_message", "items.feedback", 1, None]
 
 
+class HangingStore(CountedStore):
+    """A counted store whose reads can hang."""
+
+    timeout = 0.1
+
+    def __init__(self, store: MemorySessionStore) -> None:
+        super().__init__(store)
+        self._responds = threading.Event()
+        self._responds.set()
+
+    def hang(self) -> Callable[[], None]:
+        """Hang until the returned function is called."""
+        self._responds.clear()
+        return self._responds.set
+
+    def hangs(self) -> bool:
+        return not self._responds.is_set()
+
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        assert self._responds.wait(60)
+        return super().get(group, names)
+
+
 class Awaited:
-    """The counted store, for async services."""
+    """The same for async services."""
 
     namespace = "shop"
+    timeout = 0.1
 
-    def __init__(self, store: CountedStore) -> None:
+    def __init__(self, store: HangingStore) -> None:
         self._store = store
 
     async def get(self, *args: Any) -> Any:  # noqa: ANN401 -- passed on
+        if self._store.hangs():
+            await asyncio.Event().wait()
         return self._store.get(*args)
 
     async def names(self, *args: Any) -> Any:  # noqa: ANN401 -- passed on
@@ -60,7 +85,7 @@ class ChatServer:
     """A chat server of one framework that says whose request it was, and returns the body."""
 
     def __init__(self, framework: Framework, **options: Any) -> None:  # noqa: ANN401 -- passed on
-        self.store = CountedStore(MemorySessionStore(namespace="shop"))
+        self.store = HangingStore(MemorySessionStore(namespace="shop"))
         self.issuing = SessionsService(self.store, workflows={"support", "sales"})
         asynchronous = AsyncSessionsService(
             cast("AsyncSessionStore", Awaited(self.store)), workflows={"support", "sales"}
@@ -274,6 +299,17 @@ def test_a_store_outage_is_503(server: ChatServer) -> None:
     assert (answer.status_code, answer.error_code) == (503, "store_unavailable")
     assert answer.headers["retry-after"] == "1"
     server.store.is_down = False
+    assert server.post(authorization).status_code == 200
+
+
+def test_a_store_that_never_responds_is_503_too(server: ChatServer) -> None:
+    authorization = f"Bearer {server.secret()}"
+    let_go = server.store.hang()
+
+    answer = server.post(authorization)
+
+    assert (answer.status_code, answer.error_code) == (503, "store_unavailable")
+    let_go()
     assert server.post(authorization).status_code == 200
 
 

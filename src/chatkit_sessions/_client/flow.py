@@ -160,6 +160,8 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
             if stored is not None:
                 await self._registry.evict(stored, deadline)
         except SessionStoreError as error:
+            if self._registry.requires_store:
+                raise
             store_error = error  # raised below: ending the session matters more
         await self._cancel(operation, session_id, deadline, missing_ok=missing_ok)
         if store_error is not None:

@@ -10,7 +10,7 @@ from chatkit_sessions._config.settings import KeyCallable
 from chatkit_sessions._sessions.identity import Identity
 from chatkit_sessions._sessions.snapshot import StoreSnapshot
 from chatkit_sessions._sessions.transactions import RENEW_EVERY, Lease, poll_delay
-from chatkit_sessions.errors import ChatKitError
+from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.models import ChatKitSessionResponse
 
 from .base import E
@@ -57,6 +57,9 @@ class SharingFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
                     snapshot = await self._registry.look_up(identity, deadline)
                     own.set_result(snapshot)
                     return snapshot
+            except SessionStoreError as error:
+                own.set_error(error)
+                raise
             finally:
                 look_ups.end(key, own)
             found = shared.result()

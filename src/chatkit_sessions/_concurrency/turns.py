@@ -27,7 +27,12 @@ class Turns:
         )
 
     async def run(
-        self, function: Callable[[], Awaitable[T]], *, patience: float | None, limit: float
+        self,
+        function: Callable[[], Awaitable[T]],
+        *,
+        patience: float | None,
+        limit: float,
+        overdue: Callable[[], object] = lambda: None,
     ) -> T:
         """Await a function when it is its turn.
 
@@ -35,6 +40,7 @@ class Turns:
             function: What to await.
             patience: Seconds for the turn to come; None: no limit.
             limit: Seconds for the function, of those in which the event loop runs.
+            overdue: Called when the limit is over.
 
         Raises:
             NotStartedError: The patience is over.
@@ -42,6 +48,7 @@ class Turns:
         """
         async with await self._take(patience), running_time_limit(limit):
             return await function()
+        overdue()
         raise OverdueError
 
     async def _take(self, patience: float | None) -> AbstractAsyncContextManager[object]:

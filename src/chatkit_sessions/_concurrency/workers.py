@@ -13,6 +13,8 @@ T = TypeVar("T")
 SLICES: Final = 10
 """A limit is counted in this many parts. A process that the machine does not run for a while loses
 one part at the most, and not the whole limit."""
+MOST_LOST: Final = 10
+"""How many times as many threads as may hang at once are lost in all."""
 
 
 class NotStartedError(Exception):
@@ -24,29 +26,41 @@ class OverdueError(Exception):
 
 
 class Workers:
-    """At most so many daemon threads, and as many again that are lost to functions that hang.
+    """At most so many daemon threads, besides those that are lost to functions that hang.
 
     There is no lock that an interrupt could leave locked: every step is one atomic operation.
 
     Args:
         most: How many functions run at once.
+        hanging: How many functions may hang before others wait for one of them. None: `most`.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, hanging: int | None = None) -> None:
         self._most = most
+        self._most_hanging = most if hanging is None else hanging
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._idle: deque[None] = deque()
         """One for each thread that waits for a job which nobody has put in the queue yet."""
         self._threads: set[threading.Thread] = set()
         self._hanging: list[_Job] = []
+        self._lost: list[_Job] = []
+        """Those that hang and do not count any more."""
 
-    def run(self, function: Callable[[], T], *, patience: float | None, limit: float) -> T:
+    def run(
+        self,
+        function: Callable[[], T],
+        *,
+        patience: float | None,
+        limit: float,
+        overdue: Callable[[], object] = lambda: None,
+    ) -> T:
         """Run a function in a thread.
 
         Args:
             function: What to run, with the caller's context variables.
             patience: Seconds for a thread to become free; None: no limit.
             limit: Seconds for the function.
+            overdue: Called when the limit is over, before another function takes its place.
 
         Returns:
             What the function returns; its exceptions propagate unchanged.
@@ -55,21 +69,36 @@ class Workers:
             NotStartedError: The patience is over.
             OverdueError: The limit is over, or too many functions hang already.
         """
-        if len(self._hanging) >= self._most:
-            self._hanging = [each for each in self._hanging if not each.is_over]
-            if len(self._hanging) >= self._most:
-                raise OverdueError
+        if len(self._hanging) >= self._most_hanging and not self._wait_for_hanging(limit):
+            overdue()
+            raise OverdueError
         job = _Job(function)
         self._submit(job)
         if not job.wait(patience=patience, limit=limit) and job.decide():
             if job.thread is None:
                 raise NotStartedError
+            overdue()
             self._hanging.append(job)
             self._threads.discard(job.thread)
             if not self._jobs.empty():
                 self._start_thread()
             raise OverdueError
         return cast("T", job.result())
+
+    def give_up_hanging(self) -> None:
+        """Let functions run in place of those that hang, because others end again."""
+        lost = [each for each in self._lost + self._hanging if not each.is_over]
+        if len(lost) < MOST_LOST * self._most_hanging:
+            self._lost, self._hanging = lost, []
+
+    def _wait_for_hanging(self, limit: float) -> bool:
+        """Wait until fewer functions hang; return whether they do."""
+        for _ in range(SLICES):
+            hanging = self._hanging = [each for each in self._hanging if not each.is_over]
+            if len(hanging) < self._most_hanging:
+                return True
+            hanging[0].wait_for_end(limit / SLICES)
+        return False
 
     def _submit(self, job: "_Job") -> None:
         self._jobs.put(job)
@@ -135,7 +164,11 @@ class _Job:
         # In one go: thousands of callers that look ten times a second would be all that runs.
         if not self._begun.acquire(timeout=-1 if patience is None else patience):
             return False
-        return any(self._ended.acquire(timeout=limit / SLICES) for _ in range(SLICES))
+        return any(self.wait_for_end(limit / SLICES) for _ in range(SLICES))
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait that long; True for the first who sees the end."""
+        return self._ended.acquire(timeout=seconds)
 
     def decide(self) -> bool:
         """Be the first to say: it has ended, or it is given up."""

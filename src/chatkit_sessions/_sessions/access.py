@@ -1,20 +1,30 @@
-"""One store as the clients reach it: within limits, not during an outage, and a stand-in then."""
+"""One store as clients and services reach it: within limits, and with one probe in an outage."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
-from typing import Final, Protocol, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
-from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
+from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from .bounds import LEADERS_AT_ONCE, Bounds, StoreBusyError, outage_began_error
+from .bounds import (
+    AT_ONCE,
+    LEADERS_AT_ONCE,
+    Bounds,
+    OutageBeganError,
+    StoreBusyError,
+    outage_error,
+)
 from .circuit_breaker import CircuitBreaker
-from .snapshot import StoreSnapshot
-from .transactions import CreatedSession, Transaction
+
+if TYPE_CHECKING:
+    from .snapshot import StoreSnapshot
+    from .transactions import CreatedSession
 
 T = TypeVar("T")
 
@@ -33,7 +43,7 @@ class ReplicatedStore(Protocol):
 
 
 class StoreState:
-    """What this process knows of one store, whichever clients it is given to.
+    """What this process knows of one store, whichever clients and services it is given to.
 
     Args:
         store: That store; it is not kept.
@@ -44,12 +54,14 @@ class StoreState:
         self.bounds: Final = Bounds(store)
         # Apart: a lease that is renewed behind a crowd that polls for it would run out.
         self.leaders_bounds: Final = Bounds(store, LEADERS_AT_ONCE)
+        self.probe_bounds: Final = Bounds(store, 1, hanging=AT_ONCE)
+        """During an outage, one operation finds out whether it is over; others wait for that."""
         self.stand_in = MemorySessionStore()
         """Takes the store's place during an outage, and is emptied when that is over."""
         self.unpublished: Final[dict[str, tuple[CreatedSession, StoreSnapshot]]] = {}
         """Sessions, by id, that the store is to learn of when it responds again."""
 
-    def keep(self, created: CreatedSession, snapshot: StoreSnapshot) -> None:
+    def keep(self, created: "CreatedSession", snapshot: "StoreSnapshot") -> None:
         """Remember a session that could not be published."""
         self.unpublished[created.session.id] = created, snapshot
         # Listed in one step: other threads change the dictionary meanwhile.
@@ -61,6 +73,8 @@ class StoreState:
     def end_outage(self) -> None:
         """Forget what was only good for as long as the store was out."""
         self.stand_in = MemorySessionStore()
+        for bounds in (self.bounds, self.leaders_bounds, self.probe_bounds):
+            bounds.give_up_hanging()
 
 
 _states: Final[WeakKeyDictionary[object, StoreState]] = WeakKeyDictionary()
@@ -86,7 +100,7 @@ class StoreAccess:
         self.store: Final = store
         self.state: Final = state_of(store)
 
-    # Each is tried twice, outside of an outage, and raises SessionStoreError if it fails again
+    # Each is tried twice, or once in an outage, and raises SessionStoreError if it fails again
 
     async def get(self, group: str, names: Sequence[str], deadline: Deadline) -> list[Entry | None]:
         """Read entries."""
@@ -157,31 +171,67 @@ class StoreAccess:
         *,
         leads: bool = False,
     ) -> T:
-        bounds = self.state.leaders_bounds if leads else self.state.bounds
         breaker = self.state.circuit_breaker
-        is_last = is_probe = breaker.is_open
-        begun = 0.0
-
-        def begin() -> T | Awaitable[T]:
-            # What waited for its turn need not find out by itself that the store is out.
-            if breaker.is_open and not is_probe:
-                raise outage_began_error()
-            nonlocal begun
-            begun = breaker.now()
-            return operation()
-
-        while True:
-            begun = breaker.now()
-            try:
-                result = await bounds.run(begin, deadline)
-            except StoreBusyError:
+        arrived = breaker.latest
+        try:
+            return await self._attempt(operation, deadline, arrived=arrived, leads=leads)
+        except OutageBeganError:
+            pass  # as a probe
+        except StoreBusyError:
+            raise
+        except SessionStoreError:
+            if breaker.is_open:
                 raise
-            except SessionStoreError as error:
-                breaker.record_failure(error, begun=begun)
-                if is_last:
-                    raise
-                is_last = True
-            else:
-                if breaker.record_success():
-                    self.state.end_outage()
-                return result
+        return await self._attempt(operation, deadline, arrived=arrived, leads=leads)
+
+    async def _attempt(
+        self,
+        operation: Callable[[], T | Awaitable[T]],
+        deadline: Deadline,
+        *,
+        arrived: int,
+        leads: bool,
+    ) -> T:
+        state = self.state
+        bounds = state.leaders_bounds if leads else state.bounds
+        attempt = _Attempt(state, arrived)
+        if attempt.is_probe:
+            bounds = state.probe_bounds
+        return await bounds.run(operation, deadline, attempt)
+
+
+class _Attempt:
+    """One attempt at an operation, from its turn to its end; see `Bounds.run`."""
+
+    def __init__(self, state: StoreState, arrived: int) -> None:
+        self._state = state
+        self._arrived = arrived
+        self._number = 0
+        self.is_probe: Final = state.circuit_breaker.is_open
+
+    def __enter__(self) -> None:
+        breaker = self._state.circuit_breaker
+        if breaker.is_open:
+            # An operation that began before the call arrived says nothing about the store now.
+            if breaker.has_failed_since(self._arrived):
+                raise outage_error()
+            if not self.is_probe:
+                raise OutageBeganError
+        self._number = breaker.begin()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_value is None:
+            if self._state.circuit_breaker.record_success(self._number):
+                self._state.end_outage()
+        elif isinstance(exc_value, SessionStoreError):
+            self.fail(exc_value)
+
+    def fail(self, error: SessionStoreError) -> None:
+        """See `Attempt`."""
+        breaker = self._state.circuit_breaker
+        breaker.record_failure(error, self._number or breaker.begin())

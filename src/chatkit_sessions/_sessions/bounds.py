@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from chatkit_sessions._concurrency.per_process import PerProcess
 from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError, Workers
@@ -28,6 +29,30 @@ class StoreBusyError(SessionStoreError):
     """The operation did not begin in time, which says nothing about the store."""
 
 
+class OutageBeganError(StoreBusyError):
+    """An outage began while the operation waited for its turn: it is one for a probe now."""
+
+    def __init__(self) -> None:
+        super().__init__("The session store stopped responding.")
+
+
+class Attempt(Protocol):
+    """What notes the beginning and the end of an operation."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def fail(self, error: SessionStoreError) -> None:
+        """The operation takes too long. Called before another one takes its turn."""
+        ...
+
+
 class Bounds:
     """Runs the operations of one store: some at once, each for a limited time.
 
@@ -41,44 +66,89 @@ class Bounds:
     Args:
         store: Whose operations; it is not kept.
         at_once: How many run at the same time.
+        hanging: How many more threads may be lost to operations that hang; None: `at_once`.
     """
 
-    def __init__(self, store: SessionStore | AsyncSessionStore, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        store: SessionStore | AsyncSessionStore,
+        at_once: int = AT_ONCE,
+        *,
+        hanging: int | None = None,
+    ) -> None:
         self._turns = _turns(at_once) if inspect.iscoroutinefunction(store.get) else None
-        self._workers = PerProcess(lambda: Workers(at_once))
-        default = None if self._turns is None else DEFAULT_LIMIT
-        self._timeout: float | None = getattr(store, "timeout", default)
+        self._workers = PerProcess(lambda: Workers(at_once, hanging=hanging))
+        timeout: float | None = getattr(store, "timeout", None)
+        if timeout is None and self._turns is not None:
+            timeout = DEFAULT_LIMIT
+        self.timeout: Final = timeout
+        """Seconds that an operation may take; None: it bounds itself."""
 
-    async def run(self, operation: Callable[[], T | Awaitable[T]], deadline: Deadline) -> T:
+    async def run(
+        self, operation: Callable[[], T | Awaitable[T]], deadline: Deadline, attempt: Attempt
+    ) -> T:
         """Run an operation of the store.
+
+        Args:
+            operation: What to run.
+            deadline: The call's.
+            attempt: Entered when it is the operation's turn; may refuse it.
 
         Raises:
             StoreBusyError: It did not begin.
             SessionStoreError: It took too long, or failed.
         """
-        if self._timeout is None:
-            return cast("T", operation())
+        if self.timeout is None:
+            with attempt:
+                return cast("T", operation())
         patience = deadline.half()
         if patience == 0:
             raise _busy()
         limit = self.limit(deadline)
+
+        def fail() -> None:
+            attempt.fail(_overdue(limit))
+
         try:
             if self._turns is not None:
-                awaited = cast("Callable[[], Awaitable[T]]", operation)
-                return await self._turns.run(awaited, patience=patience, limit=limit)
+                awaiting = _awaiting(cast("Callable[[], Awaitable[T]]", operation), attempt)
+                return await self._turns.run(awaiting, patience=patience, limit=limit, overdue=fail)
+            blocking = _blocking(cast("Callable[[], T]", operation), attempt)
             run = self._workers.get().run
-            return run(cast("Callable[[], T]", operation), patience=patience, limit=limit)
+            return run(blocking, patience=patience, limit=limit, overdue=fail)
         except NotStartedError:
             error: SessionStoreError = _busy()
         except OverdueError:
             error = _overdue(limit)
         raise error
 
+    def give_up_hanging(self) -> None:
+        """Go on without the threads that hang, because the store responds again."""
+        self._workers.get().give_up_hanging()
+
     def limit(self, deadline: Deadline) -> float:
         """Seconds that an operation may take now."""
-        timeout = DEFAULT_LIMIT if self._timeout is None else self._timeout
+        timeout = DEFAULT_LIMIT if self.timeout is None else self.timeout
         patience = deadline.half()
         return timeout if patience is None else min(timeout, patience)
+
+
+def _blocking(operation: Callable[[], T], attempt: Attempt) -> Callable[[], T]:
+    def run() -> T:
+        with attempt:
+            return operation()
+
+    return run
+
+
+def _awaiting(
+    operation: Callable[[], Awaitable[T]], attempt: Attempt
+) -> Callable[[], Awaitable[T]]:
+    async def run() -> T:
+        with attempt:
+            return await operation()
+
+    return run
 
 
 def _turns(at_once: int) -> "Turns":
@@ -87,8 +157,8 @@ def _turns(at_once: int) -> "Turns":
     return Turns(at_once)
 
 
-def outage_began_error() -> StoreBusyError:
-    """The error for a call that waited for its turn when the store went out."""
+def outage_error() -> StoreBusyError:
+    """The error for a call that waited for its turn while another call found the store out."""
     return StoreBusyError(
         "The session store stopped responding while the call waited to use it.",
         hint=_CHECK_REDIS,

@@ -1,5 +1,6 @@
 """Whether a session store is worth asking."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -22,6 +23,8 @@ class CircuitBreaker:
     A single failure is no outage, and neither are many at the same moment: a connection may have
     broken, or this machine may have been busy. The operation is tried again, and fails again.
 
+    Operations are numbered as they begin: one that began earlier says nothing of what came later.
+
     Args:
         clock: A monotonic clock, in seconds.
     """
@@ -29,8 +32,14 @@ class CircuitBreaker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = PerProcess(threading.Lock)
+        self._numbers = itertools.count(1)
+        self.latest = 0
+        """The number of the latest operation that has begun."""
         self._failures = 0
-        self._failed_at = float("-inf")
+        self._counted_until = 0
+        """The latest operation when a failure was counted."""
+        self._last_failed = 0
+        """The latest operation that has failed."""
         self._next_attempt: float | None = None
 
     @property
@@ -49,32 +58,39 @@ class CircuitBreaker:
         self._next_attempt = now + RETRY_STORE_AFTER
         return True
 
-    def now(self) -> float:
-        """The clock's reading, for `record_failure`."""
-        return self._clock()
+    def begin(self) -> int:
+        """Number an operation that begins now."""
+        self.latest = number = next(self._numbers)
+        return number
 
-    def record_failure(self, error: SessionStoreError, *, begun: float) -> None:
-        """An operation that began at that time has failed."""
+    def has_failed_since(self, latest: int) -> bool:
+        """Whether an operation has failed that began when that one was the latest, or later."""
+        return self._last_failed > latest
+
+    def record_failure(self, error: SessionStoreError, number: int) -> None:
+        """An operation has failed."""
         with self._lock.get():  # of many threads that fail at once, one logs
-            if begun < self._failed_at:
+            self._last_failed = max(self._last_failed, number)
+            if number <= self._counted_until:
                 return  # it has seen the same trouble as one that is counted
-            self._failed_at = self._clock()
+            self._counted_until = self.latest
             self._failures += 1
             if self._failures < FAILURES:
                 return
             begins = self._next_attempt is None
-            self._next_attempt = self._failed_at + RETRY_STORE_AFTER
+            self._next_attempt = self._clock() + RETRY_STORE_AFTER
         if begins:
             logger.warning(
-                "%s Until it does, sessions are created without it. Hint: %s",
+                "%s Until it does, clients create sessions that they cannot share, and a service "
+                "responds with 503. Hint: %s",
                 error.message,
                 error.hint,
             )
 
-    def record_success(self) -> bool:
-        """The store responded; returns whether that ends an outage."""
-        if not self._failures:
-            return False
+    def record_success(self, number: int) -> bool:
+        """The store responded; return whether that ends an outage."""
+        if not self._failures or number <= self._last_failed:
+            return False  # an operation may succeed after it was given up
         with self._lock.get():
             ends, self._next_attempt = self._next_attempt is not None, None
             self._failures = 0

@@ -11,12 +11,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 from chatkit_sessions._concurrency.per_process import PerProcess
 from chatkit_sessions.models import ChatKitSessionResponse, ChatKitWorkflow
+from chatkit_sessions.stores.base import Transaction
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import transactions
 from .identity import Scope
 from .records import DAY, SessionRecord, StoredRecord, record_ttl
-from .transactions import Transaction
 
 _LIMIT: Final = 15_000
 """As many as the store holds, of which each takes two entries."""

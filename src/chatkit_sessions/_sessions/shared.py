@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import ChatKitError
-from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
+from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 
 from . import transactions
 from .access import StoreAccess
@@ -24,7 +24,7 @@ from .snapshot import (
     parse_snapshot,
     snapshot_names,
 )
-from .transactions import RENEW_EVERY, CreatedSession, Lease, Publication, Transaction
+from .transactions import RENEW_EVERY, CreatedSession, Lease, Publication
 
 MAX_PUBLISHED_AT_ONCE: Final = 50
 """Sessions of an outage that one call publishes."""
@@ -36,7 +36,7 @@ class SharedSessions:
     """Looks sessions up and publishes them, as far as the store responds.
 
     During an outage a store in memory takes its place, and what could not be published is kept for
-    when it responds again. Nothing here raises SessionStoreError.
+    when it responds again. Nothing here raises SessionStoreError before `require_store`.
 
     Args:
         store: Where everything lies.
@@ -47,6 +47,11 @@ class SharedSessions:
         self._access: Final = StoreAccess(store)
         self._state: Final = self._access.state
         self._clock: Final = clock
+        self.requires_store = False
+
+    def require_store(self) -> None:
+        """Raise SessionStoreError during an outage, where the server cannot go on without it."""
+        self.requires_store = True
 
     # What there is
 
@@ -256,11 +261,13 @@ class SharedSessions:
             if stand_in.commit(group, changes, when=when):
                 return 0.0
 
-    # Each returns None if the store does not respond
+    # Each returns None if the store does not respond, unless it is required for reading
 
     async def _try_get(
         self, group: str, names: Sequence[str], deadline: Deadline
     ) -> list[Entry | None] | None:
+        if self.requires_store:
+            return await self._access.get(group, names, deadline)
         return await self._access.unless_out(lambda: self._access.get(group, names, deadline))
 
     async def _try_commit(

@@ -1,11 +1,11 @@
 """The changes that are committed to a store, for each step of a session."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.models import ChatKitSessionResponse
-from chatkit_sessions.stores.base import Entry
+from chatkit_sessions.stores.base import Entry, Transaction
 
 from .identity import Identity, name_of_secret
 from .records import DAY, SessionRecord, StoredRecord, encode_record
@@ -20,14 +20,6 @@ RECORD: Final = "record"
 _FIRST_DELAY: Final = 0.02
 _LONGEST_DELAY: Final = 0.25
 _PER_LOOK: Final = 4.0
-
-
-class Transaction(NamedTuple):
-    """The arguments of `SessionStore.commit`."""
-
-    group: str
-    changes: Mapping[str, Entry | None]
-    when: Mapping[str, bytes | None]
 
 
 class CreatedSession(NamedTuple):

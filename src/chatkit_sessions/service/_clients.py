@@ -34,7 +34,7 @@ def in_process_client(
     clock: Callable[[], datetime] | None,
 ) -> ChatKitClient:
     """See `SessionsService.client`."""
-    return ChatKitClient(
+    client = ChatKitClient(
         api_key=API_KEY,
         workflow_id=workflow_id,
         base_url=BASE_URL,
@@ -45,6 +45,9 @@ def in_process_client(
         store=store,
         clock=clock,
     )
+    if store is flow.store:
+        client._registry.require_store()  # noqa: SLF001 -- one package
+    return client
 
 
 def in_process_async_client(
@@ -57,7 +60,7 @@ def in_process_async_client(
     clock: Callable[[], datetime] | None,
 ) -> AsyncChatKitClient:
     """See `AsyncSessionsService.client`."""
-    return AsyncChatKitClient(
+    client = AsyncChatKitClient(
         api_key=API_KEY,
         workflow_id=workflow_id,
         base_url=BASE_URL,
@@ -68,6 +71,9 @@ def in_process_async_client(
         store=store,
         clock=clock,
     )
+    if store is flow.store:
+        client._registry.require_store()  # noqa: SLF001 -- one package
+    return client
 
 
 class InProcessTransport(httpx.BaseTransport):

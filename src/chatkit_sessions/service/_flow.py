@@ -4,48 +4,34 @@ The async service awaits them. With a sync store they never suspend, and the syn
 without an event loop.
 """
 
-import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol, TypeVar, cast
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
 
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.rate_limit import REQUESTS
+from chatkit_sessions._sessions.access import StoreAccess
 from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 
 from . import _refusals as refusals
-from ._records import SESSION, Entry, SessionContext
+from ._records import REQUESTS, SESSION, SessionContext
 from ._refusals import Refusal
 from ._routes import OPERATIONS, Operation
 from ._rules import SessionRules
-from ._tasks import Audience, Create, Read, Refresh, Task, Transaction
+from ._tasks import Audience, Create, Read, Refresh, Task
 from ._wire import Request, Response
 from .errors import InvalidClientSecretError
 
-__all__ = ["RecordStore", "ServiceFlow", "run_blocking"]
-
-T = TypeVar("T")
+__all__ = ["ServiceFlow", "run_blocking"]
 
 _MAX_ATTEMPTS: Final = 1_000
 """Attempts of a change; each failed one means that another process made its change first."""
-
-
-class RecordStore(Protocol):
-    """The part of a `SessionStore` or an `AsyncSessionStore` that the service uses."""
-
-    def get(
-        self, group: str, names: Sequence[str]
-    ) -> list[Entry | None] | Awaitable[list[Entry | None]]:
-        """See `SessionStore.get`."""
-        ...
-
-    def commit(
-        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
-    ) -> bool | Awaitable[bool]:
-        """See `SessionStore.commit`."""
-        ...
+_LIMITS: Final = 3.0
+"""How many times the limit of one store operation a request may take with all of its operations."""
 
 
 class ServiceFlow:
@@ -56,8 +42,9 @@ class ServiceFlow:
         rules: The decisions.
     """
 
-    def __init__(self, store: RecordStore, rules: SessionRules) -> None:
-        self._store = store
+    def __init__(self, store: SessionStore | AsyncSessionStore, rules: SessionRules) -> None:
+        self.store: Final = store
+        self._access = StoreAccess(store)
         self._rules = rules
 
     async def handle(
@@ -113,63 +100,64 @@ class ServiceFlow:
         if group is None:
             raise InvalidClientSecretError("unknown")
         names = [SESSION, REQUESTS] if count else [SESSION]
+        deadline = self._deadline()
         for _ in range(_MAX_ATTEMPTS):
-            entry, *requests = await self._get(group, names)
+            entry, *requests = await self._access.get(group, names, deadline)
             session = self._rules.authenticate(entry, client_secret, audience)
             if callable(count):
                 count = await count()
-            if not count or await self._commit(self._rules.count(session, requests[0])):
+                deadline = self._deadline()  # the body may have taken its time
+            if not count:
+                return SessionContext.of(session.record)
+            counted = self._rules.count(session, requests[0])
+            if await self._access.commit(counted, deadline):
                 return SessionContext.of(session.record)
         raise _too_many_changes()
 
     async def _carry_out(self, task: Task) -> Response:
+        deadline = self._deadline()
         match task:
             case Create(settings, project):
                 issued = self._rules.issue(settings, project)
-                await self._commit(self._rules.open(issued.record))
+                await self._access.commit(self._rules.open(issued.record), deadline)
                 return self._rules.succeed(*issued)
             case Refresh():
-                return await self._refresh(task)
+                return await self._refresh(task, deadline)
             case _:
-                return await self._read(task)
+                return await self._read(task, deadline)
 
-    async def _refresh(self, task: Refresh) -> Response:
+    async def _refresh(self, task: Refresh, deadline: Deadline) -> Response:
         group = self._rules.group_of_secret(task.client_secret)
         if group is None:
             raise refusals.ended_client_secret()
         for _ in range(_MAX_ATTEMPTS):
-            entry, requests = await self._get(group, [SESSION, REQUESTS])
+            entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
             old = self._rules.require_refreshable(entry, task)
-            if await self._commit(self._rules.cancel_for_refresh(old, requests)):
+            cancelled = self._rules.cancel_for_refresh(old, requests)
+            if await self._access.commit(cancelled, deadline):
                 record = old.record
                 issued = self._rules.issue(
                     record.settings, record.project, refreshed_from=record.id
                 )
-                await self._commit(self._rules.open(issued.record, requests))
+                await self._access.commit(self._rules.open(issued.record, requests), deadline)
                 return self._rules.succeed(*issued)
         raise _too_many_changes()
 
-    async def _read(self, task: Read) -> Response:
+    async def _read(self, task: Read, deadline: Deadline) -> Response:
         group = self._rules.group_of_session(task.session_id)
         for _ in range(_MAX_ATTEMPTS):
-            (entry,) = await self._get(group, [SESSION])
+            (entry,) = await self._access.get(group, [SESSION], deadline)
             session = self._rules.require_visible(entry, task)
             if not task.cancel or not self._rules.is_active(session.record):
                 return self._rules.succeed(session.record)
-            await self._commit(self._rules.cancel(session))  # read again, whoever made the change
+            # Read again, whoever made the change.
+            await self._access.commit(self._rules.cancel(session), deadline)
         raise _too_many_changes()
 
-    async def _get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        return await _maybe_await(self._store.get(group, names))
-
-    async def _commit(self, transaction: Transaction) -> bool:
-        group, changes, when = transaction
-        return await _maybe_await(self._store.commit(group, changes, when=when))
-
-
-async def _maybe_await(value: T | Awaitable[T]) -> T:
-    """Await a value if it comes from an async store."""
-    return cast("T", await value if inspect.isawaitable(value) else value)
+    def _deadline(self) -> Deadline:
+        """When a request stops waiting for the store."""
+        limit = self._access.state.bounds.timeout
+        return Deadline.after(None if limit is None else _LIMITS * limit, time.monotonic)
 
 
 def _too_many_changes() -> SessionStoreError:

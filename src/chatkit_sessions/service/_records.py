@@ -18,12 +18,14 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._sessions.rate_limit import REQUESTS
 from chatkit_sessions.stores.base import Entry
 
 from ._settings import SessionSettings, StateValue
 from ._wire import JsonValue
 
 __all__ = [
+    "REQUESTS",
     "RETENTION",
     "SESSION",
     "Entry",

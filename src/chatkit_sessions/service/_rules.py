@@ -9,11 +9,13 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from chatkit_sessions._sessions.rate_limit import REQUESTS, count_request
+from chatkit_sessions._sessions.rate_limit import count_request
+from chatkit_sessions.stores.base import Transaction
 
 from . import _refusals as refusals
 from ._bodies import parse_create_body, parse_refresh_body
 from ._records import (
+    REQUESTS,
     RETENTION,
     SESSION,
     Entry,
@@ -27,7 +29,7 @@ from ._records import (
 from ._refusals import Refusal
 from ._routes import Operation, find_call
 from ._settings import SessionSettings
-from ._tasks import Audience, Create, Read, Refresh, Screened, Task, Transaction
+from ._tasks import Audience, Create, Read, Refresh, Screened, Task
 from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 

@@ -1,11 +1,9 @@
-"""Requests as tasks, and changes to the store, as plain values."""
+"""Requests as tasks, as plain values."""
 
-from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from pydantic import SecretStr
 
-from ._records import Entry
 from ._routes import Call
 from ._settings import SessionSettings
 
@@ -47,11 +45,3 @@ class Audience(NamedTuple):
 
 
 Task: TypeAlias = Create | Refresh | Read
-
-
-class Transaction(NamedTuple):
-    """The arguments of `SessionStore.commit`."""
-
-    group: str
-    changes: Mapping[str, Entry | None]
-    when: Mapping[str, bytes | None]

@@ -11,7 +11,7 @@ contain client secrets: a store must not log or show them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from chatkit_sessions._redaction import MaskedBytes
 
@@ -34,6 +34,14 @@ class Entry:
     expires_at: float | None = None
 
 
+class Transaction(NamedTuple):
+    """The arguments of `SessionStore.commit`."""
+
+    group: str
+    changes: Mapping[str, Entry | None]
+    when: Mapping[str, bytes | None]
+
+
 class SessionStore(Protocol):
     """A store for `ChatKitClient`. Safe to use from several threads.
 
@@ -42,9 +50,9 @@ class SessionStore(Protocol):
 
     A store may have more, as those of this library do:
 
-    - `timeout`, the seconds that the clients wait for an operation. A store of plain functions then
-      runs in threads of the library's; without it, in the caller's, and bounds itself. For an async
-      store it is 1 where there is none.
+    - `timeout`, the seconds that clients and services wait for an operation. A store of plain
+      functions then runs in threads of the library's; without it, in the caller's, and bounds
+      itself. For an async store it is 1 where there is none.
     - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
       `Entry.expires_at`, so that a change which is made late does not prolong an entry.
     - `get_many(entries) -> list[Entry | None]`: `get` for entries of several groups, each named by

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 from chatkit_sessions.service._flow import ServiceFlow, run_blocking
 from chatkit_sessions.service._records import (
+    REQUESTS,
     SESSION,
-    Entry,
     IssuedSession,
     StoredSession,
 )
 from chatkit_sessions.service._routes import OPERATIONS, Operation, find_call
 from chatkit_sessions.service._rules import SessionRules
+from chatkit_sessions.stores.memory import MemorySessionStore
 
 from .sessions import FakeSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from chatkit_sessions.service._settings import SessionSettings
@@ -42,7 +43,8 @@ class FakeApi:
         self._projects: dict[str, str] = {}
         self._workflows: set[tuple[str, str]] = set()
         self._secrets: dict[str, str] = {}  # by session, the oldest first
-        self._ledger = _Ledger()
+        # Time stands still in it, so nothing expires; what is too old is forgotten.
+        self._store = MemorySessionStore(max_entries=10 * MAX_SESSIONS, clock=lambda: 0.0)
         self._rules = _VisibleRules(
             namespace="",
             find_project=lambda api_key: self._projects.get(api_key.get_secret_value()),
@@ -52,7 +54,7 @@ class FakeApi:
             max_body=None,  # the contract has no bound
         )
         self._rules.watch(self._remember)
-        self._flow = ServiceFlow(self._ledger, self._rules)
+        self._flow = ServiceFlow(self._store, self._rules)
 
     def add_api_key(self, api_key: str, project: str) -> None:
         """Accept a key, for a new or existing project.
@@ -99,7 +101,7 @@ class FakeApi:
             group, changes, when = self._rules.rewrite(
                 session, replace(session.record, expires_at=ended)
             )
-            self._ledger.commit(group, changes, when=when)
+            self._store.commit(group, changes, when=when)
 
     def forget(self, session_id: str) -> None:
         """Remove a session, as if it had never existed.
@@ -108,7 +110,8 @@ class FakeApi:
             KeyError: The session does not exist.
         """
         del self._secrets[session_id]
-        self._ledger.remove(self._rules.group_of_session(session_id))
+        group = self._rules.group_of_session(session_id)
+        self._store.commit(group, {SESSION: None, REQUESTS: None}, when={})
 
     def sessions(self) -> dict[str, FakeSession]:
         """Return the latest 10,000 sessions by id, oldest first, with their current status."""
@@ -119,7 +122,7 @@ class FakeApi:
         }
 
     def _find(self, session_id: str) -> StoredSession:
-        (entry,) = self._ledger.get(self._rules.group_of_session(session_id), [SESSION])
+        (entry,) = self._store.get(self._rules.group_of_session(session_id), [SESSION])
         session = StoredSession.parse(entry)
         if session is None:
             raise KeyError(session_id)
@@ -163,27 +166,3 @@ class _VisibleRules(SessionRules):
         issued = super().issue(settings, project, refreshed_from=refreshed_from)
         self._issued(issued)
         return issued
-
-
-class _Ledger:
-    """A store in which nothing expires."""
-
-    def __init__(self) -> None:
-        self._groups: dict[str, dict[str, Entry | None]] = {}
-
-    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        """See `SessionStore.get`."""
-        entries = self._groups.get(group, {})
-        return [entries.get(name) for name in names]
-
-    def commit(
-        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
-    ) -> bool:
-        """See `SessionStore.commit`. A lock prevents concurrent changes."""
-        del when
-        self._groups.setdefault(group, {}).update(changes)
-        return True
-
-    def remove(self, group: str) -> None:
-        """Remove all entries of a group."""
-        del self._groups[group]

@@ -3,10 +3,12 @@
 import contextvars
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from chatkit_sessions._concurrency.workers import (
+    MOST_LOST,
     SLICES,
     NotStartedError,
     OverdueError,
@@ -104,13 +106,66 @@ def test_a_function_that_hangs_is_left_and_another_thread_takes_its_place() -> N
     with pytest.raises(OverdueError):
         workers.run(hang, patience=None, limit=NO_TIME)
     with pytest.raises(OverdueError):  # no more threads are lost
-        workers.run(lambda: None, patience=None, limit=60)
+        workers.run(lambda: None, patience=None, limit=NO_TIME)
     go_on.set()
     hanging[0].join(60)
 
     assert not hanging[0].is_alive()
     told = workers.run(threading.current_thread, patience=None, limit=60)
     assert told is not hanging[0]
+
+
+def test_whoever_finds_too_many_hanging_waits_for_one_of_them_to_end() -> None:
+    workers, go_on = Workers(1), threading.Event()
+    with pytest.raises(OverdueError):
+        workers.run(lambda: go_on.wait(60), patience=None, limit=NO_TIME)
+    (hanging,) = workers._hanging
+    end = hanging.wait_for_end
+
+    def let_go(seconds: float) -> bool:
+        go_on.set()
+        return end(60 + seconds)
+
+    vars(hanging)["wait_for_end"] = let_go
+
+    assert workers.run(lambda: "done", patience=None, limit=60) == "done"
+
+
+def test_what_hangs_is_given_up_but_not_without_end() -> None:
+    workers, go_on = Workers(1), threading.Event()
+    for _ in range(MOST_LOST):
+        with pytest.raises(OverdueError):
+            workers.run(lambda: go_on.wait(60), patience=None, limit=NO_TIME)
+        workers.give_up_hanging()
+
+    with pytest.raises(OverdueError):
+        workers.run(lambda: "never", patience=None, limit=NO_TIME)
+
+    go_on.set()
+    assert workers.run(lambda: "done", patience=None, limit=60) == "done"
+
+
+def test_that_a_function_takes_too_long_is_noted_before_the_next_one_begins() -> None:
+    workers, go_on = Workers(1, hanging=2), threading.Event()
+    noted: list[str] = []
+    begun = threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    def wait_for_it() -> None:
+        with suppress(OverdueError):
+            workers.run(hang, patience=None, limit=0.1, overdue=lambda: noted.append("overdue"))
+
+    first = threading.Thread(target=wait_for_it)
+    first.start()
+    assert begun.wait(60)
+    workers.run(lambda: noted.append("begun"), patience=None, limit=60)
+    go_on.set()
+    first.join(60)
+
+    assert noted == ["overdue", "begun"]
 
 
 @pytest.mark.parametrize(("patience", "timeout"), [(None, -1), (7.0, 7.0)])
