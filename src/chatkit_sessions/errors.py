@@ -25,6 +25,9 @@
 
 The names are those of the official SDK, if it has one. No message, attribute or cause of an error
 holds an API key or a client secret: text from elsewhere is redacted before it becomes part of one.
+
+`args` are what an error's class can be called with to restore it, in types that JSON has: task
+queues send no more of it. Only the response's body is not among them.
 """
 
 from collections.abc import Callable
@@ -49,26 +52,27 @@ class ChatKitError(Exception):
 
     _advice: ClassVar[str] = "Look this kind of error up."
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
+        self.args = (message, hint)
         self.message = message
-        self.hint: str = f"{hint or self._advice} {reference(_section(type(self)))}"
+        where = reference(_section(type(self)))
+        self.hint: str = f"{(hint or self._advice).removesuffix(where).rstrip()} {where}"
 
     def __str__(self) -> str:
         return f"{self._headline()}\nHint: {self.hint}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._headline()!r})"
 
     def _headline(self) -> str:
         return self.message
 
     def __reduce__(
         self,
-    ) -> tuple[
-        Callable[[type["ChatKitError"], str], "ChatKitError"],
-        tuple[type["ChatKitError"], str],
-        dict[str, object],
-    ]:
-        """Make errors picklable, for task queues, although arguments are keyword-only."""
-        return _blank, (type(self), self.message), vars(self)
+    ) -> tuple[Callable[..., "ChatKitError"], tuple[object, ...], dict[str, object]]:
+        """Pickle a subclass of the user's, too, whatever its arguments are."""
+        return _blank, (type(self), *self.args), vars(self)
 
 
 def _section(error_type: type[ChatKitError]) -> str:
@@ -76,8 +80,8 @@ def _section(error_type: type[ChatKitError]) -> str:
     return next(each.__name__ for each in error_type.__mro__ if each.__module__ == __name__)
 
 
-def _blank(error_type: type[_Error], message: str) -> _Error:
-    return error_type.__new__(error_type, message)
+def _blank(error_type: type[_Error], *args: object) -> _Error:
+    return error_type.__new__(error_type, *args)
 
 
 class ConfigurationError(ChatKitError):
@@ -126,12 +130,12 @@ class APIConnectionError(ChatKitError):
     def __init__(
         self,
         message: str,
-        *,
         hint: str | None = None,
-        answered: bool = False,
-        permanent: bool = False,
+        answered: bool = False,  # noqa: FBT001, FBT002 -- see `args` in the module's docstring
+        permanent: bool = False,  # noqa: FBT001, FBT002 -- as above
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint)
+        self.args = (message, hint, answered, permanent)
         self.answered = answered
         self.permanent = permanent
 
@@ -156,10 +160,9 @@ class APIResponseValidationError(ChatKitError):
 
     session_id: str | None = None  # 0.9.0 pickled its errors without it
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- see `args` in the module's docstring
         self,
         message: str,
-        *,
         status_code: int,
         content_type: str | None,
         content_length: int,
@@ -167,7 +170,10 @@ class APIResponseValidationError(ChatKitError):
         session_id: str | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint)
+        self.args = (
+            message, status_code, content_type, content_length, request_id, session_id, hint,
+        )  # fmt: skip
         self.status_code = status_code
         self.content_type = content_type
         self.content_length = content_length
@@ -192,19 +198,25 @@ class APIStatusError(ChatKitError):
         hint: What to check, and the command that prints more about it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- see `args` in the module's docstring
         self,
         message: str,
-        *,
         status_code: int,
-        error: ChatKitErrorDetail | None = None,
-        body: JsonValue = None,
         request_id: str | None = None,
+        error: ChatKitErrorDetail | dict[str, str | None] | None = None,
         retry_after: float | None = None,
-        should_retry: bool | None = None,
+        should_retry: bool | None = None,  # noqa: FBT001 -- see `args` in the module's docstring
         hint: str | None = None,
+        *,
+        body: JsonValue = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint)
+        if isinstance(error, dict):
+            error = ChatKitErrorDetail.model_validate(error)
+        self.args = (
+            message, status_code, request_id, detail_as_dict(error), retry_after, should_retry,
+            hint,
+        )  # fmt: skip
         self.status_code = status_code
         self.error = error
         self.body = body
@@ -229,6 +241,15 @@ class APIStatusError(ChatKitError):
 
     def _headline(self) -> str:
         return _headline(self.status_code, self.message, self.request_id)
+
+
+def detail_as_dict(error: ChatKitErrorDetail | None) -> dict[str, str | None] | None:
+    """The fields of the API's error that have a name here: others may hold anything."""
+    if error is None:
+        return None
+    return {
+        "message": error.message, "type": error.type, "param": error.param, "code": error.code,
+    }  # fmt: skip
 
 
 def _headline(status_code: int, message: str, request_id: str | None) -> str:

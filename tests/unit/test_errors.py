@@ -2,10 +2,11 @@
 
 import copy
 import inspect
+import json
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -35,6 +36,9 @@ from chatkit_sessions.errors import (
     WorkflowNotFoundError,
 )
 from chatkit_sessions.models import ChatKitErrorDetail
+from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
+from chatkit_sessions.service._verification import BrokenBodyError
+from chatkit_sessions.service.errors import InvalidReason
 
 DETAIL = ChatKitErrorDetail.model_validate(
     {"message": "inner", "type": "t", "param": "p", "code": "c", "novelty": [1]}
@@ -146,7 +150,10 @@ class TestPlainErrors:
 
         assert error.hint.startswith("Check this. See: Troubleshooting: ")
         assert str(error) == f"what happened\nHint: {error.hint}"
-        assert (error.message, error.args) == ("what happened", ("what happened",))
+        assert (error.message, error.args[:2]) == (
+            "what happened",
+            ("what happened", "Check this."),
+        )
 
 
 STATUS_CLASSES = [
@@ -255,6 +262,56 @@ def test_every_error_survives_pickling_and_copying_with_all_its_attributes(
     assert twin.args == error.args
     assert str(twin) == str(error)
     assert repr(twin) == repr(error)
+
+
+def every_class(of: type[ChatKitError]) -> list[type[ChatKitError]]:
+    return [of, *(each for sub in of.__subclasses__() for each in every_class(sub))]
+
+
+def samples() -> dict[str, ChatKitError]:
+    """Of each class, those inside the library, too."""
+    special: list[ChatKitError] = [
+        *map(InvalidClientSecretError, get_args(InvalidReason)),
+        ClientSecretRateLimitError(1.5),
+        BrokenBodyError(),
+    ]
+    classes = {each for each in every_class(ChatKitError) if __name__ != each.__module__}
+    ordinary = [make(each) for each in classes - set(map(type, special))]
+    return {f"{type(each).__name__}: {each.message}": each for each in [*ordinary, *special]}
+
+
+SAMPLES = samples()
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_every_error_is_restored_from_what_json_keeps_of_its_args(name: str) -> None:
+    """As Celery's default result backend does."""
+    error = SAMPLES[name]
+
+    twin = type(error)(*json.loads(json.dumps(error.args)))
+
+    kept = {key: value for key, value in vars(error).items() if key not in {"body", "error"}}
+    assert {key: getattr(twin, key) for key in kept} == kept
+    assert (str(twin), repr(twin), twin.args) == (str(error), repr(error), error.args)
+    if isinstance(error, APIStatusError) and isinstance(twin, APIStatusError):
+        assert (twin.code, twin.param, twin.type) == (error.code, error.param, error.type)
+        assert (twin.body, error.args[1:3]) == (None, (418, "req_1"))
+        assert "novelty" not in repr(error.args)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_so_is_its_copy(name: str) -> None:
+    for duplicate in DUPLICATES.values():
+        twin = duplicate(SAMPLES[name])
+
+        assert str(type(twin)(*twin.args)) == str(SAMPLES[name])
+
+
+@pytest.mark.parametrize("error_class", ALL_CLASSES)
+def test_its_repr_is_one_line_without_the_responses_body(error_class: type[ChatKitError]) -> None:
+    error = make(error_class)
+
+    assert repr(error) == f"{error_class.__name__}({str(error).splitlines()[0]!r})"
 
 
 def test_an_error_that_0_9_0_pickled_has_the_attributes_that_came_later() -> None:

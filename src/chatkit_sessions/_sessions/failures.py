@@ -1,6 +1,6 @@
 """A failure to create a session, as it lies in a store for those who wait for that session."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,11 +11,15 @@ from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,
     ChatKitError,
+    detail_as_dict,
 )
 from chatkit_sessions.models import ChatKitErrorDetail
 from chatkit_sessions.stores.base import Entry
 
 from .records import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FAILURE_TTL: Final = 3.0
 """Seconds for which a failure is kept for those who wait, unless the API says `retry-after`."""
@@ -59,9 +63,8 @@ def encode_failure(error: ChatKitError, *, token: bytes) -> Entry | None:
     if not isinstance(error, SHARED):
         return None
     values = {name: value for name, value in vars(error).items() if name in _ATTRIBUTES}
-    detail: ChatKitErrorDetail | None = values.get("error")
-    if detail is not None:
-        values["error"] = {name: getattr(detail, name) for name in type(detail).model_fields}
+    if isinstance(error, APIStatusError):
+        values["error"] = detail_as_dict(error.error)
     values |= {"kind": type(error).__name__, "token": token.decode()}
     wait: float | None = getattr(error, "retry_after", None)
     seconds = min(wait, MAX_RETRY_AFTER) if wait else FAILURE_TTL
@@ -77,15 +80,10 @@ def parse_failure(entry: Entry) -> ChatKitError | None:
     kind: object = getattr(errors, stored.kind, None)
     if not isinstance(kind, type) or not issubclass(kind, SHARED):
         return None
-    error = kind.__new__(kind, stored.message)
-    names = stored.model_fields_set & _ATTRIBUTES
-    if isinstance(error, APIConnectionError):
-        names |= {"permanent"}  # which a release before may not have stored
-    elif isinstance(error, APIResponseValidationError):
-        names |= {"session_id"}  # as above
-    vars(error).update({name: getattr(stored, name) for name in names})
-    if isinstance(error, APIStatusError):
-        error.body = None
-        if error.retry_after is not None:
-            error.retry_after = min(error.retry_after, entry.seconds)
-    return error
+    values = {name: getattr(stored, name) for name in stored.model_fields_set & _ATTRIBUTES}
+    if stored.retry_after is not None:
+        values["retry_after"] = min(stored.retry_after, entry.seconds)
+    try:
+        return cast("Callable[..., ChatKitError]", kind)(**values)
+    except TypeError:
+        return None

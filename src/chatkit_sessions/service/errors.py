@@ -33,6 +33,7 @@ class InvalidClientSecretError(ChatKitError):
 
     def __init__(self, reason: InvalidReason) -> None:
         super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
+        self.args = (reason,)
         self.reason: InvalidReason = reason
 
 
@@ -48,4 +49,5 @@ class ClientSecretRateLimitError(ChatKitError):
             f"The session's rate limit is reached; the next request is allowed in "
             f"{retry_after:.1f} seconds."
         )
+        self.args = (retry_after,)
         self.retry_after = retry_after

@@ -219,7 +219,9 @@ class TestAFailure:
         assert now.newer_than(first, first=first, now=0.0, instead_of=None) is None
         now.check_rate_limit()
 
-    @pytest.mark.parametrize("kind", ["Nonsense", "TROUBLESHOOTING", "ConfigurationError"])
+    @pytest.mark.parametrize(
+        "kind", ["Nonsense", "ConfigurationError", "APIResponseValidationError"]
+    )
     def test_of_an_unknown_kind_is_none(self, kind: str) -> None:
         assert self.failure is not None
         value = self.failure.value.replace(b"InternalServerError", kind.encode())
