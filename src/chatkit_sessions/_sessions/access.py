@@ -216,7 +216,7 @@ class _Attempt:
             if breaker.has_failed_since(self._arrived):
                 raise outage_error()
             if not self.is_probe:
-                raise OutageBeganError
+                raise OutageBeganError("The session store stopped responding.")
         self._number = breaker.begin()
 
     def __exit__(

@@ -32,9 +32,6 @@ class StoreBusyError(SessionStoreError):
 class OutageBeganError(StoreBusyError):
     """An outage began while the operation waited for its turn: it is one for a probe now."""
 
-    def __init__(self) -> None:
-        super().__init__("The session store stopped responding.")
-
 
 class Attempt(Protocol):
     """What notes the beginning and the end of an operation."""
