@@ -19,10 +19,13 @@ from chatkit_sessions import (
     InvalidRequestError,
     SessionDeletedError,
     SessionNotFoundError,
+    SessionStoreError,
 )
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.transactions import LEASE
-from support import Connect, Script, invalid_url, ok, refused
+from chatkit_sessions.stores import MemorySessionStore
+from chatkit_sessions.testing import FakeChatKit
+from support import Connect, Script, Time, invalid_url, ok, refused
 from workers import Backend, inner
 
 REFRESH = "POST /v1/chatkit/sessions/refresh"
@@ -394,7 +397,7 @@ class TestSigningOut:
         client = inner(other)
         deadline = Deadline.after(None, client._monotonic)
         sign_out = client._registry.sign_out(client._scope, "user_1", deadline, generation=b"1")
-        assert backend.run_flow(sign_out) == ({first.id: ANY}, True)
+        assert backend.run_flow(sign_out) == ({first.id: ANY}, None)
 
         assert worker.get_or_create_session("user_1").id != first.id
 
@@ -558,3 +561,57 @@ class TestAnAnswerOfCancelling:
             chatkit.delete_session(session.id)
 
         assert chatkit.get_session(session.id).status == "active"
+
+
+class TestFullStore:
+    """A sign-out in a store in memory that had to make room."""
+
+    @pytest.fixture
+    def store(self, time: Time) -> MemorySessionStore:
+        return MemorySessionStore(namespace="shop", max_entries=6, clock=lambda: time.monotonic)
+
+    @pytest.mark.parametrize("method", ["create_session", "get_or_create_session"])
+    def test_raises_if_it_may_have_missed_a_session(
+        self,
+        connect: Connect,
+        store: MemorySessionStore,
+        fake: FakeChatKit,
+        time: Time,
+        method: str,
+    ) -> None:
+        client = connect(fake.transport(), store=store, api_key=fake.api_key)
+        for user in ("ada", *"bcdefg"):
+            getattr(client, method)(user)
+            time.advance(1)
+        last = client.create_session("ada")
+        time.advance(1)
+
+        with pytest.raises(SessionStoreError, match="may have missed a session") as caught:
+            client.delete_sessions("ada")
+
+        assert "`max_entries`" in (caught.value.hint or "")
+        assert fake.sessions[last.id].status == "cancelled"
+
+    def test_says_nothing_where_only_ended_sessions_made_room(
+        self, connect: Connect, store: MemorySessionStore, fake: FakeChatKit, time: Time
+    ) -> None:
+        client = connect(fake.transport(), store=store, api_key=fake.api_key)
+        client.create_session("ada")
+        fake.clock.advance(seconds=601)
+        time.advance(601)
+        for number in range(3):
+            client.create_session(f"user_{number}")
+
+        client.delete_sessions("ada")
+
+    def test_says_nothing_once_the_missed_session_has_expired(
+        self, connect: Connect, store: MemorySessionStore, fake: FakeChatKit, time: Time
+    ) -> None:
+        client = connect(fake.transport(), store=store, api_key=fake.api_key)
+        client.create_session("ada")
+        for number in range(6):
+            client.create_session(f"user_{number}")
+        fake.clock.advance(seconds=601)
+        time.advance(601)
+
+        client.delete_sessions("ada")

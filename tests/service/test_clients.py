@@ -12,6 +12,7 @@ from chatkit_sessions.integrations import AsyncChatKitEndpoint, ChatKitEndpoint,
 from chatkit_sessions.service import AsyncSessionsService, InvalidClientSecretError, SessionsService
 from chatkit_sessions.stores import MemorySessionStore
 from services import BlockingService, Services
+from support import Time
 
 
 def test_a_session_that_a_client_creates_is_verified(
@@ -150,3 +151,31 @@ def test_a_service_needs_httpx_only_for_its_clients() -> None:
     )
 
     assert run.stdout.split() == ["False", "False", "True"]
+
+
+def test_a_flood_of_short_sessions_ends_no_other_session() -> None:
+    time = Time()
+    store = MemorySessionStore(namespace="shop", max_entries=40, clock=lambda: time.monotonic)
+    service = SessionsService(store, clock=lambda: time.now)
+    chatkit = service.client(workflow_id="support")
+    session = chatkit.create_session("ada")
+    for number in range(40):
+        chatkit.create_session(f"visitor_{number}", expires_after=1)
+        time.advance(2)
+
+    assert service.verify(session.client_secret).user == "ada"
+    chatkit.delete_sessions("ada")
+    with pytest.raises(InvalidClientSecretError):
+        service.verify(session.client_secret)
+
+
+def test_a_sign_out_after_a_flood_says_that_it_may_have_missed_a_session() -> None:
+    time = Time()
+    store = MemorySessionStore(namespace="shop", max_entries=40, clock=lambda: time.monotonic)
+    chatkit = SessionsService(store, clock=lambda: time.now).client(workflow_id="support")
+    for user in ("ada", *(f"visitor_{number}" for number in range(40))):
+        chatkit.create_session(user)
+        time.advance(1)
+
+    with pytest.raises(SessionStoreError, match="may have missed"):
+        chatkit.delete_sessions("ada")

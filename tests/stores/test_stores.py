@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -18,6 +18,7 @@ from redis.retry import Retry
 from chatkit_sessions import SessionStoreError
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
+from chatkit_sessions.stores.memory import Evictions
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer, execute, free_port, running_redis
 from support import Kind, Time
@@ -221,6 +222,12 @@ def test_a_value_is_shown_to_nobody(store: SessionStore) -> None:
     assert "ek_of_somebody" not in f"{store!r} {store.get('g', ['a'])!r}"
 
 
+def retained(seconds: float) -> Entry:
+    """What a session leaves behind for an hour."""
+    value = MaskedBytes(b"kept")
+    return Entry(value, seconds + 3600, listed=True, retention=3600.0)
+
+
 class TestInMemory:
     @pytest.fixture
     def time(self) -> Time:
@@ -262,17 +269,59 @@ class TestInMemory:
 
         assert values(memory, "a") == [b"2"]
 
-    def test_when_it_is_full_what_was_written_first_makes_room(
+    def test_when_it_is_full_what_expires_soonest_makes_room(
         self, memory: MemorySessionStore
     ) -> None:
-        for name in ("a", "b", "c"):
-            put(memory, name, entry(name, listed=True))
-        put(memory, "a", entry("again", listed=True))
+        for seconds, name in enumerate(("a", "b", "c"), 600):
+            put(memory, name, entry(name, seconds, listed=True))
+        put(memory, "a", entry("again", 700, listed=True))
 
-        put(memory, "d", entry("d"))
+        put(memory, "d", entry("d", 601.5))
 
         assert values(memory, "a", "b", "c", "d") == [b"again", None, b"c", b"d"]
         assert sorted(memory.names("g")) == ["a", "c"]
+
+    def test_what_only_shows_what_has_ended_makes_room_before_that(
+        self, memory: MemorySessionStore, time: Time, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        put(memory, "kept", retained(60))
+        put(memory, "a", entry("a", 600))
+        put(memory, "b", entry("b", 600))
+        time.advance(60)
+
+        put(memory, "c", entry("c", 1))
+
+        assert values(memory, "kept", "a", "b", "c") == [None, b"a", b"b", b"c"]
+        assert memory.evicted_seconds("g") == 0
+        assert not caplog.records
+
+    def test_it_warns_once_when_what_is_needed_makes_room(
+        self, memory: MemorySessionStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for number in range(5):
+            put(memory, str(number), entry("x", 600 + number))
+
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert "one of 3." in line
+        assert "`max_entries`" in line
+        assert "Redis" in line
+
+    def test_it_says_for_how_long_what_made_room_would_have_been_needed(
+        self, memory: MemorySessionStore, time: Time
+    ) -> None:
+        put(memory, "a", retained(600), group="user")
+        put(memory, "b", entry("b", 500), group="other")
+        put(memory, "c", entry("c", 700, listed=True))
+        put(memory, "d", entry("d", 700, listed=True))
+        assert [memory.evicted_seconds(each) for each in ("user", "other")] == [0, 0]
+
+        put(memory, "e", entry("e", 700, listed=True))
+
+        assert [memory.evicted_seconds(each) for each in ("user", "other")] == [600, 0]
+        time.advance(599)
+        assert memory.evicted_seconds("user") == 1
+        time.advance(1)
+        assert memory.evicted_seconds("user") == 0
 
     def test_what_has_lived_its_time_makes_room_before_others(
         self, memory: MemorySessionStore, time: Time
@@ -292,8 +341,42 @@ class TestInMemory:
         for number in range(100):
             put(memory, "a", entry(str(number)))
 
-        assert len(memory._ends) <= 7
+        assert len(memory._by_end) <= 7
+        assert len(memory._by_need) <= 7
         assert values(memory, "a") == [b"99"]
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 8), st.integers(1, 9), st.integers(0, 3), st.integers(0, 2)),
+            max_size=40,
+        )
+    )
+    def test_what_is_needed_longest_stays(self, steps: list[tuple[int, int, int, int]]) -> None:
+        """Against a store that looks at everything each time."""
+        time = Time()
+        memory = MemorySessionStore(max_entries=4, clock=lambda: time.monotonic)
+        model: dict[str, tuple[float, float]] = {}
+        for name, seconds, retention, wait in steps:
+            now = time.monotonic
+            put(memory, str(name), Entry(MaskedBytes(b"x"), seconds, retention=retention))
+            model = {key: each for key, each in model.items() if each[1] > now}
+            model[str(name)] = now + seconds - retention, now + seconds
+            ranked = sorted(model, key=lambda key: (*model[key], "g", key))
+            model = {key: model[key] for key in ranked[-4:]}
+
+            found = [key for key in map(str, range(9)) if memory.get("g", [key]) != [None]]
+            assert found == sorted(model)
+            time.advance(wait)
+
+    @given(st.lists(st.tuples(st.text(max_size=2), st.floats(0, 99)), max_size=30))
+    def test_never_less_seems_to_be_lost_than_is(self, lost: list[tuple[str, float]]) -> None:
+        evictions = Evictions()
+        for group, until in lost:
+            evictions.add(group, until)
+
+        for group, until in lost:
+            assert evictions.seconds_left(group, 0.0) >= until
+        assert evictions.seconds_left("another", 100.0) == 0
 
     @pytest.mark.parametrize("max_entries", [0, -1])
     def test_it_has_room_for_something(self, max_entries: int) -> None:

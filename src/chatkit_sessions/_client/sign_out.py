@@ -75,12 +75,12 @@ class SignOutFlow(SharingFlow[KeyCallable, E], Generic[KeyCallable, E]):
         kept = self._registry.sign_out_without_store(group, generation=generation)
         active: dict[str, StoredRecord | None] = dict.fromkeys(kept)
         try:
-            stored, is_confirmed = await self._registry.sign_out(
+            stored, problem = await self._registry.sign_out(
                 self._scope, user, deadline, generation=generation
             )
             active |= stored
-            if not is_confirmed:
-                signing_out.errors.append(_not_confirmed())
+            if problem is not None:
+                signing_out.errors.append(problem)
         except SessionStoreError as error:
             signing_out.errors.append(error)  # what this process knows of is ended all the same
         signing_out.left = dict.fromkeys(active)
@@ -121,12 +121,4 @@ def _time_is_up(left: int, found: int) -> APITimeoutError:
     return APITimeoutError(
         f"The call had no time left to delete {left} of the user's {found} sessions.",
         hint="Delete the user's sessions again, or allow the call more time: `timeout`.",
-    )
-
-
-def _not_confirmed() -> SessionStoreError:
-    return SessionStoreError(
-        "Too few replicas of the session store confirmed the sign-out in time.",
-        hint="The sessions are cancelled, but a failover may undo the sign-out: delete the user's "
-        "sessions again, and check that the replicas are connected.",
     )

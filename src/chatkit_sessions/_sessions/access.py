@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
-from chatkit_sessions.stores.memory import MemorySessionStore
+from chatkit_sessions.stores.memory import Evictions, MemorySessionStore
 
 from .bounds import (
     AT_ONCE,
@@ -60,6 +60,8 @@ class StoreState:
         """Takes the store's place during an outage, and is emptied when that is over."""
         self.unpublished: Final[dict[str, tuple[CreatedSession, StoreSnapshot]]] = {}
         """Sessions, by id, that the store is to learn of when it responds again."""
+        self.evictions: Final = Evictions()
+        """Those of `unpublished` that have made room, by the monotonic clock of their client."""
 
     def keep(self, created: "CreatedSession", snapshot: "StoreSnapshot") -> None:
         """Remember a session that could not be published."""
@@ -68,7 +70,9 @@ class StoreState:
         for oldest in list(
             islice(self.unpublished, max(0, len(self.unpublished) - MAX_UNPUBLISHED))
         ):
-            self.unpublished.pop(oldest, None)
+            lost = self.unpublished.pop(oldest, None)
+            if lost is not None:
+                self.evictions.add(lost[0].identity.group, lost[0].works_until)
 
     def end_outage(self) -> None:
         """Forget what was only good for as long as the store was out."""
@@ -147,6 +151,20 @@ class StoreAccess:
             return store.commit_to_replicas(transaction.group, transaction.changes, seconds=seconds)
 
         return await self._run(wait, deadline)
+
+    async def has_evicted(self, group: str, deadline: Deadline, *, now: float) -> bool:
+        """Whether something listed of the group that was still needed has made room.
+
+        Args:
+            group: The group.
+            deadline: The call's.
+            now: The time by the client's monotonic clock.
+        """
+        if self.state.evictions.seconds_left(group, now) > 0:
+            return True
+        left: Callable[[str], float | Awaitable[float]] | None
+        left = getattr(self.store, "evicted_seconds", None)
+        return left is not None and await self._run(lambda: left(group), deadline) > 0
 
     async def now(self, group: str, deadline: Deadline) -> float | None:
         """Seconds by the clock of the store, for one who leads; None if it has none to be read."""

@@ -108,8 +108,15 @@ class RecentSessions:
             self._sessions[scope.text, session.id] = recent
             self._of_user.setdefault((scope.text, user), {})[session.id] = None
             oldest = next(iter(self._sessions.values()))
-            if len(self._sessions) > _LIMIT or oldest.added + 2 * DAY <= now:
+            if oldest.added + 2 * DAY <= now:
                 self._forget(oldest.scope, oldest.id)
+            elif len(self._sessions) > _LIMIT:
+                # The store says whether a sign-out may miss it.
+                needed = record_ttl(oldest, asked_for=oldest.lifetime) - DAY
+                if oldest.added + needed > now:
+                    self._publish(oldest.scope, [oldest.id])
+                else:
+                    self._forget(oldest.scope, oldest.id)
         return True
 
     def publish_session(self, scope: Scope, session_id: str) -> None:

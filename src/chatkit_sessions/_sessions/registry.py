@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from chatkit_sessions._concurrency.single_flight import Batches, SettableEvent, SingleFlight
 from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -106,12 +107,12 @@ class Registry(SharedSessions, Generic[E]):
 
     async def sign_out(
         self, scope: Scope, user: str, deadline: Deadline, *, generation: bytes
-    ) -> tuple[dict[str, StoredRecord | None], bool]:
+    ) -> tuple[dict[str, StoredRecord | None], SessionStoreError | None]:
         """Keep nothing of the user that was begun before now.
 
         Returns:
-            The sessions that may be active, by id, with or without a record; and whether enough
-            replicas of the store have confirmed the sign-out.
+            The sessions that may be active, by id, with or without a record; and why there may be
+            more of them, or some again after a failover.
         """
         if self.recent is not None:
             self.recent.sign_out(scope, user)
@@ -125,7 +126,9 @@ class Registry(SharedSessions, Generic[E]):
         entries = await self._access.unless_out(lambda: self._access.get_many(records, deadline))
         stored = dict(zip(ids, map(parse_record, entries or [None] * len(ids), ids), strict=True))
         active = {id_: each for id_, each in stored.items() if each is None or each.may_be_active}
-        return active, is_confirmed
+        if await self._access.has_evicted(group, deadline, now=self._clock()):
+            return active, _evicted()
+        return active, None if is_confirmed else _not_confirmed()
 
     async def _listed(self, group: str, deadline: Deadline) -> list[Entry | None]:
         """What the group lists of sessions."""
@@ -137,3 +140,20 @@ class Registry(SharedSessions, Generic[E]):
 def _records_of(scope: Scope, ids: Iterable[str]) -> list[tuple[str, str]]:
     """Where the records of sessions are."""
     return [(scope.group_of_session(each), RECORD) for each in ids]
+
+
+def _evicted() -> SessionStoreError:
+    return SessionStoreError(
+        "The session store was full and has removed what it knew of this or another user: the "
+        "sign-out may have missed a session.",
+        hint="The sessions that the store still knows are cancelled. One that it does not know "
+        "ends when it expires. Make the store's `max_entries` greater, or use a Redis store.",
+    )
+
+
+def _not_confirmed() -> SessionStoreError:
+    return SessionStoreError(
+        "Too few replicas of the session store confirmed the sign-out in time.",
+        hint="The sessions are cancelled, but a failover may undo the sign-out: delete the user's "
+        "sessions again, and check that the replicas are connected.",
+    )

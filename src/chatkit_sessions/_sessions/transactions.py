@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from chatkit_sessions._api.create_body import MAX_EXPIRES_AFTER
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.base import Entry, Transaction
@@ -106,7 +107,7 @@ def publish(
     changes = _listing(session.id, record_group=created.record_group, ttl=created.record_ttl)
     when: dict[str, bytes | None] = {GENERATION: generation}
     if created.share:
-        changes[f"reused:{slot}"] = Entry(MaskedBytes(b"1"), created.record_ttl)
+        changes[f"reused:{slot}"] = Entry(MaskedBytes(b"1"), created.record_ttl, retention=DAY)
         changes[f"secret:{slot}"] = None
     if created.share and lease is not None:
         changes[f"lease:{slot}"] = None
@@ -133,7 +134,7 @@ def list_session(group: str, session_id: str, *, record_group: str, ttl: float) 
 
 
 def _listing(session_id: str, *, record_group: str, ttl: float) -> dict[str, Entry | None]:
-    listed = Entry(MaskedBytes(session_id.encode()), ttl, listed=True)
+    listed = Entry(MaskedBytes(session_id.encode()), ttl, listed=True, retention=DAY)
     return {f"session:{record_group}": listed}
 
 
@@ -183,13 +184,16 @@ class Publication(NamedTuple):
 def sign_out(group: str, names: Iterable[str], *, generation: bytes) -> Transaction:
     """Keep nothing of the user that was begun before now; `names` are those of the group's list."""
     changes: dict[str, Entry | None] = {name: None for name in names if name.startswith("secret:")}
-    changes[GENERATION] = Entry(MaskedBytes(generation), DAY)
+    # Needed as long as a call may last that has begun before.
+    mark = Entry(MaskedBytes(generation), DAY, retention=DAY - MAX_EXPIRES_AFTER)
+    changes[GENERATION] = mark
     return Transaction(group, changes, {})
 
 
 def record(group: str, stored: StoredRecord) -> Transaction:
     """Store a session's record, in place of the one that is there."""
-    return Transaction(group, {RECORD: Entry(encode_record(stored.record), stored.ttl)}, {})
+    entry = Entry(encode_record(stored.record), stored.ttl, retention=DAY)
+    return Transaction(group, {RECORD: entry}, {})
 
 
 def forget(group: str) -> Transaction:

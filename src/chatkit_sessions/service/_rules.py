@@ -160,7 +160,8 @@ class SessionRules:
 
     def open(self, record: SessionRecord, requests: Entry | None = None) -> Transaction:
         """Store a new session; `requests` are those of the session that it replaces."""
-        entry = Entry(record.encode(), record.settings.expires_after + RETENTION)
+        seconds = record.settings.expires_after + RETENTION
+        entry = Entry(record.encode(), seconds, retention=RETENTION)
         changes = {SESSION: entry, REQUESTS: requests}
         return Transaction(self.group_of_session(record.id), changes, {})
 
@@ -175,7 +176,7 @@ class SessionRules:
 
     def rewrite(self, session: StoredSession, record: SessionRecord) -> Transaction:
         """Replace the record of a session that has ended, if the session has not changed."""
-        entry = Entry(record.encode(), session.entry.seconds)
+        entry = Entry(record.encode(), session.entry.seconds, retention=session.entry.seconds)
         changes = {SESSION: entry, REQUESTS: None}
         return Transaction(
             self.group_of_session(record.id), changes, {SESSION: session.entry.value}

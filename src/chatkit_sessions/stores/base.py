@@ -26,12 +26,15 @@ class Entry:
         listed: Whether `names` lists the entry.
         expires_at: When the entry expires, by the clock that the store's `now` reads. It overrides
             `seconds`, so that a delayed change does not prolong the entry.
+        retention: The last of those seconds, in which the entry only shows what has ended. A store
+            that has to make room removes such entries first.
     """
 
     value: MaskedBytes = field(repr=False)
     seconds: float
     listed: bool = False
     expires_at: float | None = None
+    retention: float = 0.0
 
 
 class Transaction(NamedTuple):
@@ -57,6 +60,9 @@ class SessionStore(Protocol):
       `Entry.expires_at`, so that a change which is made late does not prolong an entry.
     - `get_many(entries) -> list[Entry | None]`: `get` for entries of several groups, each named by
       a tuple of its group and its name; not at one moment. It saves round trips.
+    - `evicted_seconds(group) -> float`, for a store that removes entries to make room: for how many
+      seconds a listed entry of the group would still have been needed; 0 if none was removed. A
+      sign-out then raises SessionStoreError, because it may have missed a session.
     - `wait_replicas: int` and `commit_to_replicas(group, changes, *, seconds) -> bool`. If the
       number is not 0, a sign-out is committed by this method: it returns whether that many replicas
       have confirmed the changes within those seconds.

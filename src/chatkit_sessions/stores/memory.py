@@ -1,11 +1,11 @@
 """The store for one process."""
 
 import heapq
+import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatkit_sessions._concurrency.per_process import PerProcess
 
@@ -14,14 +14,41 @@ from .base import Entry
 if TYPE_CHECKING:
     from chatkit_sessions._redaction import MaskedBytes
 
+logger: Final = logging.getLogger("chatkit_sessions")
+
 _MAX_ENTRIES: Final = 30_000
+_MAX_PLACES: Final = 65_536
+
+_Ranked: TypeAlias = tuple[float, float, str, str]
+"""An entry's rank in a heap, its expiry, its group and its name."""
+
+
+class Evictions:
+    """Until when lost entries would have been needed, by their group, in bounded space.
+
+    Groups may share a place. So more may seem to be lost than is, but never less.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def add(self, group: str, until: float) -> None:
+        """Note that an entry of the group is lost."""
+        place = hash(group) % _MAX_PLACES
+        self._until[place] = max(until, self._until.get(place, until))
+
+    def seconds_left(self, group: str, now: float) -> float:
+        """Seconds for which a lost entry of the group would still be needed; 0: none."""
+        return max(0.0, self._until.get(hash(group) % _MAX_PLACES, now) - now)
 
 
 class MemorySessionStore:
     """Stores the sessions of one process, for sync and async clients: a client's default store.
 
     Threads and event loops can share it. The next change removes expired entries. A full store
-    removes the oldest entries. A session takes two entries, or five if callers share it.
+    first removes entries of sessions that have ended, then those that expire soonest, and warns
+    once. A sign-out that may have missed a session because of that raises SessionStoreError. A
+    session takes two entries, or five if callers share it.
 
     Args:
         namespace: Clients with the same namespace share sessions. Default: clients share sessions
@@ -47,12 +74,14 @@ class MemorySessionStore:
         self._max_entries = max_entries
         self._clock = clock
         self._lock = PerProcess(threading.Lock)
-        # By group and name: the value and its expiry. The oldest comes first.
-        # A plain dict would search all freed places to find the first entry.
-        self._entries: OrderedDict[tuple[str, str], tuple[MaskedBytes, float]] = OrderedDict()
+        # By group and name: the value and its expiry.
+        self._entries: dict[tuple[str, str], tuple[MaskedBytes, float]] = {}
         self._listed: dict[str, dict[str, None]] = {}
-        # Expiries of entries, soonest first; some entries are gone, or have another expiry.
-        self._ends: list[tuple[float, str, str]] = []
+        # Heaps of entries; some are gone, or have another expiry by now.
+        self._by_end: list[_Ranked] = []
+        self._by_need: list[_Ranked] = []
+        self._evictions = Evictions()
+        self._is_full = False
 
     def __repr__(self) -> str:
         # A traceback that prints local variables may show a half-made store.
@@ -89,12 +118,20 @@ class MemorySessionStore:
                 self._remove(group, name)
                 if change is not None:
                     self._put(group, name, change, now)
+            was_full = self._is_full
             self._make_room(now)
-            return True
+        if self._is_full and not was_full:  # without the lock, which a log's handler might need
+            logger.warning(_FULL, self._max_entries)
+        return True
 
     def now(self, _group: str) -> float:
         """The time by the store's clock, in seconds."""
         return self._clock()
+
+    def evicted_seconds(self, group: str) -> float:
+        """See `SessionStore`."""
+        with self._lock.get():
+            return self._evictions.seconds_left(group, self._clock())
 
     def _entry(self, group: str, name: str, now: float) -> Entry | None:
         found = self._entries.get((group, name))
@@ -109,7 +146,8 @@ class MemorySessionStore:
         self._entries[group, name] = entry.value, end
         if entry.listed:
             self._listed.setdefault(group, {})[name] = None
-        heapq.heappush(self._ends, (end, group, name))
+        heapq.heappush(self._by_end, (end, end, group, name))
+        heapq.heappush(self._by_need, (end - entry.retention, end, group, name))
 
     def _remove(self, group: str, name: str) -> None:
         self._entries.pop((group, name), None)
@@ -120,12 +158,35 @@ class MemorySessionStore:
                 del self._listed[group]
 
     def _make_room(self, now: float) -> None:
-        while self._ends and self._ends[0][0] <= now:
-            _, group, name = heapq.heappop(self._ends)
-            if self._entry(group, name, now) is None:
-                self._remove(group, name)
+        while self._by_end and self._by_end[0][0] <= now:
+            ranked = heapq.heappop(self._by_end)
+            if self._is_current(ranked):
+                self._remove(*ranked[2:])
         while len(self._entries) > self._max_entries:
-            self._remove(*next(iter(self._entries)))
-        if len(self._ends) > 2 * self._max_entries:
-            self._ends = [(end, *key) for key, (_, end) in self._entries.items()]
-            heapq.heapify(self._ends)
+            ranked = heapq.heappop(self._by_need)
+            if self._is_current(ranked):
+                self._evict(ranked, now)
+        for heap in (self._by_end, self._by_need):
+            if len(heap) > 2 * self._max_entries:
+                heap[:] = filter(self._is_current, set(heap))
+                heapq.heapify(heap)
+
+    def _evict(self, ranked: _Ranked, now: float) -> None:
+        needed_until, _, group, name = ranked
+        if needed_until > now:
+            self._is_full = True
+            if name in self._listed.get(group, ()):
+                self._evictions.add(group, needed_until)
+        self._remove(group, name)
+
+    def _is_current(self, ranked: _Ranked) -> bool:
+        _, end, group, name = ranked
+        held = self._entries.get((group, name))
+        return held is not None and held[1] == end
+
+
+_FULL: Final = (
+    "The session store in memory is full: it has removed an entry that was still needed, one of "
+    "%d. Sessions may end early, and a sign-out may raise SessionStoreError. Make `max_entries` "
+    "greater, or use a Redis store."
+)

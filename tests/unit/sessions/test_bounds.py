@@ -177,3 +177,5 @@ class TestStoreState:
             state.keep(each, None)  # type: ignore[arg-type]  # what it kept with does not matter
 
         assert [*state.unpublished] == ["cksess_1", "cksess_2"]
+        group, works_until = sessions[0].identity.group, sessions[0].works_until
+        assert state.evictions.seconds_left(group, works_until - 5) == 5

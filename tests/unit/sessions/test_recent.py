@@ -117,16 +117,21 @@ def test_a_session_that_nobody_asked_for_in_time_is_forgotten(
     assert not is_stored(store, "cksess_1")
 
 
-def test_the_oldest_make_room(
-    recent: RecentSessions, store: MemorySessionStore, monkeypatch: pytest.MonkeyPatch
+def test_the_oldest_make_room_and_are_not_lost_while_they_are_active(
+    recent: RecentSessions,
+    store: MemorySessionStore,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_LIMIT", 2)
+    remember(recent, "cksess_ended")
+    clock.now += 600
     for number in range(3):
         remember(recent, f"cksess_{number}")
 
-    recent.publish_user(SCOPE, "user_1")
-
-    assert [is_stored(store, f"cksess_{number}") for number in range(3)] == [False, True, True]
+    assert len(recent._sessions) == 2
+    assert is_stored(store, "cksess_0")
+    assert not is_stored(store, "cksess_ended")
 
 
 def test_what_has_expired_makes_room(recent: RecentSessions, clock: Clock) -> None:
