@@ -226,6 +226,36 @@ class TestAFailover:
         assert caplog.records == []
 
 
+@pytest.mark.parametrize("made", ["from_url", "own client"])
+def test_a_server_that_takes_no_writes_is_one_outage(
+    worker: ChatKitClient,
+    connect: Connect,
+    redis_server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A replica still answers reads: they neither end the outage nor begin another."""
+    breaker = inner(worker)._registry._state.circuit_breaker
+    breaker._clock = lambda: connect.time.monotonic
+    worker.get_or_create_session("user_0")
+    caplog.set_level(logging.INFO, "chatkit_sessions")
+
+    with redis_server.client() as client:
+        execute(client, "REPLICAOF", "127.0.0.1", free_port())
+        try:
+            for number in range(4):
+                worker.get_or_create_session(f"user_{number}")
+                connect.time.advance(1.1)
+            (told,) = caplog.records
+            assert "Check that the address leads to the primary." in told.getMessage()
+        finally:
+            execute(client, "REPLICAOF", "NO", "ONE")
+
+    worker.get_or_create_session("user_5")
+    session = worker.get_or_create_session("user_5")
+    assert worker.get_or_create_session("user_5") == session
+    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
+
+
 class TestTheEndpoint:
     """It counts requests in the store before it makes a call."""
 

@@ -135,7 +135,7 @@ class StoreAccess:
         """
         group, changes, when = transaction
         return await self._run(
-            lambda: self.store.commit(group, changes, when=when), deadline, leads=leads
+            lambda: self.store.commit(group, changes, when=when), deadline, leads=leads, writes=True
         )
 
     async def commit_to_replicas(self, transaction: Transaction, deadline: Deadline) -> bool:
@@ -150,7 +150,7 @@ class StoreAccess:
             seconds = self.state.bounds.limit(deadline) / 2
             return store.commit_to_replicas(transaction.group, transaction.changes, seconds=seconds)
 
-        return await self._run(wait, deadline)
+        return await self._run(wait, deadline, writes=True)
 
     async def has_evicted(self, group: str, deadline: Deadline, *, now: float) -> bool:
         """Whether something listed of the group that was still needed has made room.
@@ -188,11 +188,14 @@ class StoreAccess:
         deadline: Deadline,
         *,
         leads: bool = False,
+        writes: bool = False,
     ) -> T:
         breaker = self.state.circuit_breaker
         arrived = breaker.latest
         try:
-            return await self._attempt(operation, deadline, arrived=arrived, leads=leads)
+            return await self._attempt(
+                operation, deadline, arrived=arrived, leads=leads, writes=writes
+            )
         except OutageBeganError:
             pass  # as a probe
         except StoreBusyError:
@@ -200,7 +203,7 @@ class StoreAccess:
         except SessionStoreError:
             if breaker.is_open:
                 raise
-        return await self._attempt(operation, deadline, arrived=arrived, leads=leads)
+        return await self._attempt(operation, deadline, arrived=arrived, leads=leads, writes=writes)
 
     async def _attempt(
         self,
@@ -209,10 +212,11 @@ class StoreAccess:
         *,
         arrived: int,
         leads: bool,
+        writes: bool,
     ) -> T:
         state = self.state
         bounds = state.leaders_bounds if leads else state.bounds
-        attempt = _Attempt(state, arrived)
+        attempt = _Attempt(state, arrived, writes=writes)
         if attempt.is_probe:
             bounds = state.probe_bounds
         return await bounds.run(operation, deadline, attempt)
@@ -221,8 +225,9 @@ class StoreAccess:
 class _Attempt:
     """One attempt at an operation, from its turn to its end; see `Bounds.run`."""
 
-    def __init__(self, state: StoreState, arrived: int) -> None:
+    def __init__(self, state: StoreState, arrived: int, *, writes: bool) -> None:
         self._state = state
+        self._writes = writes
         self._arrived = arrived
         self._number = 0
         self.is_probe: Final = state.circuit_breaker.is_open
@@ -244,7 +249,7 @@ class _Attempt:
         traceback: TracebackType | None,
     ) -> None:
         if exc_value is None:
-            if self._state.circuit_breaker.record_success(self._number):
+            if self._state.circuit_breaker.record_success(self._number, writes=self._writes):
                 self._state.end_outage()
         elif isinstance(exc_value, SessionStoreError):
             self.fail(exc_value)
@@ -252,4 +257,4 @@ class _Attempt:
     def fail(self, error: SessionStoreError) -> None:
         """See `Attempt`."""
         breaker = self._state.circuit_breaker
-        breaker.record_failure(error, self._number or breaker.begin())
+        breaker.record_failure(error, self._number or breaker.begin(), writes=self._writes)

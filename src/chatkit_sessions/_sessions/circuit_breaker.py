@@ -24,6 +24,7 @@ class CircuitBreaker:
     broken, or this machine may have been busy. The operation is tried again, and fails again.
 
     Operations are numbered as they begin: one that began earlier says nothing of what came later.
+    Reads say nothing of a server that takes no writes, such as a replica.
 
     Args:
         clock: A monotonic clock, in seconds.
@@ -41,6 +42,7 @@ class CircuitBreaker:
         self._last_failed = 0
         """The latest operation that has failed."""
         self._next_attempt: float | None = None
+        self._takes_no_writes = False
 
     @property
     def is_open(self) -> bool:
@@ -67,9 +69,12 @@ class CircuitBreaker:
         """Whether an operation has failed that began when that one was the latest, or later."""
         return self._last_failed > latest
 
-    def record_failure(self, error: SessionStoreError, number: int) -> None:
+    def record_failure(
+        self, error: SessionStoreError, number: int, *, writes: bool = False
+    ) -> None:
         """An operation has failed."""
         with self._lock.get():  # of many threads that fail at once, one logs
+            self._takes_no_writes |= writes
             self._last_failed = max(self._last_failed, number)
             if number <= self._counted_until:
                 return  # it has seen the same trouble as one that is counted
@@ -87,11 +92,16 @@ class CircuitBreaker:
                 error.hint,
             )
 
-    def record_success(self, number: int) -> bool:
+    def record_success(self, number: int, *, writes: bool = True) -> bool:
         """The store responded; return whether that ends an outage."""
         if not self._failures or number <= self._last_failed:
             return False  # an operation may succeed after it was given up
         with self._lock.get():
+            if self._takes_no_writes and not writes:
+                if self._next_attempt is not None:
+                    self._next_attempt = self._clock()  # a write is to find out
+                return False
+            self._takes_no_writes = False
             ends, self._next_attempt = self._next_attempt is not None, None
             self._failures = 0
         if ends:

@@ -94,3 +94,30 @@ class TestCircuitBreaker:
 
         assert breaker.has_failed_since(arrived)
         assert not breaker.has_failed_since(arrived_later)
+
+    def test_a_read_ends_no_outage_that_a_write_began(
+        self, time: Time, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "chatkit_sessions")
+        breaker = CircuitBreaker(lambda: time.monotonic)
+        for _ in range(10):
+            for _ in range(FAILURES):
+                breaker.record_failure(self.error, breaker.begin(), writes=True)
+            assert not breaker.allows_request()
+            time.advance(RETRY_STORE_AFTER)
+            assert breaker.allows_request()
+            assert not breaker.record_success(breaker.begin(), writes=False)
+            assert breaker.is_open
+            assert breaker.allows_request(), "a write is to find out"
+
+        assert len(caplog.records) == 1
+        assert breaker.record_success(breaker.begin(), writes=True)
+        assert len(caplog.records) == 2
+
+    def test_neither_does_it_begin_one_with_a_single_write_that_fails(self, time: Time) -> None:
+        breaker = CircuitBreaker(lambda: time.monotonic)
+        breaker.record_failure(self.error, breaker.begin(), writes=True)
+
+        assert not breaker.record_success(breaker.begin(), writes=False)
+        assert not breaker.is_open
+        assert breaker.allows_request()
