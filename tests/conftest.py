@@ -13,6 +13,34 @@ from support import Connect, Kind, Time, Way, connecting, open_sockets
 from workers import STORE_KINDS, Backend, StoreKind
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="each test with each value of its parameters once, not with every combination; no "
+        "slow tests",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--quick"):
+        return
+    seen: set[tuple[str, str, int]] = set()
+    kept: list[pytest.Item] = []
+    for item in items:
+        callspec: object = getattr(item, "callspec", None)
+        params = cast("dict[str, object]", getattr(callspec, "params", {}))
+        function = item.nodeid.partition("[")[0]
+        # By identity: every combination has the same objects.
+        values = {(function, name, id(value)) for name, value in params.items()}
+        if item.get_closest_marker("slow") is None and (not values or values - seen):
+            seen |= values
+            kept.append(item)
+    config.hook.pytest_deselected(items=list(set(items) - set(kept)))
+    items[:] = kept
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail if a test is skipped for another reason than `CHATKIT_MAY_SKIP`, where it is set.
 
@@ -58,6 +86,13 @@ def no_socket_left() -> Iterator[None]:
     if open_sockets() - before:
         gc.collect()  # of test servers; the library's raise a ResourceWarning, which is an error
         assert not open_sockets() - before
+
+
+@pytest.fixture
+def few_plugins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pytest that a test starts loads only these plugins; all that are installed take 5 s."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\naddopts = -p anyio -p xdist -p randomly\n")
 
 
 @pytest.fixture

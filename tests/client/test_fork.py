@@ -12,6 +12,8 @@ from typing import Literal
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = textwrap.dedent(
     """
     import asyncio, functools, os, signal, sys, threading, warnings

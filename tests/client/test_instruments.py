@@ -12,6 +12,8 @@ import pytest
 
 from raw_server import Connection, raw_server, serve_sessions
 
+pytestmark = pytest.mark.slow
+
 CALL = """
 import asyncio, sys
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient

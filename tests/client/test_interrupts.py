@@ -31,6 +31,8 @@ from raw_server import Connection, raw_server
 from secrets_shown import assert_silent, everything_shown
 from support import KEY, WORKFLOW, Connect, ok
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(chatkit_sessions.__file__).parent
 ROOMS = tuple(str(PACKAGE / room) for room in ("_client", "_concurrency", "_sessions"))
 

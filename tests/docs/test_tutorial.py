@@ -9,6 +9,7 @@ import pytest
 from pages import code_of
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.usefixtures("few_plugins")
 
 TUTORIALS = ["docs/tutorial.md", "docs/es/tutorial.md"]
 TESTS = "docs/testing.md"
@@ -31,6 +32,7 @@ def project(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> pytest
     return pytester
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["", REAL_KEY], ids=["no key", "a real key"])
 def test_the_tests_of_the_docs_pass_whatever_key_is_exported(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, key: str
@@ -43,6 +45,7 @@ def test_the_tests_of_the_docs_pass_whatever_key_is_exported(
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.slow
 def test_a_client_made_at_import_with_a_real_key_is_an_error_and_calls_nobody(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

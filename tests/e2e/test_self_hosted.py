@@ -41,6 +41,7 @@ MESSAGE: dict[str, object] = {
 }
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
     pytest.mark.skipif(
         not (WEB / "node_modules/@openai").exists(),

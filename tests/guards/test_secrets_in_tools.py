@@ -33,6 +33,8 @@ from secrets_shown import (
 from support import SECRET, Connect, Script
 from workers import inner
 
+pytestmark = pytest.mark.slow
+
 
 class TroubleError(Exception):
     """The caller's own, once everything went well."""

@@ -28,6 +28,8 @@ from secrets_shown import (
 )
 from support import BASE_URL, KEY, SECRET, WORKFLOW
 
+pytestmark = pytest.mark.slow
+
 # Between taking a lock and `with` nothing can be cleaned up: the next call would wait forever.
 HOLDS_A_LOCK = ("stores/memory.py", "circuit_breaker.py")
 

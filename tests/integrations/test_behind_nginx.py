@@ -15,6 +15,8 @@ import trustme
 
 from redis_server import free_port
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs/behind-a-proxy.md"
 CONFIGURATIONS = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")

@@ -442,6 +442,7 @@ def ask_socket(port: int, head: str, body: bytes = b"", *, leave: bool = False) 
         return received.partition(b"\r\n")[0] + b"|" + received.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 def test_real_servers_reject_before_the_body_and_survive_a_client_that_leaves(
     server: str, tmp_path: Path

@@ -104,6 +104,7 @@ def requests_of(service: BlockingService, group: str) -> int:
     return 0 if entry is None else len(entry.value.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "limit", "expected"),
     [("verify", 20, 20), ("refresh", 20, 1), ("outlive", 1_000_000, 0)],

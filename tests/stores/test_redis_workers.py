@@ -83,6 +83,7 @@ def ask_all(workers: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
     return [answer for worker in workers for answer in told(worker)]
 
 
+@pytest.mark.slow
 def test_eight_processes_of_fifty_callers_make_one_create_for_each_user(
     fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
 ) -> None:

@@ -181,6 +181,7 @@ def test_packages_that_are_not_installed_need_no_guard(monkeypatch: pytest.Monke
     assert guarded == [httpx.HTTPTransport, httpx.AsyncHTTPTransport]
 
 
+@pytest.mark.usefixtures("few_plugins")
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"], ["-p", "no:xdist"]], ids=str)
 def test_a_project_has_the_fixtures_by_one_line(
     pytester: pytest.Pytester, arguments: list[str]
@@ -204,6 +205,7 @@ def test_whoever_does_not_ask_for_them_does_not_have_them(pytester: pytest.Pytes
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+@pytest.mark.usefixtures("few_plugins")
 def test_a_failed_assertion_shows_the_line_of_the_test(pytester: pytest.Pytester) -> None:
     checks = ("created", "refreshed", "deleted")
     pytester.makepyfile(

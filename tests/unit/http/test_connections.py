@@ -581,6 +581,7 @@ async def outcome_of_call(chatkit: AsyncChatKitClient, number: int) -> str:
         return type(error).__name__
 
 
+@pytest.mark.slow
 def test_ten_thousand_mixed_calls_leave_nothing_behind() -> None:
     """Answered, refused, broken off and, every tenth of them, cancelled; then all is as before."""
 
