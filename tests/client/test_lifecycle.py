@@ -316,28 +316,86 @@ def test_a_closed_client_does_not_answer_from_records_either(connect: Connect) -
         chatkit.get_session(session.id)
 
 
-def test_the_sync_client_is_a_context_manager(server: FakeServer) -> None:
-    with ChatKitClient(
-        api_key=server.api_key, workflow_id=WORKFLOW, base_url=server.url
-    ) as chatkit:
+class Entered:
+    """A client of either kind in a `with` block of its kind."""
+
+    def __init__(self, chatkit: ChatKitClient) -> None:
+        self._client: Any = inner(chatkit)
+        runner: Any = getattr(chatkit, "_runner", None)
+        self._run: Callable[[Any], object] | None = None if runner is None else runner.run
+
+    def __enter__(self) -> None:
+        if self._run is None:
+            self._client.__enter__()
+        else:
+            self._run(self._client.__aenter__())
+
+    def __exit__(self, *_: object) -> None:
+        if self._run is None:
+            self._client.__exit__(None, None, None)
+        else:
+            self._run(self._client.__aexit__(None, None, None))
+
+
+@pytest.mark.parametrize("supplied", [False, True], ids=["own connections", "supplied client"])
+def test_a_client_is_open_within_each_of_its_blocks(
+    connect: Connect, server: FakeServer, *, supplied: bool
+) -> None:
+    http = connect.http_client() if supplied else None
+    chatkit = connect(api_key=server.api_key, base_url=server.url, http_client=http)
+
+    before = chatkit.get_or_create_session("user_123")
+
+    for _ in range(3):
+        with Entered(chatkit):
+            assert chatkit.create_session("user_123").status == "active"
+        with pytest.raises(RuntimeError, match="is closed"):
+            chatkit.create_session("user_123")
+
+    with Entered(chatkit):
+        assert chatkit.get_or_create_session("user_123") == before, "it remembers its sessions"
+    if supplied:
+        assert not cast("httpx.Client", http).is_closed
+
+
+def test_a_client_closes_with_the_last_of_several_blocks(
+    connect: Connect, server: FakeServer
+) -> None:
+    """As lifespans of invocations that overlap."""
+    chatkit = connect(api_key=server.api_key, base_url=server.url)
+
+    with Entered(chatkit):
+        with Entered(chatkit):
+            chatkit.create_session("user_123")
+        chatkit.create_session("user_123")
+        with Entered(chatkit):
+            chatkit.close()
+            with pytest.raises(RuntimeError, match="is closed"):
+                chatkit.create_session("user_123")
+    with pytest.raises(RuntimeError, match="is closed"):
         chatkit.create_session("user_123")
 
-    with pytest.raises(RuntimeError, match="ChatKitClient is closed"), chatkit:
-        pass  # pragma: no cover -- never entered
 
+def test_so_does_one_with_other_options(connect: Connect, server: FakeServer) -> None:
+    chatkit = connect(api_key=server.api_key, base_url=server.url)
+    tenant = chatkit.with_options(timeout=5)
 
-def test_the_async_client_is_a_context_manager(server: FakeServer) -> None:
-    async def main() -> None:
-        async with AsyncChatKitClient(
-            api_key=server.api_key, workflow_id=WORKFLOW, base_url=server.url
-        ) as chatkit:
-            await chatkit.create_session("user_123")
+    for _ in range(2):
+        with Entered(tenant):
+            tenant.create_session("user_123")
+        with pytest.raises(RuntimeError, match="is closed"):
+            tenant.create_session("user_123")
+        chatkit.create_session("user_123")
 
-        with pytest.raises(RuntimeError, match="AsyncChatKitClient is closed"):
-            async with chatkit:
-                pass  # pragma: no cover -- never entered
-
-    asyncio.run(main())
+    chatkit.close()
+    for _ in range(2):
+        with Entered(tenant):
+            tenant.create_session("user_123")
+        for each in (tenant, chatkit):
+            with pytest.raises(RuntimeError, match="is closed"):
+                each.create_session("user_123")
+    with Entered(tenant), Entered(chatkit):
+        tenant.create_session("user_123")
 
 
 @needs_proc

@@ -79,7 +79,7 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         self._in_progress: dict[Limit, Lifetime] = {}
 
     async def __aenter__(self) -> Self:
-        self._check_open()
+        self._lifetime.enter()
         return self
 
     async def __aexit__(
@@ -88,10 +88,13 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        if self._lifetime.leave():
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        An `async with` block opens a closed client again.
 
         A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
         progress in this event loop end at once, with an APIConnectionError. Connections of other

@@ -168,7 +168,7 @@ class BaseClient(Generic[KeyCallable, E]):
         if self._lifetime.closed:
             raise last_error or RuntimeError(
                 f"This {type(self).__name__} is closed. Keep one open for as long as the process "
-                "makes calls, or make a new one."
+                "makes calls, or open it again: `with`, `async with`."
             )
 
     def _deadline(self, timeout: float | NotGiven | None) -> Deadline:

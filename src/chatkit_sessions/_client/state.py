@@ -21,21 +21,46 @@ class Route(Enum):
 
 
 class Lifetime:
-    """Whether a client is open; one from `with_options` closes with the one it came from."""
+    """Whether a client is open; one from `with_options` closes with the one it came from.
+
+    A `with` block opens a closed client: the lifespan of an application may run for each test, or
+    for each invocation of a function, also several at the same time.
+    """
 
     def __init__(self, parent: "Lifetime | None" = None) -> None:
         self._parent = parent
         self._closed = False
+        self._opened_parent = False
+        self._blocks: list[None] = []
+        """One for each block that runs now; appending and removing are atomic."""
 
     @property
     def closed(self) -> bool:
         """Whether the client is closed."""
         return self._closed or (self._parent is not None and self._parent.closed)
 
+    def enter(self) -> None:
+        """Begin a block."""
+        self._blocks.append(None)
+        if self._parent is not None and self._parent.closed:
+            self._parent.enter()
+            self._opened_parent = True
+        self._closed = False
+
+    def leave(self) -> bool:
+        """End a block; return whether it was the last one, with which the client closes."""
+        if self._blocks:  # closing has removed them
+            self._blocks.pop()
+        return not self._blocks
+
     def close(self) -> bool:
         """Close the client; return whether its connections are its own and close with it."""
         self._closed = True
-        return self._parent is None
+        self._blocks.clear()
+        if self._parent is None:
+            return True
+        opened_parent, self._opened_parent = self._opened_parent, False
+        return opened_parent and self._parent.leave() and self._parent.close()
 
 
 class Runtime(NamedTuple):

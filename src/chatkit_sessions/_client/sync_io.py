@@ -75,7 +75,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
             self._http_errors = errors_of_sync_client(http_client)
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._lifetime.enter()
         return self
 
     def __exit__(
@@ -84,10 +84,13 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if self._lifetime.leave():
+            self.close()
 
     def close(self) -> None:
         """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        A `with` block opens a closed client again.
 
         A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
         progress in other threads get their response, within their deadline, and are not retried.
