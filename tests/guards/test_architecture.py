@@ -22,6 +22,7 @@ from chatkit_sessions.integrations import (
     CreateSessionOptions,
     EndpointSettings,
 )
+from chatkit_sessions.integrations._endpoint import EndpointFlow
 from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore, SessionStore
 
 OWN = "chatkit_sessions."
@@ -346,8 +347,9 @@ def test_both_endpoints_have_the_same_signatures_and_documents() -> None:
 def test_the_settings_of_the_endpoints_are_those_of_the_frameworks_functions() -> None:
     settings = get_type_hints(EndpointSettings)
 
-    hints = get_type_hints(ChatKitEndpoint.__init__)
-    assert settings == {name: hints[name] for name in hints if name not in {"client", "return"}}
+    hints = get_type_hints(EndpointFlow.__init__)
+    others = {"client", "expected", "return"}
+    assert settings == {name: hints[name] for name in hints if name not in others}
 
 
 def test_the_options_of_a_request_are_those_of_the_clients() -> None:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given, strategies as st
 
-from chatkit_sessions.integrations._origins import (
+from chatkit_sessions.integrations._rules import (
     AllowedOrigins,
     Origin,
     is_same_origin,

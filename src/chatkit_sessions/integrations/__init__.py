@@ -6,8 +6,8 @@ they take a request as plain values and return a response. Only the framework's 
 the framework.
 """
 
-from ._async_endpoint import AsyncChatKitEndpoint
-from ._messages import (
+from ._endpoint import AsyncChatKitEndpoint, ChatKitEndpoint
+from ._requests import (
     MAX_BODY,
     CreateSessionOptions,
     EndpointRequest,
@@ -15,7 +15,6 @@ from ._messages import (
     EndpointSettings,
     ErrorCode,
 )
-from ._sync_endpoint import ChatKitEndpoint
 from ._visitors import exact_cookie
 
 __all__ = [

@@ -1,37 +1,49 @@
 """The endpoint's decisions, on plain values."""
 
+import inspect
 import json
 import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import SecretBytes
 
 from chatkit_sessions._api.arguments import validate_user
+from chatkit_sessions._api.diagnosis import is_permanent
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
 from chatkit_sessions._troubleshooting import reference
 from chatkit_sessions.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
     ChatKitError,
+    ConfigurationError,
+    ConflictError,
+    InternalServerError,
     RateLimitError,
+    SessionDeletedError,
+    SessionNotFoundError,
+    SessionNotRecordedError,
+    SessionStoreError,
 )
 from chatkit_sessions.models import BrowserSession, ChatKitSessionInfo, ChatKitSessionResponse
 
-from ._actions import Action, Problem, parse_action
-from ._errors import ERRORS, code_of
-from ._messages import (
+from ._requests import (
     MAX_BODY,
+    Action,
     EndpointRequest,
     EndpointResponse,
     ErrorBody,
     ErrorCode,
+    Problem,
     SessionState,
     header,
+    parse_action,
+    validate_paths,
 )
-from ._origins import AllowedOrigins, is_same_origin, origin_of, parse_origin
-from ._paths import validate_paths
 
 logger: Final = logging.getLogger("chatkit_sessions")
 
@@ -290,3 +302,234 @@ def _to_json(
         "status": result.status,
         "expires_at": result.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+class EndpointError(NamedTuple):
+    """The response to the page."""
+
+    status_code: int
+    message: str
+
+
+ERRORS: Final[Mapping[ErrorCode, EndpointError]] = {
+    "invalid_request": EndpointError(400, "The request's body is not valid for this route."),
+    "unauthenticated": EndpointError(401, "Nobody is signed in."),
+    "origin_not_allowed": EndpointError(403, "Pages of this origin may not create chat sessions."),
+    "not_found": EndpointError(404, "There is no such session."),
+    "method_not_allowed": EndpointError(405, "This route does not support this method."),
+    "session_deleted": EndpointError(409, "The user has signed out meanwhile."),
+    "request_too_large": EndpointError(413, "The request's body is too large."),
+    "unsupported_media_type": EndpointError(415, "The body's type must be application/json."),
+    "rate_limit_exceeded": EndpointError(
+        429, "Too many requests for chat sessions: try again later."
+    ),
+    "configuration_error": EndpointError(502, "The chat is not set up correctly."),
+    "upstream_error": EndpointError(502, "The chat service failed: try again."),
+    "store_unavailable": EndpointError(
+        503, "Chat sessions cannot be looked up just now: try again."
+    ),
+    "upstream_timeout": EndpointError(504, "The chat service did not respond in time: try again."),
+}
+
+# The first match counts. The application must fix any other error: the key, the workflow, …
+_CODES_OF_ERRORS: Final[tuple[tuple[type[ChatKitError], ErrorCode], ...]] = (
+    (RateLimitError, "rate_limit_exceeded"),
+    (APITimeoutError, "upstream_timeout"),
+    (SessionNotFoundError, "not_found"),
+    (SessionNotRecordedError, "not_found"),
+    (SessionDeletedError, "session_deleted"),
+    (SessionStoreError, "store_unavailable"),
+    (APIConnectionError, "upstream_error"),
+    (APIResponseValidationError, "upstream_error"),
+    (ConflictError, "upstream_error"),
+    (InternalServerError, "upstream_error"),
+    (ChatKitError, "configuration_error"),
+)
+
+
+def code_of(error: ChatKitError) -> ErrorCode:
+    """The code for an error of this library."""
+    if isinstance(error, RateLimitError) and is_permanent(error.error):
+        return "configuration_error"
+    return next(code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind))
+
+
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.\-]*)://"
+    r"(?P<host>[a-z0-9._~\-]+|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """A scheme, a host and a port, normalised so that equal origins compare equal."""
+
+    scheme: str
+    host: str
+    port: int | None
+    """None: the scheme's own."""
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Parse an origin; None for any other text, such as `null` or a URL with a path."""
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    scheme, port = match["scheme"].lower(), match["port"] and int(match["port"])
+    default = _DEFAULT_PORTS.get(scheme)
+    return Origin(scheme, match["host"].lower(), None if port in {None, default} else int(port))
+
+
+def origin_of(url: str) -> Origin | None:
+    """The origin of an absolute URL; None if it has none."""
+    scheme, separator, rest = url.partition("://")
+    return parse_origin(scheme + separator + re.split(r"[/?#]", rest, maxsplit=1)[0])
+
+
+def is_same_origin(page: Origin, own: Origin | None) -> bool:
+    """Whether a page comes from this server.
+
+    If a proxy ends TLS, the server sees plain http, but the page is https, and the `Host` header
+    may have the proxy's port. An http page of an https server is cross-origin.
+    """
+    if own is None or page.host != own.host:
+        return False
+    if page.scheme == own.scheme:
+        return page.port == own.port
+    return (page.scheme, own.scheme) == ("https", "http") and own.port in {
+        page.port,
+        _DEFAULT_PORTS["https"] if page.port is None else page.port,
+    }
+
+
+class AllowedOrigins:
+    """The origins whose pages may call the endpoint, besides the server's own.
+
+    Args:
+        origins: The setting: origins, and patterns whose first label is `*`.
+
+    Raises:
+        ConfigurationError: An element is neither.
+    """
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        if isinstance(origins, str):
+            raise ConfigurationError("`allowed_origins` must be a list of origins, not one string.")
+        self._exact: set[Origin] = set()
+        self._patterns: set[Origin] = set()
+        for text in origins:
+            is_pattern = "://*." in text
+            origin = parse_origin(text.replace("://*.", "://", 1))
+            # One label after the star would allow every site of a top-level domain.
+            if origin is None or (is_pattern and not _HOST_BELOW.fullmatch(origin.host)):
+                raise ConfigurationError(
+                    "`allowed_origins` must be origins such as https://app.example.com, without a "
+                    "path, or with a first label `*` such as https://*.preview.example.com, got "
+                    f"{safe_repr(text)}.",
+                    hint="List every origin whose pages may get their users' secrets. Names with "
+                    "other than ASCII letters are written in Punycode, as browsers send them.",
+                )
+            (self._patterns if is_pattern else self._exact).add(origin)
+
+    def __contains__(self, text: str) -> bool:
+        origin = parse_origin(text)
+        if origin is None:
+            return False
+        first, _, rest = origin.host.partition(".")
+        return origin in self._exact or (
+            first != "" and origin._replace(host=rest) in self._patterns
+        )
+
+
+_HOST_BELOW: Final = re.compile(r"[^.\[]+(\.[^.]+)+")
+
+
+MAX_RATE_LIMIT: Final = 1_000
+
+
+def validate_rate_limit(limit: object) -> int | None:
+    """Reject an invalid limit.
+
+    Raises:
+        ConfigurationError: The limit is not a whole number within the bounds.
+    """
+    if limit is None:
+        return None
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_RATE_LIMIT:
+        raise ConfigurationError(
+            f"`rate_limit` must be a whole number from 1 to {MAX_RATE_LIMIT:,}, or None for no "
+            f"limit, got {safe_repr(limit)}."
+        )
+    return limit
+
+
+def validate_client(client: object, expected: type, *, endpoint: str) -> None:
+    """Reject an async client where a sync one is expected, and the other way round.
+
+    Raises:
+        ConfigurationError: The client is not of that type.
+    """
+    if inspect.iscoroutine(client):
+        client.close()  # nobody will await it
+        raise ConfigurationError(
+            f"{endpoint} needs the client {expected.__name__}, got a coroutine.",
+            hint="Pass the coroutine function itself, as in `chatkit_urls(get_chatkit)`, not a "
+            "function that calls it.",
+        )
+    if not isinstance(client, expected):
+        raise ConfigurationError(
+            f"{endpoint} needs the client {expected.__name__}, got {safe_repr(client)}."
+        )
+
+
+def validate_function(function: object, argument: str, *, awaits: bool) -> None:
+    """Reject what cannot be called for a request, when the endpoint is made.
+
+    Args:
+        function: The application's function.
+        argument: The argument's name.
+        awaits: Whether the endpoint awaits coroutines.
+
+    Raises:
+        ConfigurationError: It is not a function, or one whose result would be of no use.
+    """
+    # Looked up on the type: outside of a request, a proxy raises for everything else.
+    is_proxy = hasattr(type(function), "_get_current_object")
+    if is_proxy or not callable(function):
+        given = f"a {type(function).__name__}" if is_proxy else safe_repr(function)
+        raise ConfigurationError(
+            f"`{argument}` must be a function, which is called for each request, got {given}.",
+            hint=f"Pass a function, such as `{argument}=lambda: …`, with the parameters that your "
+            "framework's functions take.",
+        )
+    if hasattr(function, "cache_info") and is_coroutine_function(inspect.unwrap(function)):
+        raise ConfigurationError(
+            f"`{argument}` is a coroutine function in `functools.cache`, which returns the "
+            "coroutine of the first call again, and a coroutine can be awaited once.",
+            hint="Keep the function's result instead of its coroutine, and pass the coroutine "
+            "function itself.",
+        )
+    if not awaits and is_coroutine_function(function):
+        raise ConfigurationError(
+            f"`{argument}` is a coroutine function, but the endpoint is synchronous.",
+            hint="Pass a plain function. With an AsyncChatKitClient, Django's views are "
+            "asynchronous.",
+        )
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a call returns a coroutine: also of an object with such a `__call__`."""
+    call = getattr(type(function), "__call__", None)  # noqa: B004 -- not whether there is one
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def require_owner(info: ChatKitSessionInfo, user: str) -> None:
+    """Reveal nothing about another user's session, not even that it exists.
+
+    Raises:
+        SessionNotRecordedError: The session is not this user's.
+    """
+    if info.user != user:
+        raise SessionNotRecordedError("The session is not this user's.")

@@ -4,25 +4,24 @@ Install it with `pip install "chatkit-sessions[django]"`.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Final, TypeAlias, Unpack, cast
+from typing import Final, ParamSpec, TypeAlias, TypeVar, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 
-from ._async_endpoint import AsyncChatKitEndpoint, awaited
-from ._messages import (
+from ._endpoint import AsyncChatKitEndpoint, ChatKitEndpoint, Hooks
+from ._requests import (
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
     EndpointRequest,
     EndpointResponse,
     EndpointSettings,
+    validate_prefix,
 )
-from ._paths import validate_prefix
-from ._sync_endpoint import ChatKitEndpoint, blocking
-from ._validation import is_coroutine_function
+from ._rules import is_coroutine_function
 from ._visitors import (
     COOKIE,
     MAX_AGE,
@@ -57,6 +56,8 @@ except ModuleNotFoundError as _error:
 
 __all__ = ["anonymous_visitor", "chatkit_urls"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 AnyClient: TypeAlias = ChatKitClient | AsyncChatKitClient
 AnyEndpoint: TypeAlias = ChatKitEndpoint | AsyncChatKitEndpoint
 _User: TypeAlias = Callable[[HttpRequest], str | Awaitable[str | None] | None]
@@ -99,7 +100,7 @@ def chatkit_urls(
         csrf_exempt: Whether to skip Django's CSRF token. This is safe if the login is a header that
             pages must set, such as `Authorization`. Otherwise, the endpoint's checks of origin and
             content type are the only protection.
-        settings: See `ChatKitEndpoint`.
+        settings: See `EndpointSettings`.
 
     Returns:
         The URL patterns.
@@ -108,16 +109,14 @@ def chatkit_urls(
         ConfigurationError: A setting is invalid.
     """
     endpoint: AnyEndpoint
-    view: _View | _AsyncView
     if isinstance(client, AsyncChatKitClient) or is_coroutine_function(client):
         user = _signed_in_async if user is None else user
         endpoint = AsyncChatKitEndpoint(cast("AsyncChatKitClient", client), **settings)
-        view = _async_view(endpoint, user, options, csrf_exempt=csrf_exempt)
     else:
         user = _signed_in if user is None else user
         endpoint = ChatKitEndpoint(cast("ChatKitClient", client), **settings)
-        view = _view(endpoint, user, options, csrf_exempt=csrf_exempt)
     endpoint.validate_functions(user=user, options=options)
+    view = _view(endpoint, user, options, csrf_exempt=csrf_exempt)
     # The endpoint checks both itself: it never redirects to the login page.
     vars(view).update(csrf_exempt=True, login_required=False)
     for database in connections:  # no transaction stays open during a call to the API
@@ -164,51 +163,42 @@ def _validate_keys() -> None:
 
 
 def _view(
-    endpoint: ChatKitEndpoint, user: _User, options: _Options | None, *, csrf_exempt: bool
-) -> _View:
-    def handle(request: HttpRequest, path: str, **variables: str) -> HttpResponseBase:
-        asked = _plain(request, path.format(**variables))
-        hooks = blocking(
-            lambda: endpoint.client(request),
-            # The endpoint rejects an awaitable: it is neither a user nor options.
-            lambda: cast("str | None", user(request)),
-            lambda: _read_body(request),
-            lambda: cast("CreateSessionOptions", options(request)) if options else None,
-        )
-        try:
-            response = _rejection(endpoint, asked, request, csrf_exempt=csrf_exempt)
-            if response is None:
-                response = _response(run_blocking(endpoint.serve, asked, hooks))
-        except _RAISED as error:
-            response = _response_to(error, endpoint, asked, request)
-        return _finish(response, endpoint, asked, request)
+    endpoint: AnyEndpoint, user: _User, options: _Options | None, *, csrf_exempt: bool
+) -> _View | _AsyncView:
+    is_async = isinstance(endpoint, AsyncChatKitEndpoint)
+    # In a thread: the token may be in the session, and the session in the database.
+    apart = sync_to_async if is_async else _at_once
 
-    return handle
-
-
-def _async_view(
-    endpoint: AsyncChatKitEndpoint, user: _User, options: _Options | None, *, csrf_exempt: bool
-) -> _AsyncView:
-    async def handle(request: HttpRequest, path: str, **variables: str) -> HttpResponseBase:
-        asked = _plain(request, path.format(**variables))
-        hooks = awaited(
+    async def flow(request: HttpRequest, path: str) -> HttpResponseBase:
+        asked = _plain(request, path)
+        hooks = Hooks(
             lambda: endpoint.client(request),
             lambda: user(request),
             lambda: _read_body(request),
             lambda: options(request) if options else None,
         )
         try:
-            # In a thread: the token may be in the session, and the session in the database.
-            response = await sync_to_async(_rejection)(
-                endpoint, asked, request, csrf_exempt=csrf_exempt
-            )
+            response = await apart(_rejection)(endpoint, asked, request, csrf_exempt=csrf_exempt)
             if response is None:
                 response = _response(await endpoint.serve(asked, hooks))
         except _RAISED as error:
-            response = await sync_to_async(_response_to)(error, endpoint, asked, request)
+            response = await apart(_response_to)(error, endpoint, asked, request)
         return _finish(response, endpoint, asked, request)
 
-    return handle
+    def handle(request: HttpRequest, path: str, **variables: str) -> HttpResponseBase:
+        return run_blocking(flow, request, path.format(**variables))
+
+    async def handle_async(request: HttpRequest, path: str, **variables: str) -> HttpResponseBase:
+        return await flow(request, path.format(**variables))
+
+    return handle_async if is_async else handle
+
+
+def _at_once(function: Callable[P, T]) -> Callable[P, Coroutine[object, None, T]]:
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    return call
 
 
 class _CsrfCheck(CsrfViewMiddleware):

@@ -12,16 +12,16 @@ from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions.errors import ConfigurationError
 from chatkit_sessions.models import BrowserSession
 
-from ._async_endpoint import AsyncChatKitEndpoint, awaited
-from ._errors import ERRORS
-from ._messages import (
+from ._endpoint import AsyncChatKitEndpoint, Hooks
+from ._requests import (
     DEFAULT_PREFIX,
     CreateSessionOptions,
     EndpointSettings,
     ErrorBody,
     SessionState,
+    validate_prefix,
 )
-from ._paths import validate_prefix
+from ._rules import ERRORS
 
 try:
     from fastapi import APIRouter, Depends, Request, Response
@@ -56,7 +56,7 @@ def chatkit_router(
             creates, or None. FastAPI also runs it if nobody is signed in, unless it depends on a
             dependency that raises. Default: the API's defaults.
         prefix: The prefix of the routes' paths; default `/api/chatkit`.
-        settings: See `AsyncChatKitEndpoint`.
+        settings: See `EndpointSettings`.
 
     Returns:
         The router.
@@ -90,7 +90,7 @@ def chatkit_router(
             user: Annotated[str | None, Depends(user)],
             options: Annotated[CreateSessionOptions | None, Depends(options or _no_options)],
         ) -> Response:
-            hooks = awaited(lambda: client, lambda: user, request.body, lambda: options)
+            hooks = Hooks(lambda: client, lambda: user, request.body, lambda: options)
             response = await mounted.respond(request, hooks)
             # FastAPI does this, except for a response that the route makes itself.
             response.raw_headers.extend(injected.raw_headers)

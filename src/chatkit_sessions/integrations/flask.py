@@ -11,15 +11,15 @@ from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._redaction import hidden_from_tracebacks
 
-from ._messages import (
+from ._endpoint import ChatKitEndpoint, Hooks
+from ._requests import (
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
     EndpointRequest,
     EndpointSettings,
+    validate_prefix,
 )
-from ._paths import validate_prefix
-from ._sync_endpoint import ChatKitEndpoint, blocking
 from ._visitors import (
     COOKIE,
     MAX_AGE,
@@ -64,7 +64,7 @@ def chatkit_blueprint(
             user is signed in. Default: the API's defaults.
         prefix: The prefix of the routes' paths; default `/api/chatkit`.
         name: The blueprint's name; an application with several blueprints needs several names.
-        settings: See `ChatKitEndpoint`.
+        settings: See `EndpointSettings`.
 
     Returns:
         The blueprint.
@@ -87,7 +87,7 @@ def chatkit_blueprint(
                 response = run_blocking(
                     endpoint.serve,
                     asked,
-                    blocking(endpoint.client, user, request.get_data, options or _no_options),
+                    Hooks(endpoint.client, user, request.get_data, options or _no_options),
                 )
             except RequestEntityTooLarge:
                 response = endpoint.reject(asked, "request_too_large")

@@ -10,17 +10,16 @@ from typing import Final, NamedTuple, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._redaction import hidden_from_tracebacks
 
-from ._async_endpoint import AsyncChatKitEndpoint, awaited
-from ._flow import Hooks
-from ._messages import (
+from ._endpoint import AsyncChatKitEndpoint, Hooks
+from ._requests import (
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
     EndpointRequest,
     EndpointResponse,
     EndpointSettings,
+    validate_prefix,
 )
-from ._paths import validate_prefix
 from ._sentry import keep_body_from_sentry
 from ._visitors import (
     COOKIE,
@@ -70,7 +69,7 @@ def chatkit_routes(
         options: Returns the options of a session that this request creates. It is called only if a
             user is signed in, and may be a coroutine function. Default: the API's defaults.
         prefix: The prefix of the routes' paths; default `/api/chatkit`.
-        settings: See `AsyncChatKitEndpoint`.
+        settings: See `EndpointSettings`.
 
     Returns:
         The routes.
@@ -90,7 +89,7 @@ def chatkit_routes(
                 await mounted.guard(super().handle, scope, receive, send)
 
         async def handle(request: Request) -> Response:
-            hooks = awaited(
+            hooks = Hooks(
                 lambda: endpoint.client(request),
                 lambda: user(request),
                 request.body,

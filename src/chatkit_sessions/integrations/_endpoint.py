@@ -1,17 +1,21 @@
-"""The steps of a request, written once for both endpoints.
+"""The endpoint: the steps of a request, written once for both kinds of frameworks.
 
-The asynchronous endpoint awaits these coroutines. With the synchronous client, they never suspend,
-and the synchronous endpoint runs them without an event loop.
+The asynchronous endpoint awaits them. With the synchronous client, they never suspend, and the
+synchronous endpoint runs them without an event loop.
 """
 
 import inspect
+import threading
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.flow import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
+from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.validation import validate_timeout
 from chatkit_sessions.errors import (
     BadRequestError,
@@ -22,11 +26,20 @@ from chatkit_sessions.errors import (
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions
 
-from ._actions import Action, Create, Read, Refresh, SignOut
-from ._limits import RequestCounts
-from ._messages import EndpointRequest, EndpointResponse, ErrorCode, header
-from ._rules import EndpointRules
-from ._validation import (
+from ._requests import (
+    Action,
+    Create,
+    EndpointRequest,
+    EndpointResponse,
+    EndpointSettings,
+    ErrorCode,
+    Read,
+    Refresh,
+    SignOut,
+    header,
+)
+from ._rules import (
+    EndpointRules,
     require_owner,
     validate_client,
     validate_function,
@@ -38,13 +51,17 @@ AnyClient = ChatKitClient | AsyncChatKitClient
 
 
 class Hooks(NamedTuple):
-    """Functions of the application and its framework; each is called only if it is needed."""
+    """Functions of the application and its framework; each is called only if it is needed.
 
-    client: Callable[[], Awaitable[object]]
-    user: Callable[[], Awaitable[str | None]]
-    body: Callable[[], Awaitable[bytes]]
+    The asynchronous endpoint awaits what is awaitable. The synchronous one does not, and rejects
+    it.
+    """
+
+    client: Callable[[], object]
+    user: Callable[[], str | Awaitable[str | None] | None]
+    body: Callable[[], bytes | Awaitable[bytes]]
     """Reads at most `MAX_BODY` + 1 bytes."""
-    options: Callable[[], Awaitable[SessionOptions | None]]
+    options: Callable[[], object]
 
 
 class EndpointFlow:
@@ -53,13 +70,7 @@ class EndpointFlow:
     Args:
         client: The application's client, or its function that returns one.
         expected: The class that the client must have.
-        reuse: See `ChatKitEndpoint`.
-        session_by_id: See `ChatKitEndpoint`.
-        allowed_origins: See `ChatKitEndpoint`.
-        rate_limit: See `ChatKitEndpoint`.
-        timeout: See `ChatKitEndpoint`.
-        session_path: See `ChatKitEndpoint`.
-        refresh_path: See `ChatKitEndpoint`.
+        reuse: This and the others: see `EndpointSettings`.
     """
 
     def __init__(
@@ -67,15 +78,16 @@ class EndpointFlow:
         client: AnyClient | Callable[..., object],
         expected: type[AnyClient],
         *,
-        reuse: bool,
-        session_by_id: bool,
-        allowed_origins: Iterable[str],
-        rate_limit: int | None,
-        timeout: float | None,
-        session_path: str,
-        refresh_path: str,
+        reuse: bool = False,
+        session_by_id: bool = False,
+        allowed_origins: Iterable[str] = (),
+        rate_limit: int | None = 30,
+        timeout: float | None = 10.0,
+        session_path: str = "/session",
+        refresh_path: str = "/session/refresh",
     ) -> None:
         self._expected = expected
+        self._awaits = expected is AsyncChatKitClient
         self._timeout = validate_timeout(timeout)
         self._rules = EndpointRules(
             session_by_id=session_by_id,
@@ -101,7 +113,7 @@ class EndpointFlow:
         """
         for argument, function in functions.items():
             if function is not None or argument == "user":
-                validate_function(function, argument, awaits=self._expected is AsyncChatKitClient)
+                validate_function(function, argument, awaits=self._awaits)
 
     @property
     def routes(self) -> Mapping[str, tuple[str, ...]]:
@@ -135,23 +147,28 @@ class EndpointFlow:
             screened = self._rules.screen(request)
             if screened is not None:
                 return screened
-            user = await hooks.user()
+            user = await self._call(hooks.user)
             if user is None or user == "":
                 return self._rules.reject(request, "unauthenticated")
-            request = replace(request, body=await hooks.body())
+            request = replace(request, body=await self._call(hooks.body))
             action = self._rules.decide(request, user)
             if isinstance(action, EndpointResponse):
                 return action
-            client = self._derive(await hooks.client())
+            client = self._derive(await self._call(hooks.client))
             admission = await self._admit(client, action)
             if admission.wait > 0:
                 return self._rules.limit(request, admission.wait)
             creates = isinstance(action, Create | Refresh)
-            options = (await hooks.options() if creates else None) or {}
+            # The client validates them.
+            options = cast("SessionOptions", (creates and await self._call(hooks.options)) or {})
             done = await self._carry_out(client, action, options, timeout=admission.left)
             return self._rules.succeed(request, done)
         except ChatKitError as error:
             return self._rules.fail(request, error)
+
+    async def _call(self, function: Callable[[], T | Awaitable[T]]) -> T:
+        result = function()
+        return await maybe_await(result) if self._awaits else cast("T", result)
 
     def _derive(self, client: object) -> AnyClient:
         """The client with the endpoint's settings.
@@ -228,3 +245,136 @@ async def _delete_owned(
 async def maybe_await(value: T | Awaitable[T]) -> T:
     """Await a value if it is awaitable: from either client, or the application's function."""
     return cast("T", await value if inspect.isawaitable(value) else value)
+
+
+class ChatKitEndpoint(EndpointFlow):
+    """The routes that the page calls, for any synchronous framework.
+
+    Args:
+        client: The client, or a function that returns it for a request. The endpoint does not
+            close it.
+        settings: See `EndpointSettings`.
+
+    Raises:
+        ConfigurationError: A setting is invalid.
+    """
+
+    def __init__(
+        self,
+        client: ChatKitClient | Callable[[], ChatKitClient],
+        **settings: Unpack[EndpointSettings],
+    ) -> None:
+        super().__init__(client, ChatKitClient, **settings)
+
+    def handle(
+        self,
+        request: EndpointRequest,
+        *,
+        user: str | None,
+        options: SessionOptions | None = None,
+    ) -> EndpointResponse:
+        """Respond to a request.
+
+        Args:
+            request: The page's request. It never decides who the user is.
+            user: Your id of the signed-in user, from your login. None or empty: nobody is signed
+                in.
+            options: The options of a session that this request creates; None: the API's defaults.
+
+        Returns:
+            The response. An error of the API, the store or the settings is logged in full; the
+            page gets its code, not its text.
+
+        Raises:
+            RuntimeError: The client is closed.
+        """
+        hooks = Hooks(self.client, lambda: user, lambda: request.body, lambda: options)
+        return run_blocking(self.serve, request, hooks)
+
+
+class AsyncChatKitEndpoint(EndpointFlow):
+    """The routes that the page calls, for any asynchronous framework.
+
+    Args:
+        client: The client, or a function that returns it for a request. The endpoint does not
+            close it.
+        settings: See `EndpointSettings`.
+
+    Raises:
+        ConfigurationError: A setting is invalid.
+    """
+
+    def __init__(
+        self,
+        client: AsyncChatKitClient
+        | Callable[[], AsyncChatKitClient | Awaitable[AsyncChatKitClient]],
+        **settings: Unpack[EndpointSettings],
+    ) -> None:
+        super().__init__(client, AsyncChatKitClient, **settings)
+
+    async def handle(
+        self,
+        request: EndpointRequest,
+        *,
+        user: str | None,
+        options: SessionOptions | None = None,
+    ) -> EndpointResponse:
+        """Respond to a request.
+
+        Args:
+            request: The page's request. It never decides who the user is.
+            user: Your id of the signed-in user, from your login. None or empty: nobody is signed
+                in.
+            options: The options of a session that this request creates; None: the API's defaults.
+
+        Returns:
+            The response. An error of the API, the store or the settings is logged in full; the
+            page gets its code, not its text.
+
+        Raises:
+            RuntimeError: The client is closed.
+        """
+        hooks = Hooks(self.client, lambda: user, lambda: request.body, lambda: options)
+        return await self.serve(request, hooks)
+
+
+WINDOW: Final = 60.0
+"""Seconds that a request counts."""
+MAX_USERS: Final = 10_000
+"""Users that are counted; the one with the oldest request makes room."""
+
+
+class RequestCounts:
+    """The requests that this process admitted: never more than the store has counted.
+
+    A user over this limit is also over the store's. So excessive requests use none of the store's
+    connections.
+
+    Args:
+        limit: Requests for each minute, 1 or more.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = PerProcess(threading.Lock)
+        self._moments: OrderedDict[str, list[float]] = OrderedDict()
+
+    def admit(self, user: str, clock: Callable[[], float]) -> float:
+        """Count one more request, if there is room; return the seconds until there is."""
+        with self._lock.get():
+            now = clock()
+            moments = [each for each in self._moments.get(user, ()) if now - each < WINDOW]
+            if len(moments) >= self._limit:
+                return moments[0] + WINDOW - now
+            self._moments[user] = [*moments, now]
+            self._moments.move_to_end(user)
+            if len(self._moments) > MAX_USERS:
+                self._moments.popitem(last=False)
+            return 0.0
+
+    def take_back(self, user: str) -> None:
+        """Uncount the last request, which the store did not admit."""
+        with self._lock.get():
+            moments = self._moments.get(user)
+            if moments:
+                moments.pop()

@@ -1,0 +1,299 @@
+"""An endpoint's requests, paths, actions and responses, as plain values.
+
+- `POST /session` creates a session, or returns the user's active one.
+- `POST /session/refresh` exchanges the secret in `{"currentClientSecret": …}` for another one.
+- `DELETE /session` signs the user out: ends all of the user's sessions.
+- `GET /session/{session_id}` returns one of the user's own sessions; off by default.
+- `DELETE /session/{session_id}` ends it; off by default.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
+
+from pydantic import SecretStr
+from typing_extensions import TypedDict  # pydantic and FastAPI take no other before Python 3.12
+
+from chatkit_sessions._api.arguments import problem_with_session_id, validate_client_secret
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
+from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
+from chatkit_sessions.options import SessionOptions
+
+MAX_BODY: Final = 65_536
+"""The most bytes of a request's body. Read at most one byte more, to detect a larger body."""
+DEFAULT_PREFIX: Final = "/api/chatkit"
+
+CreateSessionOptions: TypeAlias = SessionOptions
+"""The options of a session, as returned by your `options` function."""
+
+ErrorCode: TypeAlias = Literal[
+    "invalid_request",
+    "unauthenticated",
+    "origin_not_allowed",
+    "not_found",
+    "method_not_allowed",
+    "session_deleted",
+    "request_too_large",
+    "unsupported_media_type",
+    "rate_limit_exceeded",
+    "configuration_error",
+    "upstream_error",
+    "store_unavailable",
+    "upstream_timeout",
+]
+"""The values of `error.code` in an error response."""
+
+
+class EndpointSettings(TypedDict, total=False):
+    """The settings of an endpoint, in any framework."""
+
+    reuse: bool
+    """Whether `POST /session` returns the user's active session, as
+    `get_or_create_session` does. Default: it creates a session each time."""
+    session_by_id: bool
+    """Whether to add `GET` and `DELETE /session/{id}`, for the user's own
+    sessions; default: no."""
+    allowed_origins: Iterable[str]
+    """Other origins whose pages may call the endpoint, such as
+    `https://app.example.com`. A first label `*`, as in `https://*.preview.example.com`,
+    stands for any one label. Default: none."""
+    rate_limit: int | None
+    """Requests per minute and user, except for signing out: 1 to 1,000; default 30.
+    None: no limit. Requests are counted in the client's store: together for all processes
+    that share it, by default for this process."""
+    timeout: float | None
+    """Seconds for a call to the API, more than 0; default 10. None: no limit. A failed
+    call is not retried, so that it does not block a worker."""
+    session_path: str
+    """The path of the session routes below the prefix; default `/session`."""
+    refresh_path: str
+    """The path of the refresh route below the prefix; default `/session/refresh`."""
+
+
+class ErrorDetail(TypedDict):
+    """Why a request was rejected."""
+
+    code: ErrorCode
+    message: str
+
+
+class ErrorBody(TypedDict):
+    """The body of an error response."""
+
+    error: ErrorDetail
+
+
+class SessionState(TypedDict):
+    """The response of `GET /session/{session_id}`."""
+
+    session_id: str
+    status: str | None
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRequest:
+    """An HTTP request, as plain values.
+
+    Attributes:
+        method: In capitals, such as `POST`.
+        path: The path below the prefix, unescaped: `/session`, `/session/refresh` or
+            `/session/<id>`.
+        url: The request's absolute URL. Its origin counts as the server's own, so take the host
+            from the `Host` header, or from a proxy that you trust.
+        headers: The headers; names in any case.
+        body: At most `MAX_BODY` + 1 bytes of the body.
+    """
+
+    method: str
+    path: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        # It contains the current secret; its repr shows only its length.
+        object.__setattr__(self, "body", MaskedBytes(self.body))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointResponse:
+    """An HTTP response, as plain values.
+
+    Attributes:
+        status_code: The HTTP status.
+        headers: All headers of the response, except Content-Length.
+        body: JSON, or empty. It may contain a secret, and is not in the repr.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes = field(default=MaskedBytes(), repr=False)
+
+
+def header(request: EndpointRequest, name: str) -> str | None:
+    """A header's value; repeated values are joined, so that none can hide behind another.
+
+    Args:
+        request: The request.
+        name: The header's name, in lower case.
+    """
+    values = [value for key, value in request.headers.items() if key.lower() == name]
+    return ", ".join(values) if values else None
+
+
+# Frameworks write variables in braces or angle brackets: `/tenants/{tenant}/chatkit`.
+_SEGMENTS: Final = re.compile(r"(/(?!\.\.?(/|$))[^\s/?#%\\]+)+")
+_VARIABLE: Final = re.compile(r"[{}<>]")
+
+
+class Paths(NamedTuple):
+    """The paths of the routes, below the prefix."""
+
+    session: str
+    refresh: str
+
+    @property
+    def by_id(self) -> str:
+        """The path of one session; `{session_id}` is a variable."""
+        return f"{self.session}/{{session_id}}"
+
+    def route_of(self, path: str) -> tuple[str, str]:
+        """The route of a path, and the session id in it; each empty if there is none."""
+        if path in self:
+            return path, ""
+        start, session_id = path[: len(self.session) + 1], path[len(self.session) + 1 :]
+        if start == f"{self.session}/" and session_id and "/" not in session_id:
+            return self.by_id, session_id
+        return "", ""
+
+
+def validate_prefix(prefix: object) -> str:
+    """The prefix with a leading slash and without a trailing one; it may be empty.
+
+    Raises:
+        ConfigurationError: The prefix is not a valid path.
+    """
+    path = prefix.strip("/") if isinstance(prefix, str) else None
+    return "" if path == "" else _validate(path and f"/{path}", "prefix", prefix)
+
+
+def validate_paths(session: object, refresh: object) -> Paths:
+    """The paths of the routes.
+
+    Raises:
+        ConfigurationError: A path is invalid or has a variable, or both are the same.
+    """
+    paths = Paths(
+        _validate(session, "session_path", session), _validate(refresh, "refresh_path", refresh)
+    )
+    variable = next((path for path in paths if _VARIABLE.search(path)), None)
+    if variable is not None:
+        raise ConfigurationError(
+            f"`session_path` and `refresh_path` must not have variables, "
+            f"got {safe_repr(variable)}.",
+            hint="Put the variables into `prefix`.",
+        )
+    if paths.session == paths.refresh:
+        raise ConfigurationError(
+            f"`session_path` and `refresh_path` must differ, got {safe_repr(session)} for both."
+        )
+    return paths
+
+
+def _validate(path: object, setting: str, given: object) -> str:
+    if not isinstance(path, str) or _SEGMENTS.fullmatch(path) is None:
+        raise ConfigurationError(
+            f"`{setting}` must be a path such as /api/chatkit, without white space, `//`, `?`, "
+            f"`#` or `%`, got {safe_repr(given)}."
+        )
+    return path
+
+
+class Problem(NamedTuple):
+    """Why a request is rejected."""
+
+    code: ErrorCode
+    message: str | None = None
+    """The message for the page; None: the code's own."""
+
+
+class Create(NamedTuple):
+    """Get a session for the user."""
+
+    user: str
+
+
+class Refresh(NamedTuple):
+    """Get a session with another secret for the user."""
+
+    user: str
+    client_secret: SecretStr
+
+
+class SignOut(NamedTuple):
+    """End all of the user's sessions."""
+
+    user: str
+
+
+class Read(NamedTuple):
+    """Return a session, if it is the user's."""
+
+    user: str
+    session_id: str
+
+
+class Delete(NamedTuple):
+    """End a session, if it is the user's."""
+
+    user: str
+    session_id: str
+
+
+Action: TypeAlias = Create | Refresh | SignOut | Read | Delete
+
+
+def parse_action(request: EndpointRequest, user: str, paths: Paths) -> Action | Problem:
+    """Parse a request whose method and content type are valid."""
+    route, session_id = paths.route_of(request.path)
+    deletes = request.method == "DELETE"
+    if route == paths.by_id:
+        if problem_with_session_id(session_id) is not None:
+            return Problem("not_found")
+        return Delete(user, session_id) if deletes else Read(user, session_id)
+    if deletes:
+        return SignOut(user)
+    # The rest of the body is ignored: the server decides on user and options.
+    return _refresh(request, user) if route == paths.refresh else _create(request, user)
+
+
+@hidden_from_tracebacks
+def _create(request: EndpointRequest, user: str) -> Create | Problem:
+    is_object = not request.body or _parse_object(request.body) is not None
+    return Create(user) if is_object else Problem("invalid_request")
+
+
+@hidden_from_tracebacks
+def _refresh(request: EndpointRequest, user: str) -> Refresh | Problem:
+    fields = _parse_object(request.body) if request.body else {}
+    if fields is None:
+        return Problem("invalid_request")
+    presented = fields.get("currentClientSecret")
+    if presented is None:
+        return Problem("invalid_request", "`currentClientSecret` is missing in the request's body.")
+    try:
+        return Refresh(user, validate_client_secret(presented))
+    except InvalidRequestError:
+        return Problem("invalid_request", "`currentClientSecret` is not a client secret.")
+
+
+def _parse_object(body: bytes) -> dict[str, object] | None:
+    """The body as a JSON object; None if it is not one."""
+    try:
+        value: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
