@@ -311,3 +311,11 @@ def test_a_handler_is_found_in_whichever_way_it_is_installed(how: str) -> None:
         assert interrupt_in(caught.value, handled=None) is caught.value
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_exception_that_leads_back_to_itself_is_no_interrupt() -> None:
+    """Such as one that a mock raises again and again, each time of what was made of it."""
+    error, made_of_it = OSError("refused"), OSError("cannot connect")
+    error.__cause__, made_of_it.__cause__ = made_of_it, error
+
+    assert interrupt_in(error, handled=None) is None

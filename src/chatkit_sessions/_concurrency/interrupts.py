@@ -23,9 +23,11 @@ def interrupt_in(error: BaseException, *, handled: BaseException | None) -> Base
     """
     handlers = set(_codes_of_handlers())
     origin: BaseException | None = error
-    while origin is not None and origin is not handled:
+    seen: set[int] = set()  # an exception that is raised again may lead back to itself
+    while origin is not None and origin is not handled and id(origin) not in seen:
         if any(frame.f_code in handlers for frame, _ in walk_tb(origin.__traceback__)):
             return origin
+        seen.add(id(origin))
         origin = origin.__cause__ or origin.__context__
     return None
 
