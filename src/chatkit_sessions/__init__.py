@@ -10,7 +10,8 @@ Names are imported on first use, so `import chatkit_sessions` alone is fast.
 
 from ._version import __version__ as __version__
 
-TYPE_CHECKING = False  # as in typing, whose import takes longer than everything here
+# As in typing, whose import takes longer than everything here; jedi skips what stands below False.
+TYPE_CHECKING = bool(0)
 if TYPE_CHECKING:
     __all__: list[str]
 
