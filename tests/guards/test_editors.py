@@ -18,8 +18,7 @@ JEDI: Any = importlib.import_module("jedi")  # it has no types
 
 
 def script(*lines: str) -> Any:  # noqa: ANN401 -- as above
-    return JEDI.Script("
-".join(lines), environment=JEDI.InterpreterEnvironment())
+    return JEDI.Script("\n".join(lines), environment=JEDI.InterpreterEnvironment())
 
 
 @pytest.mark.slow
