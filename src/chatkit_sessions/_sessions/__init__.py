@@ -8,7 +8,7 @@ A user's group in the store holds
     lease:<slot>        who creates the next one at the moment
     session:<id>        which sessions the user has, until a day after their expiry
     generation          the last sign-out: what was begun before it must not be kept
-    requests            when the endpoint's requests of the last minute were
+    requests            how many of the endpoint's requests each second of the last minute had
 
 and a session's group holds `record`: what `get_session` returns of it, without secret or state.
 """

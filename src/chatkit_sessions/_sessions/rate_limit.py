@@ -1,22 +1,29 @@
-"""How many requests one user may make in a minute, counted in a session store."""
+"""How many requests may be made in a minute, counted in constant space in a session store."""
 
-import math
 from typing import Final
 
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.stores.base import Entry
 
 REQUESTS: Final = "requests"
-"""Names the entry in the user's group."""
+"""Names the entry in the group of a user or a session."""
 WINDOW: Final = 60.0
-"""Seconds that a request counts."""
+"""Seconds that a request counts at least."""
+SPAN: Final = 1.0
+"""Seconds in which requests are counted together: one counts that much longer at the most."""
+_LIFE: Final = WINDOW + SPAN
+_MAX_BUCKETS: Final = int(_LIFE / SPAN) + 1
 
 
 def count_request(entry: Entry | None, *, limit: int) -> Entry | float:
     """Count one more request, if the last minute has room for it.
 
-    The entry has the age of each request at the time of the newest one. Its remaining time to live
-    shows the age of the newest one. So the machines' clocks need not agree.
+    Requests within a second are one bucket: its age, which is that of its first request, and how
+    many there are. A bucket counts until its last request may be a minute old. So no minute has
+    more requests than the limit, and a request counts for 60 to 61 seconds.
+
+    The ages are those at the time when the newest bucket began, and the entry's remaining time
+    shows how long ago that was. So the machines' clocks need not agree.
 
     Args:
         entry: The stored entry; None: no request in the last minute.
@@ -25,17 +32,40 @@ def count_request(entry: Entry | None, *, limit: int) -> Entry | float:
     Returns:
         What to put in its place; or the seconds until there is room, more than 0.
     """
-    ages = [] if entry is None else _ages(entry)
-    if len(ages) >= limit:
-        return WINDOW - ages[limit - 1]
-    return Entry(MaskedBytes(" ".join(f"{age:.3f}" for age in [0.0, *ages]).encode()), WINDOW)
+    passed = 0.0 if entry is None else min(max(_LIFE - entry.seconds, 0.0), _LIFE)
+    buckets = [] if entry is None else _parse(entry, passed)
+    total = 0
+    for age, count in buckets:
+        total += count
+        if total >= limit:
+            return _LIFE - passed - age
+    if entry is not None and buckets and passed + buckets[0][0] < SPAN:
+        (age, count), *older = buckets
+        return _entry([(age, count + 1), *older], entry.seconds, entry.expires_at)
+    rebased = [(0.0, 1), *((passed + age, count) for age, count in buckets)]
+    if entry is None or entry.expires_at is None:
+        return _entry(rebased, _LIFE, None)
+    # By the store's own clock: what passes until the commit does not make the requests younger.
+    return _entry(rebased, _LIFE, entry.expires_at - entry.seconds + _LIFE)
 
 
-def _ages(entry: Entry) -> list[float]:
-    """How many seconds ago the requests of the last minute were, the newest first."""
-    newest = min(max(WINDOW - entry.seconds, 0.0), WINDOW)
+def uncount_request(entry: Entry) -> Entry:
+    """Take the last counted request out again."""
+    buckets = [(age, count - 1) for age, count in _parse(entry, 0.0)[:1]]
+    return _entry([*buckets, *_parse(entry, 0.0)[1:]], entry.seconds, entry.expires_at)
+
+
+def _parse(entry: Entry, passed: float) -> list[tuple[float, int]]:
+    """The buckets that still count, the newest first."""
     try:
-        ages = [newest + float(age) for age in entry.value.split()]
+        pairs = [pair.partition(b"*") for pair in entry.value.split()]
+        # A release that counted each request by itself wrote its age alone.
+        buckets = [(float(age), int(count or b"1")) for age, _, count in pairs]
     except ValueError:  # another release's
         return []
-    return [age for age in ages if newest <= age < WINDOW and math.isfinite(age)]
+    return [(age, count) for age, count in buckets if 0 <= age < _LIFE - passed][:_MAX_BUCKETS]
+
+
+def _entry(buckets: list[tuple[float, int]], seconds: float, expires_at: float | None) -> Entry:
+    value = b" ".join(b"%.6f*%d" % bucket for bucket in buckets if bucket[1] > 0)
+    return Entry(MaskedBytes(value), seconds, expires_at=expires_at)

@@ -17,6 +17,7 @@ from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.per_process import PerProcess
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.validation import validate_timeout
+from chatkit_sessions._sessions.rate_limit import count_request, uncount_request
 from chatkit_sessions.errors import (
     BadRequestError,
     ChatKitError,
@@ -25,6 +26,7 @@ from chatkit_sessions.errors import (
 )
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions
+from chatkit_sessions.stores.base import Entry
 
 from ._requests import (
     Action,
@@ -338,10 +340,8 @@ class AsyncChatKitEndpoint(EndpointFlow):
         return await self.serve(request, hooks)
 
 
-WINDOW: Final = 60.0
-"""Seconds that a request counts."""
 MAX_USERS: Final = 10_000
-"""Users that are counted; the one with the oldest request makes room."""
+"""Users that are counted; the one whose last request is the oldest makes room."""
 
 
 class RequestCounts:
@@ -357,24 +357,27 @@ class RequestCounts:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = PerProcess(threading.Lock)
-        self._moments: OrderedDict[str, list[float]] = OrderedDict()
+        # By user: the entry as the store has it, and when it ends.
+        self._counted: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
 
     def admit(self, user: str, clock: Callable[[], float]) -> float:
         """Count one more request, if there is room; return the seconds until there is."""
         with self._lock.get():
             now = clock()
-            moments = [each for each in self._moments.get(user, ()) if now - each < WINDOW]
-            if len(moments) >= self._limit:
-                return moments[0] + WINDOW - now
-            self._moments[user] = [*moments, now]
-            self._moments.move_to_end(user)
-            if len(self._moments) > MAX_USERS:
-                self._moments.popitem(last=False)
+            entry, ends = self._counted.get(user, (None, now))
+            entry = replace(entry, seconds=ends - now) if entry and ends > now else None
+            counted = count_request(entry, limit=self._limit)
+            if not isinstance(counted, Entry):
+                return counted
+            self._counted[user] = counted, now + counted.seconds
+            self._counted.move_to_end(user)
+            if len(self._counted) > MAX_USERS:
+                self._counted.popitem(last=False)
             return 0.0
 
     def take_back(self, user: str) -> None:
         """Uncount the last request, which the store did not admit."""
         with self._lock.get():
-            moments = self._moments.get(user)
-            if moments:
-                moments.pop()
+            if user in self._counted:
+                entry, ends = self._counted[user]
+                self._counted[user] = uncount_request(entry), ends

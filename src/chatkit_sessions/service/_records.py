@@ -3,7 +3,7 @@
 Each session has its own group in the store, with two entries:
 
     session     the record: the digest of its secret, its times, its settings
-    requests    the times of its requests in the last minute
+    requests    how many requests each second of the last minute had
 """
 
 import hashlib

@@ -43,10 +43,11 @@ def _script(text: str) -> Script:
 
 
 READ: Final = _script("""
-local entries = {}
+local time = redis.call('TIME')
+local entries = {time[1] * 1000 + math.floor(time[2] / 1000)}
 for i, key in ipairs(KEYS) do
-  entries[2 * i - 1] = redis.call('GET', key)
-  entries[2 * i] = redis.call('PTTL', key)
+  entries[2 * i] = redis.call('GET', key)
+  entries[2 * i + 1] = redis.call('PTTL', key)
 end
 return entries
 """)
@@ -135,11 +136,11 @@ class Keys:
             if entry is None:
                 arguments += [name, "", "", "", ""]
                 continue
-            ends, seconds = "in", max(0.001, entry.seconds)
+            ends, milliseconds = "in", math.floor(max(0.001, entry.seconds) * 1000)
             if entry.expires_at is not None:
-                ends, seconds = "at", entry.expires_at
+                ends, milliseconds = "at", round(entry.expires_at * 1000)
             listed = "listed" if entry.listed else ""
-            arguments += [name, ends, math.floor(seconds * 1000), entry.value, listed]
+            arguments += [name, ends, milliseconds, entry.value, listed]
         return arguments
 
     def read_commands(self, entries: Sequence[tuple[str, str]]) -> list[Command]:
@@ -164,16 +165,26 @@ class Keys:
         return [f"{self._prefix}:{{{group}}}:{name}" for name in names]
 
 
-def _entry(value: bytes | int | None, milliseconds: bytes | int | None) -> Entry | None:
+def _entry(
+    value: bytes | int | None, milliseconds: bytes | int | None, now: int | None
+) -> Entry | None:
     if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds <= 0:
         return None
-    return Entry(MaskedBytes(value), milliseconds / 1000)
+    expires_at = None if now is None else (now + milliseconds) / 1000
+    return Entry(MaskedBytes(value), milliseconds / 1000, expires_at=expires_at)
 
 
-def parse_entries(reply: object) -> list[Entry | None]:
-    """Parse what `READ` returns, and `read_commands` one after the other."""
+def parse_read(reply: object) -> list[Entry | None]:
+    """Parse what `READ` returns."""
+    now, *entries = cast("list[bytes | int | None]", reply)
+    return parse_entries(entries, now=cast("int", now))
+
+
+def parse_entries(reply: object, *, now: int | None = None) -> list[Entry | None]:
+    """Parse what `read_commands` return one after the other."""
     entries = cast("list[bytes | int | None]", reply)
-    return [_entry(*pair) for pair in zip(entries[::2], entries[1::2], strict=True)]
+    pairs = zip(entries[::2], entries[1::2], strict=True)
+    return [_entry(value, milliseconds, now) for value, milliseconds in pairs]
 
 
 def parse_names(reply: object) -> list[str]:

@@ -24,8 +24,9 @@ class Entry:
         value: The stored bytes. They may be a secret, and are not in the repr.
         seconds: Seconds until the entry expires, by the store's clock; more than 0.
         listed: Whether `names` lists the entry.
-        expires_at: When the entry expires, by the clock that the store's `now` reads. It overrides
-            `seconds`, so that a delayed change does not prolong the entry.
+        expires_at: When the entry expires, by the clock that the store's `now` reads. In a change,
+            it overrides `seconds`, so that a delayed change does not prolong the entry. A store
+            without `now` ignores it, and returns None.
         retention: The last of those seconds, in which the entry only shows what has ended. A store
             that has to make room removes such entries first.
     """
@@ -57,7 +58,8 @@ class SessionStore(Protocol):
       functions then runs in threads of the library's; without it, in the caller's, and bounds
       itself. For an async store it is 1 where there is none.
     - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
-      `Entry.expires_at`, so that a change which is made late does not prolong an entry.
+      `Entry.expires_at`, so that a change which is made late does not prolong an entry, and `get`
+      returns it.
     - `get_many(entries) -> list[Entry | None]`: `get` for entries of several groups, each named by
       a tuple of its group and its name; not at one moment. It saves round trips.
     - `evicted_seconds(group) -> float`, for a store that removes entries to make room: for how many

@@ -137,7 +137,7 @@ class MemorySessionStore:
         found = self._entries.get((group, name))
         if found is None or found[1] <= now:
             return None
-        return Entry(found[0], found[1] - now)
+        return Entry(found[0], found[1] - now, expires_at=found[1])
 
     def _put(self, group: str, name: str, entry: Entry, now: float) -> None:
         end = now + entry.seconds if entry.expires_at is None else entry.expires_at

@@ -20,6 +20,7 @@ from ._redis_commands import (
     parse_entries,
     parse_names,
     parse_now,
+    parse_read,
 )
 from .base import Entry
 
@@ -138,7 +139,7 @@ class RedisSessionStore(RedisStore):
 
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `SessionStore.get`."""
-        return parse_entries(
+        return parse_read(
             run_blocking(self._redis.run, READ, self._keys.read_arguments(group, names))
         )
 
@@ -274,7 +275,7 @@ class AsyncRedisSessionStore(RedisStore):
 
     async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `AsyncSessionStore.get`."""
-        return parse_entries(await self._redis.run(READ, self._keys.read_arguments(group, names)))
+        return parse_read(await self._redis.run(READ, self._keys.read_arguments(group, names)))
 
     async def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
         """As `RedisSessionStore.get_many`."""

@@ -14,6 +14,7 @@ from chatkit_sessions._sessions.shared import SharedSessions
 from chatkit_sessions._sessions.snapshot import StoreSnapshot
 from chatkit_sessions._sessions.transactions import Lease
 from chatkit_sessions.stores import Entry, MemorySessionStore
+from chatkit_sessions.stores.base import Transaction
 from stored_sessions import IDENTITY, SESSION, created
 
 
@@ -244,7 +245,8 @@ def test_a_probe_of_an_outage_asks_the_store() -> None:
     shared = SharedSessions(store, clock)
     assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
 
-    assert run_blocking(shared._access.names, IDENTITY.group, NO_LIMIT) == []
+    change = Transaction(IDENTITY.group, {}, {})
+    assert run_blocking(shared._access.commit, change, NO_LIMIT)
 
     assert not shared._state.circuit_breaker.is_open
 
