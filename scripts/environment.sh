@@ -1,6 +1,7 @@
 # Sourced by the other scripts: makes .venv with this project in it, or brings it up to date.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+unset PYTHONDONTWRITEBYTECODE  # without bytecode, every process compiles the library, and pytest all tests, again
 
 # Prints the first Python that is new enough and can make virtual environments.
 find_python() {

@@ -137,6 +137,7 @@ class Histories(RuleBasedStateMachine):
                     assert lives.status == "active", session.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_any_history_is_the_same_over_both_stores(kind: Kind, redis_server: RedisServer) -> None:
     machine = type("Machine", (Histories,), {"kind": kind, "server": redis_server})

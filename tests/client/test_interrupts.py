@@ -31,8 +31,6 @@ from raw_server import Connection, raw_server
 from secrets_shown import assert_silent, everything_shown
 from support import KEY, WORKFLOW, Connect, ok
 
-pytestmark = pytest.mark.slow
-
 PACKAGE = Path(chatkit_sessions.__file__).parent
 ROOMS = tuple(str(PACKAGE / room) for room in ("_client", "_concurrency", "_sessions"))
 
@@ -111,6 +109,7 @@ def interrupted(call: Callable[[], object], kind: type[BaseException], *, at: in
     return interrupt.raised is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "step"), [(SoftTimeLimitExceeded, 1), (KeyboardInterrupt, 5)])
 @pytest.mark.parametrize("name", CALLS.keys() - {"delete"})
 def test_an_interrupt_leaves_nothing_locked_and_nothing_pending(

@@ -108,6 +108,7 @@ def test_eight_processes_of_fifty_callers_make_one_create_for_each_user(
     }
 
 
+@pytest.mark.slow
 def test_a_failure_is_one_for_all_processes(
     fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
 ) -> None:

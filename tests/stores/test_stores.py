@@ -461,6 +461,7 @@ class SameHistory(RuleBasedStateMachine):
             assert live[0] == live[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["redis", "async redis"])
 def test_both_stores_tell_the_same_whatever_happens(
     kind: StoreKind, redis_server: RedisServer

@@ -30,6 +30,8 @@ from redis_server import (
 from support import Connect
 from workers import Backend, inner
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     import asyncio
 
