@@ -4,6 +4,7 @@ The async service awaits them. With a sync store they never suspend, and the syn
 without an event loop.
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
@@ -15,16 +16,17 @@ from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.access import StoreAccess
 from chatkit_sessions.errors import SessionStoreError
-from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
+from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
+from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import _refusals as refusals
-from ._records import REQUESTS, SESSION, SessionContext
+from ._records import REQUESTS, SESSION, SessionContext, StoredSession
 from ._refusals import Refusal
 from ._routes import OPERATIONS, Operation
 from ._rules import SessionRules
 from ._tasks import Audience, Create, Read, Refresh, Task
 from ._wire import Request, Response
-from .errors import InvalidClientSecretError
+from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 __all__ = ["ServiceFlow", "run_blocking"]
 
@@ -32,6 +34,8 @@ _MAX_ATTEMPTS: Final = 1_000
 """Attempts of a change; each failed one means that another process made its change first."""
 _LIMITS: Final = 3.0
 """How many times the limit of one store operation a request may take with all of its operations."""
+
+logger: Final = logging.getLogger("chatkit_sessions")
 
 
 class ServiceFlow:
@@ -46,6 +50,7 @@ class ServiceFlow:
         self.store: Final = store
         self._access = StoreAccess(store)
         self._rules = rules
+        self._hints_at_memory = isinstance(store, MemorySessionStore)
 
     async def handle(
         self,
@@ -83,6 +88,9 @@ class ServiceFlow:
             screened = self._rules.screen(request, served, project=project)
             body = request.body if read is None else MaskedBytes(await read())
             return await self._carry_out(self._rules.parse(screened, body))
+        except InvalidClientSecretError as error:
+            _log_rejection(error)
+            return self._rules.refuse(refusals.ended_client_secret())
         except Refusal as refusal:
             return self._rules.refuse(refusal)
 
@@ -94,6 +102,19 @@ class ServiceFlow:
         count: bool | Callable[[], Awaitable[bool]],
     ) -> SessionContext:
         """Return the session behind a client secret; see `SessionsService.verify`."""
+        try:
+            return await self._verify(client_secret, audience, count=count)
+        except (InvalidClientSecretError, ClientSecretRateLimitError) as error:
+            _log_rejection(error)
+            raise
+
+    async def _verify(
+        self,
+        client_secret: SecretStr | None,
+        audience: Audience,
+        *,
+        count: bool | Callable[[], Awaitable[bool]],
+    ) -> SessionContext:
         if client_secret is None or not client_secret.get_secret_value():
             raise InvalidClientSecretError("missing")
         group = self._rules.group_of_secret(client_secret)
@@ -103,7 +124,7 @@ class ServiceFlow:
         deadline = self._deadline()
         for _ in range(_MAX_ATTEMPTS):
             entry, *requests = await self._access.get(group, names, deadline)
-            session = self._rules.authenticate(entry, client_secret, audience)
+            session = self._authenticate(entry, client_secret, audience)
             if callable(count):
                 count = await count()
                 deadline = self._deadline()  # the body may have taken its time
@@ -113,6 +134,19 @@ class ServiceFlow:
             if await self._access.commit(counted, deadline):
                 return SessionContext.of(session.record)
         raise _too_many_changes()
+
+    def _authenticate(
+        self, entry: Entry | None, client_secret: SecretStr, audience: Audience
+    ) -> StoredSession:
+        """Check a secret; warn once if another process may know a secret that this one does not."""
+        if entry is None and self._hints_at_memory:
+            self._hints_at_memory = False
+            logger.warning(
+                "A client secret is unknown to this process, whose sessions are in a "
+                "MemorySessionStore. Hint: Several workers or hosts need one store, such as Redis: "
+                "pass the same store to the service in each of them."
+            )
+        return self._rules.authenticate(entry, client_secret, audience)
 
     async def _carry_out(self, task: Task) -> Response:
         deadline = self._deadline()
@@ -129,10 +163,11 @@ class ServiceFlow:
     async def _refresh(self, task: Refresh, deadline: Deadline) -> Response:
         group = self._rules.group_of_secret(task.client_secret)
         if group is None:
-            raise refusals.ended_client_secret()
+            raise InvalidClientSecretError("unknown")
         for _ in range(_MAX_ATTEMPTS):
             entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
-            old = self._rules.require_refreshable(entry, task)
+            audience = Audience(project=task.project)
+            old = self._authenticate(entry, task.client_secret, audience)
             cancelled = self._rules.cancel_for_refresh(old, requests)
             if await self._access.commit(cancelled, deadline):
                 record = old.record
@@ -158,6 +193,11 @@ class ServiceFlow:
         """When a request stops waiting for the store."""
         limit = self._access.state.bounds.timeout
         return Deadline.after(None if limit is None else _LIMITS * limit, time.monotonic)
+
+
+def _log_rejection(error: InvalidClientSecretError | ClientSecretRateLimitError) -> None:
+    whose = error.session_id or "unknown"
+    logger.info("A request is rejected: %s (session: %s)", error.message, whose)
 
 
 def _too_many_changes() -> SessionStoreError:

@@ -192,7 +192,7 @@ class SessionRules:
         limit = record.settings.max_requests_per_1_minute
         counted = count_request(requests, limit=limit)
         if not isinstance(counted, Entry):
-            raise ClientSecretRateLimitError(counted)
+            raise ClientSecretRateLimitError(counted, record.id)
         when = {SESSION: entry.value, REQUESTS: _value(requests)}
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
 
@@ -206,15 +206,13 @@ class SessionRules:
                 cancelled.
         """
         session = StoredSession.parse(entry)
-        if (
-            session is None
-            or not session.record.has_secret(client_secret)
-            or not self._is_for(audience, session.record)
-        ):
+        if session is None or not session.record.has_secret(client_secret):
             raise InvalidClientSecretError("unknown")
+        if not self._is_for(audience, session.record):
+            raise InvalidClientSecretError("unknown", session.record.id)
         status = session.record.status(self._now())
         if status != "active":
-            raise InvalidClientSecretError(status)
+            raise InvalidClientSecretError(status, session.record.id)
         return session
 
     def _is_for(self, audience: Audience, record: SessionRecord) -> bool:
@@ -224,18 +222,6 @@ class SessionRules:
             and audience.workflow_id in {None, workflow_id}
             and audience.project in {None, project}
         )
-
-    def require_refreshable(self, entry: Entry | None, task: Refresh) -> StoredSession:
-        """Return the session to refresh.
-
-        Raises:
-            Refusal: The session is unknown, of another project, of a workflow that the service
-                does not have, or not active.
-        """
-        try:
-            return self.authenticate(entry, task.client_secret, Audience(project=task.project))
-        except InvalidClientSecretError:
-            raise refusals.ended_client_secret() from None
 
     def require_visible(self, entry: Entry | None, task: Read) -> StoredSession:
         """Return the session to read or cancel.

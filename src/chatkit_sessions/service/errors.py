@@ -29,12 +29,14 @@ class InvalidClientSecretError(ChatKitError):
 
     Attributes:
         reason: `missing`, `unknown`, `expired` or `cancelled`.
+        session_id: The secret's session, for your logs; None if the secret belongs to none.
     """
 
-    def __init__(self, reason: InvalidReason) -> None:
+    def __init__(self, reason: InvalidReason, session_id: str | None = None) -> None:
         super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
-        self.args = (reason,)
+        self.args = (reason, session_id)
         self.reason: InvalidReason = reason
+        self.session_id = session_id
 
 
 class ClientSecretRateLimitError(ChatKitError):
@@ -42,12 +44,14 @@ class ClientSecretRateLimitError(ChatKitError):
 
     Attributes:
         retry_after: Seconds until the next request is allowed, more than 0.
+        session_id: The session.
     """
 
-    def __init__(self, retry_after: float) -> None:
+    def __init__(self, retry_after: float, session_id: str | None = None) -> None:
         super().__init__(
             f"The session's rate limit is reached; the next request is allowed in "
             f"{retry_after:.1f} seconds."
         )
-        self.args = (retry_after,)
+        self.args = (retry_after, session_id)
         self.retry_after = retry_after
+        self.session_id = session_id
