@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError as UnprocessableEntityError,
         WorkflowNotFoundError as WorkflowNotFoundError,
     )
+    from .events import Event as Event, OnEvent as OnEvent
     from .models import (
         BrowserSession as BrowserSession,
         ChatKitErrorDetail as ChatKitErrorDetail,
@@ -70,12 +71,15 @@ if TYPE_CHECKING:
 if not TYPE_CHECKING:  # pragma: no branch
     import importlib
 
-    _MODULES = {"errors", "integrations", "models", "options", "service", "stores", "testing"}
+    _MODULES = {
+        *("errors", "events", "integrations", "models", "options", "service", "stores", "testing"),
+    }
     _NAMES = {
         "_client.async_client": "AsyncChatKitClient",
         "_client.sync_client": "ChatKitClient",
         "_config.retry": "RetryPolicy",
         "_config.settings": "NOT_GIVEN NotGiven",
+        "events": "Event OnEvent",
         "errors": """
             APIConnectionError APIResponseValidationError APIStatusError APITimeoutError
             AuthenticationError BadRequestError BetaNotAvailableBadRequestError

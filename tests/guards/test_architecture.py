@@ -33,6 +33,7 @@ ROOMS = [
     {"_version", "_redaction", "_moment", "_troubleshooting", "options"},
     {"models"},
     {"errors"},
+    {"events"},
     {"_config"},
     {"_concurrency"},
     {"_api", "stores"},
@@ -43,7 +44,9 @@ ROOMS = [
 EVERY_ROOM = set[str]().union(*ROOMS)
 # The other side of the wire, which shares with the client only what neither of them is about.
 SERVER_ROOMS = {"service", "testing"}
-SERVICE_MAY_IMPORT = {"service", "errors", "_redaction", "_concurrency", "_config", "stores"}
+SERVICE_MAY_IMPORT = {
+    *("service", "errors", "events", "_redaction", "_concurrency", "_config", "stores"),
+}
 SERVICE_SHARES = {"_sessions.access", "_sessions.rate_limit"}
 # Each extra, with what it brings along, and the module that alone may import it.
 EXTRAS = {

@@ -205,6 +205,7 @@ class Connect:
         store: object = None,
         http_options: dict[str, object] | None = None,
         http_client: object = None,
+        on_event: object = None,
     ) -> ChatKitClient:
         """A client over a scripted or other transport; over its own connections without one."""
         scripted = isinstance(transport, Script)
@@ -229,6 +230,7 @@ class Connect:
             http_client=http_client,
             store=store,
             clock=lambda: self.time.now,
+            on_event=on_event,
         )
         return self.adopt(client)
 

@@ -1,7 +1,7 @@
 """One builder per call: arguments → `Operation`, or an error before anything is sent."""
 
 from collections.abc import Callable, Iterable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretBytes, SecretStr, ValidationError
@@ -31,6 +31,7 @@ _MAX_PROBLEMS: Final = 3
 class Operation(NamedTuple, Generic[T_co]):
     """One call of the API, as plain values."""
 
+    name: Literal["create", "refresh", "get", "cancel"]
     method: str
     path: str
     """Below the base URL, escaped."""
@@ -62,7 +63,7 @@ def create(
             raise UnacceptableResponseError(problem)
         return session
 
-    return Operation("POST", SESSIONS, body, parse)
+    return Operation("create", "POST", SESSIONS, body, parse)
 
 
 def get(session_id: str) -> Operation[ChatKitSessionInfo]:
@@ -72,7 +73,7 @@ def get(session_id: str) -> Operation[ChatKitSessionInfo]:
         info = ChatKitSessionInfo.model_validate({**document, "source": "api"})
         return _about(session_id, info)
 
-    return Operation("GET", _session_path(session_id), None, parse)
+    return Operation("get", "GET", _session_path(session_id), None, parse)
 
 
 def cancel(session_id: str) -> Operation[CancelledSession]:
@@ -85,7 +86,8 @@ def cancel(session_id: str) -> Operation[CancelledSession]:
     def parse(document: dict[str, object]) -> CancelledSession:
         return _about(session_id, CancelledSession.model_validate(document))
 
-    return Operation("POST", f"{_session_path(session_id)}/cancel", None, parse, parse_error)
+    path = f"{_session_path(session_id)}/cancel"
+    return Operation("cancel", "POST", path, None, parse, parse_error)
 
 
 class UnacceptableResponseError(ValueError):

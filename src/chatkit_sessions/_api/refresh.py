@@ -71,7 +71,9 @@ def refresh(
         session_id = id_to_cancel(session.id, secrets=[secret, session.client_secret])
         return RejectedSession(session_id, f"it has another `{changed}`", is_fault=False)
 
-    return Operation("POST", f"{SESSIONS}/refresh", _body(secret), parse, secrets=(secret,))
+    return Operation(
+        "refresh", "POST", f"{SESSIONS}/refresh", _body(secret), parse, secrets=(secret,)
+    )
 
 
 @hidden_from_tracebacks

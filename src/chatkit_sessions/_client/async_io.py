@@ -34,6 +34,7 @@ from chatkit_sessions._http.clients import (
 )
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.proxies import proxy_for
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -64,9 +65,15 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
         *,
         http_client: AsyncHTTPClient | None,
         clock: Callable[[], datetime] | None,
+        on_event: OnEvent | None,
     ) -> None:
         super().__init__(
-            settings, store, new_event=new_event, runtime=system_runtime(sleep), clock=clock
+            settings,
+            store,
+            new_event=new_event,
+            runtime=system_runtime(sleep),
+            clock=clock,
+            on_event=on_event,
         )
         self._http: AsyncSuppliedClient | PerLoop[Client]
         if http_client is None:

@@ -31,6 +31,7 @@ from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.registry import Registry
 from chatkit_sessions._sessions.snapshot import build_schemas
 from chatkit_sessions.errors import APIConnectionError, ConfigurationError
+from chatkit_sessions.events import OnEvent, validate_on_event
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -48,6 +49,7 @@ class BaseClient(Generic[KeyCallable, E]):
         new_event: Makes what callers in one process wait for.
         runtime: Time and chance.
         clock: As the public clients take it.
+        on_event: As above.
     """
 
     def __init__(
@@ -58,12 +60,15 @@ class BaseClient(Generic[KeyCallable, E]):
         new_event: Callable[[], E],
         runtime: Runtime,
         clock: Callable[[], datetime] | None,
+        on_event: OnEvent | None,
     ) -> None:
         validate_url(settings.base_url)
         build_schemas()
         if clock is not None:
             validate_clock(clock)
             runtime = runtime._replace(now=clock)
+        validate_on_event(on_event)
+        runtime = runtime._replace(on_event=on_event)
         self._seconds = _seconds_of(clock, runtime)
         recent: RecentSessions | None = None
         if store is None:
@@ -73,7 +78,9 @@ class BaseClient(Generic[KeyCallable, E]):
         self._settings = settings
         self._headers = _headers_of(settings)
         self._shared_state = SharedState()
-        self._registry: Registry[E] = Registry(store, self._monotonic, new_event, recent=recent)
+        self._registry: Registry[E] = Registry(
+            store, self._monotonic, new_event, recent=recent, on_event=on_event
+        )
         self._scope = self._scope_in(store.namespace)
         self._lifetime = Lifetime()
 

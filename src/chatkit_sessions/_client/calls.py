@@ -27,6 +27,7 @@ from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,
 )
+from chatkit_sessions.events import report
 
 from .base import BaseClient, E
 from .state import Route
@@ -83,7 +84,7 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
             request, key = self._build_request(operation, await self._key())
             self._check_open(last_error)  # again: it may have been closed while the key was fetched
             try:
-                return self._parse(operation, await self._send(request, deadline), key)
+                result = self._parse(operation, await self._send(request, deadline), key)
             except (APIConnectionError, APIStatusError) as error:
                 delay = self._delay_after(
                     error,
@@ -92,13 +93,20 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                     retries_done=retries_done,
                     deadline=deadline,
                 )
+                name = operation.name if delay is None else "retry"
+                report(self._runtime.on_event, name, type(error).__name__)
                 if delay is None:
                     raise
                 last_error = error.with_traceback(None)  # which would hold this frame in a cycle
-            except APIResponseValidationError:
+            except APIResponseValidationError as error:
+                report(self._runtime.on_event, operation.name, type(error).__name__)
                 # More bytes of a wrong response may follow on its connection.
                 await self._close_idle_connections()
                 raise
+            else:
+                if self._runtime.on_event is not None:
+                    report(self._runtime.on_event, operation.name, "ok")
+                return result
             await self._sleep(delay)
             retries_done += 1
 

@@ -25,6 +25,7 @@ from chatkit_sessions.errors import (
     SessionNotRecordedError,
     SessionStoreError,
 )
+from chatkit_sessions.events import report
 from chatkit_sessions.models import CancelledSession, ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions
 
@@ -101,6 +102,7 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
         await self._publish_kept(deadline)
         session = snapshot.usable(request.min_remaining, now=self._monotonic())
         if session is not None:
+            report(self._runtime.on_event, "reuse", "ok")
             return session
         return await self._create_shared(request, deadline, snapshot=snapshot)
 
@@ -113,6 +115,7 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
             request.min_remaining, now=self._monotonic(), instead_of=presented
         )
         if session is not None:
+            report(self._runtime.on_event, "reuse", "ok")
             return session
         if not snapshot.reused:
             return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
@@ -180,12 +183,15 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
         group = self._scope.group_of_user(validate_user(user))
         wait = 0.0 if counts is None else counts.admit(group, self._seconds)
         if wait > 0:
+            report(self._runtime.on_event, "endpoint_limit", "rejected")
             return Admission(wait, deadline.remaining())
         half = deadline.half()
         within = deadline if half is None else deadline.at_most(half)
         wait = await self._registry.admit(group, within, limit=limit)
-        if wait > 0 and counts is not None:
-            counts.take_back(group)
+        if wait > 0:
+            report(self._runtime.on_event, "endpoint_limit", "rejected")
+            if counts is not None:
+                counts.take_back(group)
         return Admission(wait, deadline.remaining())
 
     async def _try_get(

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
+from chatkit_sessions.events import OnEvent
+
 
 class Route(Enum):
     """Routes that the contract does not have and only some servers offer."""
@@ -72,6 +74,7 @@ class Runtime(NamedTuple):
     random: Callable[[], float]
     """Returns a number from 0 up to but not including 1."""
     now: Callable[[], datetime]
+    on_event: OnEvent | None = None
 
 
 class SharedState:

@@ -21,6 +21,7 @@ from chatkit_sessions._config.validation import as_secret, validate_store
 from chatkit_sessions._http.clients import (
     SyncHTTPClient,
 )
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import (
     FileUpload,
@@ -59,6 +60,9 @@ class ChatKitClient(SyncIO):
         clock: For tests: returns the current time, with a time zone. It decides the status of
             sessions and how long a default store keeps them.
 
+        on_event: Called with an `Event` for each create, refresh, retry and so on, such as for
+            metrics; see `chatkit_sessions.events`. Default: nothing is reported.
+
     Raises:
         ConfigurationError: The key is missing, or a setting is invalid.
         RuntimeError: A method is called after the client was closed.
@@ -78,6 +82,7 @@ class ChatKitClient(SyncIO):
         store: SessionStore | None = None,
         allow_insecure_http: bool = False,
         clock: Callable[[], datetime] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         api_key = as_secret(api_key)  # local variables are part of tracebacks
         settings = load_settings(
@@ -92,7 +97,7 @@ class ChatKitClient(SyncIO):
         )
         if store is not None:
             validate_store(store, asynchronous=False)
-        super().__init__(settings, store, http_client=http_client, clock=clock)
+        super().__init__(settings, store, http_client=http_client, clock=clock, on_event=on_event)
 
     def with_options(
         self,

@@ -27,6 +27,7 @@ from chatkit_sessions._http.clients import (
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.proxies import proxy_for
 from chatkit_sessions._http.sync_pool import Client, client_factory
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import SessionStore
 
 from .flow import SessionFlow
@@ -57,6 +58,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
         *,
         http_client: SyncHTTPClient | None,
         clock: Callable[[], datetime] | None,
+        on_event: OnEvent | None,
     ) -> None:
         super().__init__(
             settings,
@@ -64,6 +66,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
             new_event=threading.Event,
             runtime=system_runtime(time.sleep),
             clock=clock,
+            on_event=on_event,
         )
         self._http: SuppliedClient | PerProcess[Client]
         if http_client is None:

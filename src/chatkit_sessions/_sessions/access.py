@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 from chatkit_sessions.stores.memory import Evictions, MemorySessionStore
 
@@ -98,10 +99,14 @@ class StoreAccess:
 
     Args:
         store: Whose entries.
+        on_event: The function that a client or service reports outages to.
     """
 
-    def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
+    def __init__(
+        self, store: SessionStore | AsyncSessionStore, on_event: OnEvent | None = None
+    ) -> None:
         self.store: Final = store
+        self.on_event: Final = on_event
         self.state: Final = state_of(store)
 
     # Each is tried twice, or once in an outage, and raises SessionStoreError if it fails again
@@ -216,7 +221,7 @@ class StoreAccess:
     ) -> T:
         state = self.state
         bounds = state.leaders_bounds if leads else state.bounds
-        attempt = _Attempt(state, arrived, writes=writes)
+        attempt = _Attempt(state, arrived, self.on_event, writes=writes)
         if attempt.is_probe:
             bounds = state.probe_bounds
         return await bounds.run(operation, deadline, attempt)
@@ -225,8 +230,11 @@ class StoreAccess:
 class _Attempt:
     """One attempt at an operation, from its turn to its end; see `Bounds.run`."""
 
-    def __init__(self, state: StoreState, arrived: int, *, writes: bool) -> None:
+    def __init__(
+        self, state: StoreState, arrived: int, on_event: OnEvent | None, *, writes: bool
+    ) -> None:
         self._state = state
+        self._on_event = on_event
         self._writes = writes
         self._arrived = arrived
         self._number = 0
@@ -251,10 +259,13 @@ class _Attempt:
         if exc_value is None:
             if self._state.circuit_breaker.record_success(self._number, writes=self._writes):
                 self._state.end_outage()
+                report(self._on_event, "store", "recovered")
         elif isinstance(exc_value, SessionStoreError):
             self.fail(exc_value)
 
     def fail(self, error: SessionStoreError) -> None:
         """See `Attempt`."""
         breaker = self._state.circuit_breaker
-        breaker.record_failure(error, self._number or breaker.begin(), writes=self._writes)
+        number = self._number or breaker.begin()
+        if breaker.record_failure(error, number, writes=self._writes):
+            report(self._on_event, "store", "outage")

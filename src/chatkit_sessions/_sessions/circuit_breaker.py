@@ -71,17 +71,17 @@ class CircuitBreaker:
 
     def record_failure(
         self, error: SessionStoreError, number: int, *, writes: bool = False
-    ) -> None:
-        """An operation has failed."""
+    ) -> bool:
+        """An operation has failed; return whether that begins an outage."""
         with self._lock.get():  # of many threads that fail at once, one logs
             self._takes_no_writes |= writes
             self._last_failed = max(self._last_failed, number)
             if number <= self._counted_until:
-                return  # it has seen the same trouble as one that is counted
+                return False  # it has seen the same trouble as one that is counted
             self._counted_until = self.latest
             self._failures += 1
             if self._failures < FAILURES:
-                return
+                return False
             begins = self._next_attempt is None
             self._next_attempt = self._clock() + RETRY_STORE_AFTER
         if begins:
@@ -91,6 +91,7 @@ class CircuitBreaker:
                 error.message,
                 error.hint,
             )
+        return begins
 
     def record_success(self, number: int, *, writes: bool = True) -> bool:
         """The store responded; return whether that ends an outage."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from chatkit_sessions._concurrency.single_flight import Batches, SettableEvent, SingleFlight
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -34,6 +35,7 @@ class Registry(SharedSessions, Generic[E]):
         clock: A monotonic clock, in seconds.
         new_event: Makes what callers in one process wait for.
         recent: What a client's own store learns of later; None: the store is the user's.
+        on_event: The client's.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Registry(SharedSessions, Generic[E]):
         new_event: Callable[[], E],
         *,
         recent: RecentSessions | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
-        super().__init__(store, clock)
+        super().__init__(store, clock, on_event)
         self._new_event = new_event
         self.recent = recent
         self.single_flight: SingleFlight[E, ChatKitSessionResponse] = SingleFlight(new_event)
@@ -56,7 +59,7 @@ class Registry(SharedSessions, Generic[E]):
         """The registry of that store: this one, if it is the same."""
         if store is self._access.store:
             return self
-        return Registry(store, self._clock, self._new_event)
+        return Registry(store, self._clock, self._new_event, on_event=self._access.on_event)
 
     # What is known of sessions
 

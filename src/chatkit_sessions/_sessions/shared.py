@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import ChatKitError
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 
 from . import transactions
@@ -41,10 +42,16 @@ class SharedSessions:
     Args:
         store: Where everything lies.
         clock: A monotonic clock, in seconds.
+        on_event: The client's.
     """
 
-    def __init__(self, store: SessionStore | AsyncSessionStore, clock: Callable[[], float]) -> None:
-        self._access: Final = StoreAccess(store)
+    def __init__(
+        self,
+        store: SessionStore | AsyncSessionStore,
+        clock: Callable[[], float],
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self._access: Final = StoreAccess(store, on_event)
         self._state: Final = self._access.state
         self._clock: Final = clock
         self.requires_store = False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from chatkit_sessions.events import OnEvent
     from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
     from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -32,6 +33,7 @@ def in_process_client(
     store: SessionStore,
     timeout: float | None,
     clock: Callable[[], datetime] | None,
+    on_event: OnEvent | None,
 ) -> ChatKitClient:
     """See `SessionsService.client`."""
     client = ChatKitClient(
@@ -44,6 +46,7 @@ def in_process_client(
         http_client=httpx.Client(transport=InProcessTransport(flow, project)),
         store=store,
         clock=clock,
+        on_event=on_event,
     )
     if store is flow.store:
         client._registry.require_store()  # noqa: SLF001 -- one package
@@ -58,6 +61,7 @@ def in_process_async_client(
     store: AsyncSessionStore | MemorySessionStore,
     timeout: float | None,
     clock: Callable[[], datetime] | None,
+    on_event: OnEvent | None,
 ) -> AsyncChatKitClient:
     """See `AsyncSessionsService.client`."""
     client = AsyncChatKitClient(
@@ -70,6 +74,7 @@ def in_process_async_client(
         http_client=httpx.AsyncClient(transport=AsyncInProcessTransport(flow, project)),
         store=store,
         clock=clock,
+        on_event=on_event,
     )
     if store is flow.store:
         client._registry.require_store()  # noqa: SLF001 -- one package

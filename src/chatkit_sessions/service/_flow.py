@@ -15,7 +15,8 @@ from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.access import StoreAccess
-from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.errors import ChatKitError, SessionStoreError
+from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -44,11 +45,18 @@ class ServiceFlow:
     Args:
         store: Where sessions are stored.
         rules: The decisions.
+        on_event: The function that events are reported to.
     """
 
-    def __init__(self, store: SessionStore | AsyncSessionStore, rules: SessionRules) -> None:
+    def __init__(
+        self,
+        store: SessionStore | AsyncSessionStore,
+        rules: SessionRules,
+        on_event: OnEvent | None = None,
+    ) -> None:
         self.store: Final = store
-        self._access = StoreAccess(store)
+        self._on_event = on_event
+        self._access = StoreAccess(store, on_event)
         self._rules = rules
         self._hints_at_memory = isinstance(store, MemorySessionStore)
 
@@ -103,10 +111,17 @@ class ServiceFlow:
     ) -> SessionContext:
         """Return the session behind a client secret; see `SessionsService.verify`."""
         try:
-            return await self._verify(client_secret, audience, count=count)
-        except (InvalidClientSecretError, ClientSecretRateLimitError) as error:
-            _log_rejection(error)
+            context = await self._verify(client_secret, audience, count=count)
+        except ChatKitError as error:
+            outcome = type(error).__name__
+            if isinstance(error, InvalidClientSecretError | ClientSecretRateLimitError):
+                _log_rejection(error)
+            if isinstance(error, InvalidClientSecretError):
+                outcome = error.reason
+            report(self._on_event, "verify", outcome)
             raise
+        report(self._on_event, "verify", "ok")
+        return context
 
     async def _verify(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import SecretStr
 
+from chatkit_sessions.events import OnEvent, validate_on_event
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -42,6 +43,8 @@ class SessionsService:
             one project see the same sessions. Default: none; only clients from `client` create
             sessions.
         clock: For tests: returns the current time, with a time zone.
+        on_event: Called with an `Event` for each verification, and by the clients from `client`,
+            such as for metrics; see `chatkit_sessions.events`. Default: nothing is reported.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -54,13 +57,17 @@ class SessionsService:
         workflows: Collection[str] | None = None,
         api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
         clock: Callable[[], datetime] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         keys = conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
         self._store = store
         self._clock = clock
         validate_service_store(store, asynchronous=False)
-        self._flow = ServiceFlow(store, _rules(store.namespace, ApiKeys(keys), workflows, clock))
+        rules = _rules(store.namespace, ApiKeys(keys), workflows, clock)
+        validate_on_event(on_event)
+        self._on_event = on_event
+        self._flow = ServiceFlow(store, rules, on_event)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -129,6 +136,7 @@ class SessionsService:
             store=self._store if store is None else store,
             timeout=timeout,
             clock=self._clock,
+            on_event=self._on_event,
         )
 
     def handle(self, request: Request, *, read: Callable[[], bytes] | None = None) -> Response:
@@ -150,6 +158,7 @@ class AsyncSessionsService:
         workflows: As for `SessionsService`.
         api_keys: As for `SessionsService`; `SessionsApp` accepts them.
         clock: As for `SessionsService`.
+        on_event: As for `SessionsService`.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -162,13 +171,17 @@ class AsyncSessionsService:
         workflows: Collection[str] | None = None,
         api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
         clock: Callable[[], datetime] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         keys = conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
         self._store = store
         self._clock = clock
         validate_service_store(store, asynchronous=not isinstance(store, MemorySessionStore))
-        self._flow = ServiceFlow(store, _rules(store.namespace, ApiKeys(keys), workflows, clock))
+        rules = _rules(store.namespace, ApiKeys(keys), workflows, clock)
+        validate_on_event(on_event)
+        self._on_event = on_event
+        self._flow = ServiceFlow(store, rules, on_event)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -204,6 +217,7 @@ class AsyncSessionsService:
             store=self._store if store is None else store,
             timeout=timeout,
             clock=self._clock,
+            on_event=self._on_event,
         )
 
     async def handle(
