@@ -38,7 +38,7 @@ html_copy_source = False
 # nothing is fetched; what has no page of its own to link to is named here.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(httpx|httpx2|pytest|redis|starlette|fastapi|flask|django)\..*"),
+    ("py:.*", r"(httpx|httpx2|pytest|redis|starlette|fastapi|litestar|flask|django)\..*"),
     ("py:.*", r"chatkit_sessions\.(.*\.)?_.*"),
     ("py:class", r"(chatkit_sessions\.service\.django\.)?[PR]"),  # of a decorator's view
 ]
@@ -83,7 +83,7 @@ def read_signature(
 
 
 FRAMEWORKS = re.compile(
-    r"(?:^## (?:FastAPI|Starlette|Flask|Django)\n(?:(?!## ).*\n)*){2,}", re.MULTILINE
+    r"(?:^## (?:FastAPI|Starlette|Litestar|Flask|Django)\n(?:(?!## ).*\n)*){2,}", re.MULTILINE
 )
 
 

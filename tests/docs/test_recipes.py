@@ -226,7 +226,9 @@ def test_a_recipe_gives_the_whole_endpoint(
     monkeypatch.setenv("OPENAI_API_KEY", server.api_key)
     monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", server.workflow_id)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    recipe = re.search(rf"### {name}\n\n```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    recipe = re.search(
+        rf"^###? {name}\n\n```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
+    )
     assert recipe is not None
     module = ModuleType("recipe")
     monkeypatch.setitem(sys.modules, "recipe", module)

@@ -52,8 +52,9 @@ SERVICE_SHARES = {"_sessions.access", "_sessions.rate_limit"}
 EXTRAS = {
     "stores.redis": {"redis"},
     "stores._redis_connections": {"redis"},
-    "integrations.starlette": {"starlette", "itsdangerous"},
+    "integrations.starlette": {"starlette"},
     "integrations.fastapi": {"fastapi", "starlette"},
+    "integrations.litestar": {"litestar"},
     "integrations.flask": {"flask", "werkzeug", "itsdangerous"},
     "integrations.django": {"django", "asgiref"},
     "service.starlette": {"starlette"},
@@ -61,7 +62,11 @@ EXTRAS = {
     "service.django": {"django"},
 }
 # What some modules need that no extra installs.
-OTHERS = {"testing.pytest_plugin": {"pytest"}, "testing.httpx2_transport": {"httpx2"}}
+OTHERS = {
+    "integrations._asgi": {"itsdangerous"},
+    "testing.pytest_plugin": {"pytest"},
+    "testing.httpx2_transport": {"httpx2"},
+}
 MAY_IMPORT_HTTPX = {"_http", "service", "testing"}
 
 ASYNC_NAMES = {

@@ -30,6 +30,14 @@ from flask import (
     after_this_request,
     request as flask_request,
 )
+from litestar import Litestar, Request as LitestarRequest
+from litestar.exceptions import PermissionDeniedException
+from litestar.types import (
+    ASGIApp as LitestarApp,
+    Receive,
+    Scope as LitestarScope,
+    Send as LitestarSend,
+)
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
@@ -54,6 +62,10 @@ from chatkit_sessions.integrations.flask import (
     anonymous_visitor as flask_visitor,
     chatkit_blueprint,
 )
+from chatkit_sessions.integrations.litestar import (
+    AnonymousVisitor as LitestarVisitor,
+    chatkit_handlers,
+)
 from chatkit_sessions.integrations.starlette import (
     AnonymousVisitor as StarletteVisitor,
     chatkit_routes,
@@ -64,7 +76,9 @@ from support import JSON, Time
 if TYPE_CHECKING:
     from chatkit_sessions.stores import MemorySessionStore
 
-Framework: TypeAlias = Literal["starlette", "fastapi", "flask", "django", "django async"]
+Framework: TypeAlias = Literal[
+    "starlette", "fastapi", "litestar", "flask", "django", "django async"
+]
 FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)
 
 ORIGIN = "http://testserver"
@@ -343,6 +357,56 @@ def _through_httpx(client: StarletteTestClient) -> Send:
     return send
 
 
+def _propagate(_: object, error: Exception) -> Any:  # noqa: ANN401 -- it never returns
+    raise error
+
+
+def _litestar(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
+    visitor = LitestarVisitor(VISITOR_KEY)
+
+    async def user(request: LitestarRequest[Any, Any, Any]) -> str | None:
+        await wiring.aread("user", request.body)
+        who = wiring.who(
+            request.headers.get(LOGIN),
+            refusal=PermissionDeniedException(),
+            visitor=lambda: visitor(request),
+        )
+        return cast("str | None", who)
+
+    async def options(request: LitestarRequest[Any, Any, Any]) -> CreateSessionOptions:
+        await wiring.aread("options", request.body)
+        return _options_of(wiring)
+
+    def later(get: Callable[[], object]) -> Callable[[object], object]:
+        return lambda _: get()
+
+    def reading(app: LitestarApp) -> LitestarApp:
+        async def middleware(scope: LitestarScope, receive: Receive, send: LitestarSend) -> None:
+            request: LitestarRequest[Any, Any, Any] = LitestarRequest(scope, receive)
+            await wiring.aread("before", request.body)
+            await app(scope, receive, send)
+            await wiring.aread("after", request.body)
+
+        return middleware
+
+    handlers = chatkit_handlers(
+        _late(client, wiring, later),
+        user=user,
+        options=options if wiring.options else None,
+        prefix=prefix,
+        **settings,
+    )
+    middleware = [reading] if wiring.reads_body else []
+    app = Litestar(
+        handlers,
+        middleware=middleware,
+        exception_handlers={RuntimeError: _propagate},
+        openapi_config=None,
+        logging_config=None,
+    )
+    return _through_httpx(StarletteTestClient(cast("ASGIApp", app), base_url=ORIGIN))
+
+
 def _flask(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
     def user() -> str | None:
         wiring.read("user", flask_request.get_data)
@@ -569,6 +633,7 @@ def _options_of(wiring: Wiring) -> CreateSessionOptions:
 _MAKERS: dict[Framework, Callable[[object, Wiring, str, EndpointSettings], Send]] = {
     "starlette": _starlette,
     "fastapi": _fastapi,
+    "litestar": _litestar,
     "flask": _flask,
     "django": _django,
     "django async": _django,

@@ -5,7 +5,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from django.core.handlers.asgi import ASGIHandler
@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.test import override_settings
 from fastapi import FastAPI, Request
 from flask import Flask
+from litestar import Litestar, Request as LitestarRequest
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Scope
@@ -23,6 +24,7 @@ from chatkit_sessions.integrations import MAX_BODY
 from chatkit_sessions.integrations.django import chatkit_urls
 from chatkit_sessions.integrations.fastapi import chatkit_router
 from chatkit_sessions.integrations.flask import chatkit_blueprint
+from chatkit_sessions.integrations.litestar import chatkit_handlers
 from chatkit_sessions.integrations.starlette import chatkit_routes
 from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import LOGIN, Backend, Place, Wiring, secret_of
@@ -88,6 +90,10 @@ async def who(request: HTTPConnection) -> str | None:
     return request.headers.get(LOGIN)
 
 
+async def who_is_it(request: LitestarRequest[Any, Any, Any]) -> str | None:
+    return request.headers.get(LOGIN)
+
+
 async def who_asks(request: HttpRequest) -> str | None:
     return request.headers.get(LOGIN)
 
@@ -99,6 +105,9 @@ def asgi_app(framework: str, client: AsyncChatKitClient) -> Generator[ASGIApp, N
             ROOT_URLCONF=tuple(chatkit_urls(client, user=who_asks, csrf_exempt=True))
         ):
             yield cast("ASGIApp", ASGIHandler())
+    elif framework == "litestar":
+        handlers = chatkit_handlers(client, user=who_is_it)
+        yield cast("ASGIApp", Litestar(handlers, logging_config=None))
     elif framework == "fastapi":
         app = FastAPI()
         app.include_router(chatkit_router(client, user=who))
@@ -137,7 +146,7 @@ def ask_asgi(
     return sent[0]["status"] if sent else 0, b"".join(m.get("body", b"") for m in sent).decode()
 
 
-ASGI = ["starlette", "fastapi", "django async"]
+ASGI = ["starlette", "fastapi", "litestar", "django async"]
 
 
 @pytest.fixture
@@ -164,7 +173,9 @@ def test_a_body_of_unknown_length_that_is_too_large_is_rejected(
     assert (status, "request_too_large" in body) == (413, True)
 
 
-@pytest.mark.parametrize("framework", ["starlette", "fastapi"])  # Django's server reads it all
+@pytest.mark.parametrize(
+    "framework", ["starlette", "fastapi", "litestar"]
+)  # Django's server reads it all
 def test_no_more_of_a_body_is_read_than_there_may_be(
     framework: str, chatkit: AsyncChatKitClient
 ) -> None:

@@ -41,6 +41,7 @@ from chatkit_sessions.integrations.fastapi import chatkit_router
 from chatkit_sessions.integrations.flask import (
     chatkit_blueprint,
 )
+from chatkit_sessions.integrations.litestar import chatkit_handlers
 from chatkit_sessions.integrations.starlette import AnonymousVisitor, chatkit_routes
 from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import LOGIN, ORIGIN, App, Backend, through_django
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-FRAMEWORKS = ["django", "fastapi", "flask", "starlette"]
+FRAMEWORKS = ["django", "fastapi", "flask", "litestar", "starlette"]
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
@@ -83,7 +84,7 @@ def test_no_framework_is_imported_before_its_module_is() -> None:
         "print(*sys.modules)"
     )
 
-    assert not {"django", "fastapi", "flask", "starlette"} & {*run(script).split()}
+    assert not {"django", "fastapi", "flask", "litestar", "starlette"} & {*run(script).split()}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -196,6 +197,7 @@ def make(framework: str, chatkit: object, sync_chatkit: object, **arguments: obj
         "django": chatkit_urls,
         "fastapi": chatkit_router,
         "flask": chatkit_blueprint,
+        "litestar": chatkit_handlers,
         "starlette": chatkit_routes,
     }
     client = sync_chatkit if framework in {"django", "flask"} else chatkit
@@ -244,7 +246,7 @@ def test_what_cannot_be_called_for_a_request_is_refused_at_once(
         make(framework, chatkit, sync_chatkit, **arguments)
 
 
-@pytest.mark.parametrize("framework", ["fastapi", "flask", "starlette"])
+@pytest.mark.parametrize("framework", ["fastapi", "flask", "litestar", "starlette"])
 def test_no_user_at_all_is_refused_at_once(
     framework: str, chatkit: AsyncChatKitClient, sync_chatkit: ChatKitClient
 ) -> None:

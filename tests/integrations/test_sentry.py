@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chatkit_sessions.integrations._sentry import keep_body_from_sentry
+from chatkit_sessions.integrations._asgi import _keep_body_from_sentry
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_the_body_of_the_request_is_masked_in_later_events(processors: list[object]) -> None:
-    keep_body_from_sentry()
+    _keep_body_from_sentry()
 
     (mask,) = processors
     assert callable(mask)
@@ -37,9 +37,9 @@ def test_where_sentry_does_not_watch_requests_nothing_is_added(
         sdk, "get_client", lambda: SimpleNamespace(get_integration=dict[str, object]().get)
     )
 
-    keep_body_from_sentry()
+    _keep_body_from_sentry()
 
     monkeypatch.delitem(sys.modules, "sentry_sdk")
-    keep_body_from_sentry()
+    _keep_body_from_sentry()
 
     assert processors == []

@@ -1,9 +1,9 @@
 """The endpoint that the page with the widget calls, for your framework.
 
-`chatkit_sessions.integrations.fastapi`, `.starlette`, `.flask` and `.django` each have one function
-that returns the routes. For any other framework, use `ChatKitEndpoint` or `AsyncChatKitEndpoint`:
-they take a request as plain values and return a response. Only the framework's own module imports
-the framework.
+`chatkit_sessions.integrations.fastapi`, `.starlette`, `.litestar`, `.flask` and `.django` each have
+one function that returns the routes. For any other framework, use `ChatKitEndpoint` or
+`AsyncChatKitEndpoint`: they take a request as plain values and return a response. Only the
+framework's own module imports the framework.
 """
 
 from ._endpoint import AsyncChatKitEndpoint, ChatKitEndpoint

@@ -12,6 +12,7 @@ from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions.errors import ConfigurationError
 from chatkit_sessions.models import BrowserSession
 
+from ._asgi import RouteGuard
 from ._endpoint import AsyncChatKitEndpoint, Hooks
 from ._requests import (
     DEFAULT_PREFIX,
@@ -32,7 +33,7 @@ except ModuleNotFoundError as _error:
         'The router for FastAPI needs it: pip install "chatkit-sessions[fastapi]"'
     ) from _error
 
-from .starlette import AnonymousVisitor, Mounted
+from .starlette import AnonymousVisitor, to_response
 
 __all__ = ["AnonymousVisitor", "chatkit_router"]
 
@@ -77,11 +78,11 @@ def chatkit_router(
     get_client = client if callable(client) else the_client
 
     def add(path: str, method: str, operation: _Operation | None) -> None:
-        mounted = Mounted(endpoint, path)
+        guard = RouteGuard(endpoint, path)
 
         class EndpointRoute(APIRoute):
             async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-                await mounted.guard(super().handle, scope, receive, send)
+                await guard.run(super().handle, scope, receive, send)
 
         async def handle(
             request: Request,
@@ -91,7 +92,7 @@ def chatkit_router(
             options: Annotated[CreateSessionOptions | None, Depends(options or _no_options)],
         ) -> Response:
             hooks = Hooks(lambda: client, lambda: user, request.body, lambda: options)
-            response = await mounted.respond(request, hooks)
+            response = to_response(await guard.respond(request.scope, hooks))
             # FastAPI does this, except for a response that the route makes itself.
             response.raw_headers.extend(injected.raw_headers)
             return response
