@@ -101,7 +101,7 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
     async def aclose(self) -> None:
         """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
 
-        An `async with` block opens a closed client again.
+        A closed client opens again when it is entered.
 
         A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
         progress in this event loop end at once, with an APIConnectionError. Connections of other

@@ -69,7 +69,8 @@ class BaseClient(Generic[KeyCallable, E]):
             runtime = runtime._replace(now=clock)
         validate_on_event(on_event)
         runtime = runtime._replace(on_event=on_event)
-        self._seconds = _seconds_of(clock, runtime)
+        # What a client's own store and the endpoint's limit count time by.
+        self._seconds = self._expiry_clock if clock is None else lambda: clock().timestamp()
         recent: RecentSessions | None = None
         if store is None:
             store = own = MemorySessionStore(clock=self._seconds)
@@ -79,7 +80,7 @@ class BaseClient(Generic[KeyCallable, E]):
         self._headers = _headers_of(settings)
         self._shared_state = SharedState()
         self._registry: Registry[E] = Registry(
-            store, self._monotonic, new_event, recent=recent, on_event=on_event
+            store, self._expiry_clock, new_event, recent=recent, on_event=on_event
         )
         self._scope = self._scope_in(store.namespace)
         self._lifetime = Lifetime()
@@ -184,7 +185,7 @@ class BaseClient(Generic[KeyCallable, E]):
             if isinstance(timeout, NotGiven)
             else validate_call_timeout(timeout)
         )
-        return Deadline.after(seconds, self._runtime.monotonic)
+        return Deadline.after(seconds, self._monotonic)
 
     def _workflow_id(self, argument: str | None) -> str:
         if argument is None:
@@ -194,6 +195,9 @@ class BaseClient(Generic[KeyCallable, E]):
     def _monotonic(self) -> float:
         return self._runtime.monotonic()
 
+    def _expiry_clock(self) -> float:
+        return self._runtime.expiry_clock()
+
 
 def client_closed_error() -> APIConnectionError:
     """The error for a call whose client is closed while it is under way."""
@@ -201,11 +205,6 @@ def client_closed_error() -> APIConnectionError:
         "The client was closed while the call was under way.",
         hint="Close a client when no call needs it any more, such as at the end of the process.",
     )
-
-
-def _seconds_of(clock: Callable[[], datetime] | None, runtime: Runtime) -> Callable[[], float]:
-    """What a client's own store and the endpoint's limit count time by."""
-    return runtime.monotonic if clock is None else lambda: clock().timestamp()
 
 
 def _headers_of(settings: Settings[KeyCallable]) -> CommonHeaders | None:

@@ -90,11 +90,11 @@ class CreationFlow(CallFlow[KeyCallable, E], Generic[KeyCallable, E]):
             share: Whether the secret is stored, too.
             lease: What entitles to create it, if others may want to.
         """
-        since = self._monotonic()
+        since = self._expiry_clock()
         session = await self._try_refresh(request, deadline, snapshot=snapshot)
         if session is None:
             session = await self._create_own(request, deadline)
-        now = self._monotonic()
+        now = self._expiry_clock()
         identity, asked_for = request.identity, request.lifetime
         lifetime = secret_lifetime(session, asked_for=asked_for, elapsed=now - since)
         created = CreatedSession(

@@ -100,7 +100,7 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
         self._check_open()
         snapshot = await self._look_up(request.identity, deadline)
         await self._publish_kept(deadline)
-        session = snapshot.usable(request.min_remaining, now=self._monotonic())
+        session = snapshot.usable(request.min_remaining, now=self._expiry_clock())
         if session is not None:
             report(self._runtime.on_event, "reuse", "ok")
             return session
@@ -112,7 +112,7 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
         snapshot = await self._registry.look_up(identity, deadline, presented=presented)
         await self._publish_kept(deadline)
         session = snapshot.usable(
-            request.min_remaining, now=self._monotonic(), instead_of=presented
+            request.min_remaining, now=self._expiry_clock(), instead_of=presented
         )
         if session is not None:
             report(self._runtime.on_event, "reuse", "ok")

@@ -117,7 +117,7 @@ class SharingFlow(CreationFlow[KeyCallable, E], Generic[KeyCallable, E]):
             now = await self._registry.look_up(identity, deadline)
             took = self._monotonic() - asked_at
             session = now.newer_than(
-                last, first=snapshot, now=self._monotonic(), instead_of=request.presented
+                last, first=snapshot, now=self._expiry_clock(), instead_of=request.presented
             )
             if session is not None:
                 return session

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
+from chatkit_sessions._concurrency.suspension import seconds_suspended
 from chatkit_sessions.events import OnEvent
 
 
@@ -74,7 +75,13 @@ class Runtime(NamedTuple):
     random: Callable[[], float]
     """Returns a number from 0 up to but not including 1."""
     now: Callable[[], datetime]
+    suspended: Callable[[], float]
+    """Seconds for which the machine was suspended, which `monotonic` does not count."""
     on_event: OnEvent | None = None
+
+    def expiry_clock(self) -> float:
+        """Seconds by the clock that sessions expire by."""
+        return self.monotonic() + self.suspended()
 
 
 class SharedState:
@@ -98,4 +105,6 @@ class SharedState:
 
 def system_runtime(sleep: Callable[[float], Awaitable[object] | None]) -> Runtime:
     """Time and chance of this machine, looked up now: tests may have put others in their place."""
-    return Runtime(sleep, time.monotonic, random.random, lambda: datetime.now(UTC))
+    return Runtime(
+        sleep, time.monotonic, random.random, lambda: datetime.now(UTC), seconds_suspended
+    )

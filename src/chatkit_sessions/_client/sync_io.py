@@ -93,7 +93,7 @@ class SyncIO(SessionFlow[KeySource, threading.Event]):
     def close(self) -> None:
         """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
 
-        A `with` block opens a closed client again.
+        A closed client opens again when it is entered.
 
         A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
         progress in other threads get their response, within their deadline, and are not retried.

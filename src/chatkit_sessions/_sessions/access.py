@@ -62,7 +62,7 @@ class StoreState:
         self.unpublished: Final[dict[str, tuple[CreatedSession, StoreSnapshot]]] = {}
         """Sessions, by id, that the store is to learn of when it responds again."""
         self.evictions: Final = Evictions()
-        """Those of `unpublished` that have made room, by the monotonic clock of their client."""
+        """Those of `unpublished` that have made room, by the expiry clock of their client."""
 
     def keep(self, created: "CreatedSession", snapshot: "StoreSnapshot") -> None:
         """Remember a session that could not be published."""
@@ -163,7 +163,7 @@ class StoreAccess:
         Args:
             group: The group.
             deadline: The call's.
-            now: The time by the client's monotonic clock.
+            now: The time by the client's expiry clock.
         """
         if self.state.evictions.seconds_left(group, now) > 0:
             return True

@@ -172,7 +172,7 @@ def secret_lifetime(session: Timed, *, asked_for: float, elapsed: float) -> floa
     Args:
         session: As the API returned it.
         asked_for: Seconds that were asked for, or the API's default.
-        elapsed: Seconds since the request was sent, by this machine's monotonic clock.
+        elapsed: Seconds since the request was sent, by this process's expiry clock.
     """
     return min(asked_for, _lifetime(session, asked_for)) - WHOLE_SECOND - elapsed
 

@@ -32,7 +32,7 @@ class Registry(SharedSessions, Generic[E]):
 
     Args:
         store: Where everything lies.
-        clock: A monotonic clock, in seconds.
+        clock: Seconds by which sessions expire.
         new_event: Makes what callers in one process wait for.
         recent: What a client's own store learns of later; None: the store is the user's.
         on_event: The client's.

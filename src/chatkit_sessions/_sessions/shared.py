@@ -41,7 +41,7 @@ class SharedSessions:
 
     Args:
         store: Where everything lies.
-        clock: A monotonic clock, in seconds.
+        clock: Seconds by which sessions expire.
         on_event: The client's.
     """
 

@@ -56,7 +56,7 @@ class StoreSnapshot:
     session: ChatKitSessionResponse | None = None
     """None if it is missing, unreadable, or another identity's."""
     works_until: float = 0.0
-    """When the session's secret may stop working, by this process's monotonic clock."""
+    """When the session's secret may stop working, by this process's expiry clock."""
     value: bytes | None = field(default=None, repr=False)
     """The stored bytes, readable or not."""
     generation: bytes | None = None
@@ -148,7 +148,7 @@ def parse_snapshot(
     Args:
         identity: Whose entries.
         entries: What the store returned.
-        asked_at: When it was asked, by this process's monotonic clock.
+        asked_at: When it was asked, by this process's expiry clock.
     """
     secret, reused, lease, failure, last_sign_out, *presented = entries
     generation = _value(last_sign_out)

@@ -32,7 +32,7 @@ class CreatedSession(NamedTuple):
     """The group of its record; names the session in its user's group, too."""
     identity: Identity
     works_until: float
-    """When its secret may stop to work, by this process's monotonic clock."""
+    """When its secret may stop to work, by this process's expiry clock."""
     record_ttl: float
     """Seconds for which it is recorded."""
     share: bool
@@ -45,7 +45,7 @@ class Lease(NamedTuple):
     token: bytes
     """Names who has it."""
     clock_offset: float | None = None
-    """What to add to this process's monotonic clock for the store's, or a little less; None: the
+    """What to add to this process's expiry clock for the store's, or a little less; None: the
     store's clock cannot be read."""
 
 
@@ -100,7 +100,7 @@ def publish(
         created: The session. Its secret is stored if it is shared and works at `now`.
         generation: The last sign-out when the call began.
         lease: The lease to create it, which ends now; None without one.
-        now: The time by this process's monotonic clock.
+        now: The time by this process's expiry clock.
         is_lease_over: Whether the lease has ended, and nobody may have taken it since.
     """
     slot, session = created.identity.slot, created.session

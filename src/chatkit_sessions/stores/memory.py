@@ -3,11 +3,11 @@
 import heapq
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.suspension import seconds_with_suspension
 
 from .base import Entry
 
@@ -66,7 +66,7 @@ class MemorySessionStore:
         *,
         namespace: str = "",
         max_entries: int = _MAX_ENTRIES,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = seconds_with_suspension,
     ) -> None:
         if max_entries < 1:
             raise ValueError(f"max_entries must be 1 or more, got {max_entries}")
