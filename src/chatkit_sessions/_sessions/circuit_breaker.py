@@ -24,7 +24,8 @@ class CircuitBreaker:
     broken, or this machine may have been busy. The operation is tried again, and fails again.
 
     Operations are numbered as they begin: one that began earlier says nothing of what came later.
-    Reads say nothing of a server that takes no writes, such as a replica.
+    Where a write has failed, only a write that succeeds tells that the outage is over: a replica
+    still responds to reads.
 
     Args:
         clock: A monotonic clock, in seconds.
@@ -42,6 +43,8 @@ class CircuitBreaker:
         self._last_failed = 0
         """The latest operation that has failed."""
         self._next_attempt: float | None = None
+        self._is_told = False
+        """Whether the log has the beginning of an outage, and not its end."""
         self._takes_no_writes = False
 
     @property
@@ -82,8 +85,8 @@ class CircuitBreaker:
             self._failures += 1
             if self._failures < FAILURES:
                 return False
-            begins = self._next_attempt is None
             self._next_attempt = self._clock() + RETRY_STORE_AFTER
+            begins, self._is_told = not self._is_told, True
         if begins:
             logger.warning(
                 "%s Until it does, clients create sessions that they cannot share, and a service "
@@ -95,16 +98,15 @@ class CircuitBreaker:
 
     def record_success(self, number: int, *, writes: bool = True) -> bool:
         """The store responded; return whether that ends an outage."""
-        if not self._failures or number <= self._last_failed:
+        if not (self._failures or self._is_told) or number <= self._last_failed:
             return False  # an operation may succeed after it was given up
         with self._lock.get():
+            self._next_attempt = None
+            self._failures = 0
             if self._takes_no_writes and not writes:
-                if self._next_attempt is not None:
-                    self._next_attempt = self._clock()  # a write is to find out
                 return False
             self._takes_no_writes = False
-            ends, self._next_attempt = self._next_attempt is not None, None
-            self._failures = 0
+            ends, self._is_told = self._is_told, False
         if ends:
             logger.info("The session store responds again.")
         return ends
