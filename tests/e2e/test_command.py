@@ -14,8 +14,8 @@ import pytest
 import respx
 
 import chatkit_sessions
-from chatkit_sessions import __version__
-from chatkit_sessions.__main__ import language_of, main, settings
+from chatkit_sessions import ChatKitClient, __version__
+from chatkit_sessions.__main__ import check, language_of, main, settings
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +114,20 @@ def test_a_trouble_is_told_with_its_hint(
     shown = capsys.readouterr().out
     assert "✓ The settings can be used.\n✗ A session cannot be created.\n    404: " in shown
     assert "\n    Hint: " in shown
+
+
+def test_the_end_of_hosted_workflows_is_told(
+    capsys: pytest.CaptureFixture[str], respx_mock: respx.MockRouter
+) -> None:
+    respx_mock.post("https://api.openai.com/v1/chatkit/sessions").respond(404)
+
+    worked = check(
+        {"OPENAI_CHATKIT_WORKFLOW_ID": "wf_hosted"},
+        make_client=lambda: ChatKitClient(api_key="sk-test-0123456789", workflow_id="wf_hosted"),
+    )
+
+    assert not worked
+    assert "ended on 2026-11-30" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_environment")

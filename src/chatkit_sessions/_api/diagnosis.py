@@ -84,6 +84,12 @@ _ROUTE = (
     "{host} has no such route. Check OPENAI_BASE_URL (or `base_url`): it names the API's root and "
     "usually ends in `/v1`; a gateway or ChatKit-compatible server may not offer this call."
 )
+_ENDED = (
+    "Hosted workflows (`wf_…`) ended on 2026-11-30, so {host} no longer creates sessions for them. "
+    'Issue sessions of your own chat server with `chatkit_sessions.service`: docs, "After '
+    "2026-11-30\". Before that day, check OPENAI_BASE_URL (or `base_url`) if it is set: OpenAI's "
+    "ends in `/v1`."
+)
 _MALFORMED_SESSION_ID = (
     "A session's id begins with `cksess`. Check that `session.id` was passed, not the client "
     "secret, the user or the workflow id."
@@ -157,6 +163,13 @@ _MAX_READ: Final = 1000
 
 _BETA_MESSAGE = re.compile(r"must provide the '?OpenAI-Beta'? header", re.IGNORECASE)
 _ROUTE_MESSAGE = re.compile(r"^Invalid (URL|method for URL)\b", re.IGNORECASE)
+_OPENAI = re.compile(r"([a-z]+\.)?api\.openai\.com(:\d+)?", re.IGNORECASE)
+_DEPRECATED = re.compile(
+    r"deprecat|sunset|discontinued|retired|shut ?down|no longer (available|supported|offered)",
+    re.IGNORECASE,
+)
+# Statuses that say something about the request, and neither its key nor its moment.
+_DEPRECATION_STATUSES = frozenset({400, 403, 404, 405, 410, 422})
 # The first of the two words names what is missing; the other may be part of its id.
 _NOT_FOUND_MESSAGE = re.compile(r"\b(workflow|session)\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
 # "session", perhaps its id (quoted, or with a digit or an underscore in it), and that it has ended:
@@ -184,7 +197,22 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
         if detail is None or is_redirect(status_code)
         else _diagnose_envelope(status_code, detail)
     )
+    if _OPENAI.fullmatch(host) and _has_ended(status_code, detail):
+        hint = _ENDED
     return Diagnosis(error_type, hint.format(host=host))
+
+
+def _has_ended(status_code: int, detail: ChatKitErrorDetail | None) -> bool:
+    """Whether OpenAI's API says that it has this product no more.
+
+    After the Assistants API was closed, its routes returned 404.
+    """
+    if status_code == HTTPStatus.GONE or is_route_missing(status_code, detail):
+        return True
+    if detail is None:
+        return status_code == HTTPStatus.NOT_FOUND
+    about_all = status_code in _DEPRECATION_STATUSES and detail.param is None
+    return about_all and _DEPRECATED.search(detail.message[:_MAX_READ]) is not None
 
 
 def is_permanent(detail: ChatKitErrorDetail | None) -> bool:

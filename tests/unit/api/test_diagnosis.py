@@ -303,6 +303,60 @@ def test_a_known_case_gets_its_class_and_a_hint_that_names_what_to_check(
     assert diagnosis.hint.endswith(".")
 
 
+class TestTheEndOfHostedWorkflows:
+    """What OpenAI's API may say after 2026-11-30; the Assistants API's routes returned 404."""
+
+    @pytest.mark.parametrize("host", ["api.openai.com", "eu.api.openai.com", "API.openai.com:443"])
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [
+            (404, detail("Invalid URL (POST /v1/chatkit/sessions)")),
+            (404, None),
+            (405, detail("Invalid method for URL (POST /v1/chatkit/sessions)")),
+            (410, None),
+            (410, detail("Gone.")),
+            (400, detail("Hosted workflows have been deprecated.")),
+            (403, detail("Agent Builder is no longer available.")),
+            (404, detail("This product was shut down.")),
+        ],
+    )
+    def test_is_named_with_what_takes_their_place(
+        self, status: int, error: ChatKitErrorDetail | None, host: str
+    ) -> None:
+        diagnosis = diagnose(status, error, host=host)
+
+        assert diagnosis.hint.startswith("Hosted workflows (`wf_…`) ended on 2026-11-30")
+        assert "`chatkit_sessions.service`" in diagnosis.hint
+        assert diagnosis.error_type is diagnose(status, error, host=HOST).error_type
+        assert "2026-11-30" not in diagnose(status, error, host=HOST).hint
+
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [
+            (401, None),
+            (404, detail("Workflow with id 'wf_1' not found.")),
+            (400, detail("Parameter 'history' is deprecated.", param="history")),
+            (429, detail("No longer available this minute.")),
+            (500, detail("We shut down for a moment.")),
+            (502, None),
+            (301, None),
+        ],
+    )
+    def test_is_not_seen_in_other_errors(
+        self, status: int, error: ChatKitErrorDetail | None
+    ) -> None:
+        hint = diagnose(status, error, host="api.openai.com").hint
+
+        assert "ended" not in hint
+
+    @pytest.mark.parametrize(
+        "host", ["api.openai.com.proxy.example", "notapi.openai.com", "openai.com"]
+    )
+    def test_is_not_what_another_host_speaks_of(self, host: str) -> None:
+        assert "OPENAI_BASE_URL" in diagnose(404, None, host=host).hint
+        assert "ended" not in diagnose(404, None, host=host).hint
+
+
 def test_a_host_that_holds_braces_is_named_as_it_is() -> None:
     assert "{0}{host}" in diagnose(404, None, host="{0}{host}").hint
 
