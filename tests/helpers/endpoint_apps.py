@@ -581,8 +581,9 @@ class PlainClient(DjangoAsyncClient):
     """Django's client, which would send its own `Host` and `Cookie` beside the given ones."""
 
     def _base_scope(self, **request: Any) -> Any:  # noqa: ANN401 -- Django's
-        scope = super()._base_scope(**request)  # type: ignore[misc]  # the stubs lack it
-        sent = [each for each in scope["headers"] if each != (b"cookie", b"")]
+        scope = cast("JSON", super()._base_scope(**request))  # type: ignore[misc]  # the stubs lack it
+        headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+        sent = [each for each in headers if each != (b"cookie", b"")]
         return {**scope, "headers": list(dict(sent).items())}
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from http.cookies import SimpleCookie
+from typing import cast
 
 import pytest
 from django.http import HttpRequest, HttpResponse
@@ -184,7 +185,8 @@ def through_starlette(*keys: str | None) -> None:
 
 def through_flask(*keys: str | None) -> None:
     app = Flask("shop")
-    app.config.update(SECRET_KEY=keys[0], SECRET_KEY_FALLBACKS=[*keys[1:]])
+    config = cast("dict[str, object]", app.config)
+    config |= {"SECRET_KEY": keys[0], "SECRET_KEY_FALLBACKS": [*keys[1:]]}
     with app.test_request_context("/"):
         flask_visitor()
 

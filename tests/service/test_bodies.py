@@ -25,7 +25,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-import endpoint_apps  # noqa: F401 -- configures Django
 from chatkit_sessions.service import (
     AsyncSessionsService,
     SessionContext,
@@ -38,12 +37,14 @@ from chatkit_sessions.service.fastapi import chatkit_session as fastapi_session
 from chatkit_sessions.service.flask import chatkit_session as flask_session
 from chatkit_sessions.service.starlette import chatkit_session as starlette_session
 from chatkit_sessions.stores import MemorySessionStore
+from endpoint_apps import ORIGIN
 from services import API_KEY, OTHER_KEY, SESSIONS
 
 Message: TypeAlias = MutableMapping[str, Any]
 Headers: TypeAlias = list[tuple[str, str]]
 Served: TypeAlias = Literal["starlette", "fastapi", "flask", "django"]
 CHAT = "/chatkit"
+HOST = ORIGIN.removeprefix("http://")
 READ = b'{"type": "threads.list"}'
 CREATE = b'{"user": "ada", "workflow": {"id": "support"}}'
 BETA = ("OpenAI-Beta", "chatkit_beta=v1")
@@ -106,6 +107,10 @@ def ask_wsgi(
     app: Callable[..., Iterable[bytes]], path: str, headers: Headers, body: io.BytesIO
 ) -> tuple[int, bytes]:
     started: list[str] = []
+
+    def start(status: str, *_: object) -> None:
+        started.append(status)
+
     environ: dict[str, object] = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": path,
@@ -120,7 +125,7 @@ def ask_wsgi(
         key = name.upper().replace("-", "_")
         key = key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
         environ[key] = f"{environ[key]},{value}" if key in environ else value
-    content = b"".join(app(environ, lambda status, *_: started.append(status)))
+    content = b"".join(app(environ, start))
     return int(started[0].partition(" ")[0]), content
 
 
@@ -181,7 +186,7 @@ class ChatServer:
     ) -> tuple[int, str]:
         """Status, and the error's code or the user; a body of None: the client goes away."""
         headers = [*(("Authorization", each) for each in authorization)]
-        headers += [("Content-Type", "application/json"), ("Host", "testserver")]
+        headers += [("Content-Type", "application/json"), ("Host", HOST)]
         if length is not None:
             headers.append(("Content-Length", length))
         status, content = self._send(headers, body)

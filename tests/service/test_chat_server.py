@@ -19,7 +19,7 @@ from chatkit_sessions.stores import MemorySessionStore
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/self_hosted"
-INPUT = {
+INPUT: dict[str, object] = {
     "content": [{"type": "input_text", "text": "Hi"}],
     "attachments": [],
     "inference_options": {},
@@ -97,14 +97,14 @@ def test_users_get_their_own_threads(ask: Ask, thread: str) -> None:
     assert "Hello ada" in again.text
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [
-        ("threads.get_by_id", {}),
-        ("threads.update", {"title": "Yours"}),
-        ("threads.add_user_message", {"input": INPUT}),
-    ],
-)
+OTHERS: list[tuple[str, dict[str, object]]] = [
+    ("threads.get_by_id", {}),
+    ("threads.update", {"title": "Yours"}),
+    ("threads.add_user_message", {"input": INPUT}),
+]
+
+
+@pytest.mark.parametrize(("kind", "more"), OTHERS)
 @pytest.mark.parametrize("whose", ["ada's", "nobody's"])
 def test_a_thread_that_is_not_the_users_is_a_404(
     ask: Ask, thread: str, kind: str, more: dict[str, object], whose: str
