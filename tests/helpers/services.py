@@ -55,6 +55,12 @@ class CountedStore:
         before()
         return self._store.commit(group, changes, when=when)
 
+    def now(self, group: str) -> float:
+        self._called("now")
+        clock = getattr(self._store, "now", None)
+        assert callable(clock)
+        return float(cast("float", clock(group)))
+
     def _called(self, method: str) -> None:
         self.calls.append(method)
         if self.is_down:
@@ -80,6 +86,9 @@ class AwaitedStore:
 
     async def names(self, group: str) -> list[str]:
         return self.counted.names(group)
+
+    async def now(self, group: str) -> float:
+        return self.counted.now(group)
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]

@@ -246,6 +246,9 @@ def aging_redis(server: RedisServer, namespace: str) -> RedisSessionStore:
         def now(self, group: str) -> float:
             return super().now(group) + server.age
 
+        def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+            return [in_aged_time(entry, server) for entry in super().get(group, names)]
+
         def commit(
             self,
             group: str,
@@ -264,6 +267,9 @@ def aging_async_redis(server: RedisServer, namespace: str) -> AsyncRedisSessionS
     class Aging(AsyncRedisSessionStore):
         async def now(self, group: str) -> float:
             return await super().now(group) + server.age
+
+        async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+            return [in_aged_time(entry, server) for entry in await super().get(group, names)]
 
         async def commit(
             self,
@@ -287,6 +293,13 @@ def in_real_time(
         else replace(entry, expires_at=entry.expires_at - server.age)
         for name, entry in changes.items()
     }
+
+
+def in_aged_time(entry: Entry | None, server: RedisServer) -> Entry | None:
+    """What the server returned, by the clock that has moved."""
+    if entry is None or entry.expires_at is None:
+        return entry
+    return replace(entry, expires_at=entry.expires_at + server.age)
 
 
 def inner(worker: ChatKitClient) -> ChatKitClient:

@@ -67,6 +67,7 @@ class BaseClient(Generic[KeyCallable, E]):
         if clock is not None:
             validate_clock(clock)
             runtime = runtime._replace(now=clock)
+        self._has_clock = clock is not None
         validate_on_event(on_event)
         runtime = runtime._replace(on_event=on_event)
         # What a client's own store and the endpoint's limit count time by.

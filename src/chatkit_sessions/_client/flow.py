@@ -19,7 +19,11 @@ from chatkit_sessions._api.refresh import refresh
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.settings import NOT_GIVEN, KeyCallable
 from chatkit_sessions._redaction import safe_repr
-from chatkit_sessions._sessions.records import info_from_record, with_current_status
+from chatkit_sessions._sessions.records import (
+    StoredRecord,
+    info_from_record,
+    with_current_status,
+)
 from chatkit_sessions.errors import (
     APIStatusError,
     SessionNotRecordedError,
@@ -134,18 +138,20 @@ class SessionFlow(SignOutFlow[KeyCallable, E], Generic[KeyCallable, E]):
                     hint="Ask the client that created it, or give the clients of all processes one "
                     "session store: `store`. The official API cannot be asked for a session.",
                 )
-            info = info_from_record(stored.record)
-        return with_current_status(info, now=self._runtime.now())
+            return self._info_from(stored)
+        # By the server's clock, if it shows it: this machine's may be minutes off.
+        return with_current_status(info, now=info.answered_at or self._runtime.now())
 
     async def _list(self, user: str, deadline: Deadline) -> list[ChatKitSessionInfo]:
         self._check_open()
         await self._publish_kept(deadline)
-        now = self._runtime.now()
-        infos = [
-            with_current_status(info_from_record(stored.record), now=now)
-            for stored in await self._registry.records(self._scope, user, deadline)
-        ]
-        return sorted(infos, key=lambda info: info.expires_at, reverse=True)
+        records = await self._registry.records(self._scope, user, deadline)
+        return sorted(map(self._info_from, records), key=lambda info: info.expires_at, reverse=True)
+
+    def _info_from(self, stored: StoredRecord) -> ChatKitSessionInfo:
+        """What is recorded of a session, with its status by the store's clock."""
+        now = self._runtime.now() if self._has_clock else stored.read_at
+        return with_current_status(info_from_record(stored.record), now=now)
 
     async def _delete(
         self,

@@ -59,6 +59,14 @@ class StoredRecord:
     """Seconds until it expires."""
 
     @property
+    def read_at(self) -> datetime:
+        """When the store returned it, by the store's clock: it keeps a record for a day longer.
+
+        Less if the API's own times in whole seconds, or a bound of its, made that day longer.
+        """
+        return self.record.expires_at - timedelta(seconds=self.ttl - DAY)
+
+    @property
     def may_be_active(self) -> bool:
         """Whether the session's secret may still work."""
         return self.record.status not in {"cancelled", "expired"}

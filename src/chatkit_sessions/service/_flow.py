@@ -36,6 +36,11 @@ _MAX_ATTEMPTS: Final = 1_000
 _LIMITS: Final = 3.0
 """How many times the limit of one store operation a request may take with all of its operations."""
 
+CLOCK: Final = "clock"
+"""The group whose server shows the time; it holds nothing."""
+_FIRST_UNIX_TIME: Final = 1_000_000_000.0
+"""No machine has run for so long: a clock that shows less counts from its start."""
+
 logger: Final = logging.getLogger("chatkit_sessions")
 
 
@@ -167,9 +172,10 @@ class ServiceFlow:
         deadline = self._deadline()
         match task:
             case Create(settings, project):
-                issued = self._rules.issue(settings, project)
-                await self._access.commit(self._rules.open(issued.record), deadline)
-                return self._rules.succeed(*issued)
+                now = self._rules.now(await self._store_time(deadline))
+                issued = self._rules.issue(settings, project, now=now)
+                await self._access.commit(self._rules.open(issued), deadline)
+                return self._rules.succeed(issued.record, issued.client_secret, now=now)
             case Refresh():
                 return await self._refresh(task, deadline)
             case _:
@@ -185,12 +191,12 @@ class ServiceFlow:
             old = self._authenticate(entry, task.client_secret, audience)
             cancelled = self._rules.cancel_for_refresh(old, requests)
             if await self._access.commit(cancelled, deadline):
-                record = old.record
+                record, now = old.record, self._rules.time_of(old)
                 issued = self._rules.issue(
-                    record.settings, record.project, refreshed_from=record.id
+                    record.settings, record.project, now=now, refreshed_from=record.id
                 )
-                await self._access.commit(self._rules.open(issued.record, requests), deadline)
-                return self._rules.succeed(*issued)
+                await self._access.commit(self._rules.open(issued, requests), deadline)
+                return self._rules.succeed(issued.record, issued.client_secret, now=now)
         raise _too_many_changes()
 
     async def _read(self, task: Read, deadline: Deadline) -> Response:
@@ -198,11 +204,18 @@ class ServiceFlow:
         for _ in range(_MAX_ATTEMPTS):
             (entry,) = await self._access.get(group, [SESSION], deadline)
             session = self._rules.require_visible(entry, task)
-            if not task.cancel or not self._rules.is_active(session.record):
-                return self._rules.succeed(session.record)
+            if not task.cancel or self._rules.status(session) != "active":
+                return self._rules.succeed(session.record, now=self._rules.time_of(session))
             # Read again, whoever made the change.
             await self._access.commit(self._rules.cancel(session), deadline)
         raise _too_many_changes()
+
+    async def _store_time(self, deadline: Deadline) -> float | None:
+        """The store's time in Unix seconds, for a new session; None if it shows none."""
+        if self._rules.clock is not None:
+            return None
+        seconds = await self._access.now(CLOCK, deadline)
+        return seconds if seconds is not None and seconds >= _FIRST_UNIX_TIME else None
 
     def _deadline(self) -> Deadline:
         """When a request stops waiting for the store."""

@@ -116,6 +116,12 @@ class StoredSession(NamedTuple):
     record: SessionRecord
     entry: Entry
 
+    @property
+    def read_at(self) -> datetime:
+        """When the store returned the entry, by its own clock: its remaining time shows it."""
+        seconds = self.record.expires_at + RETENTION - self.entry.seconds
+        return datetime.fromtimestamp(seconds, UTC)
+
     @classmethod
     def parse(cls, entry: Entry | None) -> Self | None:
         """Parse an entry; None if it is not a session."""
@@ -128,6 +134,7 @@ class IssuedSession(NamedTuple):
 
     record: SessionRecord
     client_secret: SecretStr
+    issued_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

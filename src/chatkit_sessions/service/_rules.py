@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
 
@@ -22,6 +22,7 @@ from ._records import (
     Groups,
     IssuedSession,
     SessionRecord,
+    SessionStatus,
     StoredSession,
     digest,
     session_object,
@@ -52,7 +53,7 @@ class SessionRules:
         namespace: The store's namespace.
         find_project: Returns an API key's project; None if the key is unknown.
         has_workflow: Returns whether a project has a workflow.
-        now: Returns the current time, in UTC.
+        clock: For tests: returns the current time, in UTC; None: that of the store.
         token_hex: Returns random text, with two hexadecimal digits per byte of its argument.
         max_body: The most bytes of a request's body; None: no limit.
     """
@@ -63,14 +64,14 @@ class SessionRules:
         namespace: str,
         find_project: Callable[[SecretStr], str | None],
         has_workflow: Callable[[str, str], bool],
-        now: Callable[[], datetime],
+        clock: Callable[[], datetime] | None,
         token_hex: Callable[[int], str],
         max_body: int | None = MAX_BODY,
     ) -> None:
         self._groups = Groups(namespace)
         self._find_project = find_project
         self._has_workflow = has_workflow
-        self._now = now
+        self.clock: Final = clock
         self._token_hex = token_hex
         self._max_body = max_body
 
@@ -139,13 +140,38 @@ class SessionRules:
         match = _SECRET.fullmatch(client_secret.get_secret_value())
         return None if match is None else self._groups.find(match[1])
 
+    # By the clock of the store: those of the machines need not agree.
+
+    def now(self, store_time: float | None = None) -> datetime:
+        """The current time.
+
+        Args:
+            store_time: The store's, in Unix seconds; None: the store shows none.
+        """
+        if self.clock is not None:
+            return self.clock()
+        return datetime.now(UTC) if store_time is None else datetime.fromtimestamp(store_time, UTC)
+
+    def time_of(self, session: StoredSession) -> datetime:
+        """The time when a session was read."""
+        return session.read_at if self.clock is None else self.clock()
+
+    def status(self, session: StoredSession) -> SessionStatus:
+        """The session's status when it was read."""
+        return session.record.status(self.time_of(session))
+
     def issue(
-        self, settings: SessionSettings, project: str, *, refreshed_from: str | None = None
+        self,
+        settings: SessionSettings,
+        project: str,
+        *,
+        now: datetime,
+        refreshed_from: str | None = None,
     ) -> IssuedSession:
         """Make a session with a new secret."""
         digits = self._token_hex(24)
         client_secret = SecretStr(f"ek_{digits[:_ID_DIGITS]}{self._token_hex(20)}")
-        created_at = int(self._now().timestamp())  # the API writes whole seconds
+        created_at = int(now.timestamp())  # the API writes whole seconds
         record = SessionRecord(
             id=f"cksess_{digits}",
             secret_digest=digest(client_secret),
@@ -156,11 +182,12 @@ class SessionRules:
             settings=settings,
             refreshed_from=refreshed_from,
         )
-        return IssuedSession(record, client_secret)
+        return IssuedSession(record, client_secret, now)
 
-    def open(self, record: SessionRecord, requests: Entry | None = None) -> Transaction:
+    def open(self, issued: IssuedSession, requests: Entry | None = None) -> Transaction:
         """Store a new session; `requests` are those of the session that it replaces."""
-        seconds = record.settings.expires_after + RETENTION
+        record = issued.record
+        seconds = record.expires_at - issued.issued_at.timestamp() + RETENTION
         entry = Entry(record.encode(), seconds, retention=RETENTION)
         changes = {SESSION: entry, REQUESTS: requests}
         return Transaction(self.group_of_session(record.id), changes, {})
@@ -210,7 +237,7 @@ class SessionRules:
             raise InvalidClientSecretError("unknown")
         if not self._is_for(audience, session.record):
             raise InvalidClientSecretError("unknown", session.record.id)
-        status = session.record.status(self._now())
+        status = self.status(session)
         if status != "active":
             raise InvalidClientSecretError(status, session.record.id)
         return session
@@ -235,16 +262,14 @@ class SessionRules:
             raise refusals.session_not_found(task.session_id)
         return session
 
-    def is_active(self, record: SessionRecord) -> bool:
-        """Whether the session is neither cancelled nor expired."""
-        return record.status(self._now()) == "active"
-
     # Responses.
 
-    def succeed(self, record: SessionRecord, client_secret: SecretStr | None = None) -> Response:
+    def succeed(
+        self, record: SessionRecord, client_secret: SecretStr | None = None, *, now: datetime
+    ) -> Response:
         """Return the response with a session; only a new session's has the secret."""
         shown = "" if client_secret is None else client_secret.get_secret_value()
-        return self._respond_json(200, session_object(record, self._now(), client_secret=shown))
+        return self._respond_json(200, session_object(record, now, client_secret=shown), now=now)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Return the response that rejects a request."""
@@ -252,22 +277,35 @@ class SessionRules:
         return self._respond_json(refusal.status_code, refusal.envelope(), headers)
 
     def _respond_json(
-        self, status_code: int, content: JsonValue, headers: Headers | None = None
+        self,
+        status_code: int,
+        content: JsonValue,
+        headers: Headers | None = None,
+        *,
+        now: datetime | None = None,
     ) -> Response:
-        return self.respond(status_code, encode_json(content), headers)
+        return self.respond(status_code, encode_json(content), headers, now=now)
 
-    def respond(self, status_code: int, body: bytes, headers: Headers | None = None) -> Response:
+    def respond(
+        self,
+        status_code: int,
+        body: bytes,
+        headers: Headers | None = None,
+        *,
+        now: datetime | None = None,
+    ) -> Response:
         """Return a response with the common headers.
 
         Args:
             status_code: The HTTP status; 204 and 304 have no body.
             body: The body.
             headers: Additional headers, or other values for the common ones.
+            now: The time of the response; None: that of this machine.
         """
         usual = {
             "cache-control": "no-store",  # the body may hold a client secret
             "content-type": "application/json",
-            "date": format_datetime(self._now(), usegmt=True),
+            "date": format_datetime(now or self.now(), usegmt=True),
             "x-request-id": f"req_{self._token_hex(16)}",
         }
         if status_code in _STATUSES_WITHOUT_BODY:

@@ -238,13 +238,9 @@ def _rules(
         namespace=namespace,
         find_project=keys.find_project,
         has_workflow=lambda workflow_id, _: known is None or workflow_id in known,
-        now=_utc(clock) if clock else _utc_now,
+        clock=_utc(clock) if clock else None,
         token_hex=secrets.token_hex,
     )
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _utc(clock: Callable[[], datetime]) -> Callable[[], datetime]:

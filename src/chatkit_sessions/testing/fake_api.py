@@ -49,7 +49,7 @@ class FakeApi:
             namespace="",
             find_project=lambda api_key: self._projects.get(api_key.get_secret_value()),
             has_workflow=lambda workflow_id, project: (project, workflow_id) in self._workflows,
-            now=now,
+            clock=now,
             token_hex=token_hex,
             max_body=None,  # the contract has no bound
         )
@@ -161,8 +161,13 @@ class _VisibleRules(SessionRules):
         self._issued = issued
 
     def issue(
-        self, settings: SessionSettings, project: str, *, refreshed_from: str | None = None
+        self,
+        settings: SessionSettings,
+        project: str,
+        *,
+        now: datetime,
+        refreshed_from: str | None = None,
     ) -> IssuedSession:
-        issued = super().issue(settings, project, refreshed_from=refreshed_from)
+        issued = super().issue(settings, project, now=now, refreshed_from=refreshed_from)
         self._issued(issued)
         return issued
