@@ -22,10 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+IN_FULL = {"framework": "starlette", "way": "transport", "ask": "Starlette"}
+"""Of these fixtures, one value has every case of a test; of each other, all but one are slow."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--quick"):
-        return
     seen: set[tuple[str, str, int]] = set()
     kept: list[pytest.Item] = []
     for item in items:
@@ -34,11 +36,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         function = item.nodeid.partition("[")[0]
         # By identity: every combination has the same objects.
         values = {(function, name, id(value)) for name, value in params.items()}
+        others = [
+            (function, name, id(params[name]))
+            for name, whole in IN_FULL.items()
+            if params.get(name, whole) != whole
+        ]
+        if not seen.isdisjoint(others):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") is None and (not values or values - seen):
-            seen |= values
             kept.append(item)
-    config.hook.pytest_deselected(items=list(set(items) - set(kept)))
-    items[:] = kept
+        if item.get_closest_marker("slow") is None:
+            seen |= values
+    if config.getoption("--quick"):
+        config.hook.pytest_deselected(items=list(set(items) - set(kept)))
+        items[:] = kept
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
