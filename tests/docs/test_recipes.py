@@ -14,9 +14,12 @@ import pytest
 from aiohttp.test_utils import TestClient as AiohttpClient, TestServer as AiohttpServer
 from aiohttp.typedefs import Handler
 from aiohttp.web import Request, RequestKey, StreamResponse, middleware
+from fastapi import FastAPI
+from flask import Flask
 from litestar.enums import ScopeType
 from litestar.testing import TestClient as LitestarClient
 from litestar.types import Receive, Scope, Send
+from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
@@ -29,9 +32,10 @@ from support import logging_as_it_was
 
 if TYPE_CHECKING:
     from aiohttp.web import Application
-    from flask import Flask
+    from fastapi import APIRouter
+    from flask import Blueprint
     from litestar import Litestar
-    from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
 
     from chatkit_sessions import AsyncChatKitClient
     from support import JSON
@@ -83,15 +87,14 @@ def ask_litestar(
     return answers
 
 
-WORKFLOWS = DOCUMENT.with_name("workflows.md")
-
-
 def ask_with_framework(name: str, recipe: dict[str, object], paths: list[str]) -> list[int]:
     """The statuses of Ada's POSTs."""
     headers = {**JSON_TYPE, "X-Login": "ada"}
     if name == "Flask":
         with cast("ChatKitClient", recipe["chatkit"]):
-            flask = cast("Flask", recipe["app"]).test_client()
+            app = Flask("shop")
+            app.register_blueprint(cast("Blueprint", recipe["blueprint"]))
+            flask = app.test_client()
             return [flask.post(path, headers=headers).status_code for path in paths]
     if name == "Django":
         with cast("ChatKitClient", recipe["chatkit"]):
@@ -100,7 +103,11 @@ def ask_with_framework(name: str, recipe: dict[str, object], paths: list[str]) -
             )
             answers = [send("POST", path, headers=headers, content=b"{}") for path in paths]
             return [answer.status_code for answer in answers]
-    with StarletteClient(cast("Starlette", recipe["app"])) as client:
+    application = Starlette(routes=cast("list[BaseRoute]", recipe.get("routes")))
+    if name == "FastAPI":
+        application = fastapi = FastAPI()
+        fastapi.include_router(cast("APIRouter", recipe["router"]))
+    with StarletteClient(application) as client:
         statuses = [client.post(path, headers=headers).status_code for path in paths]
         assert client.portal is not None
         client.portal.call(cast("AsyncChatKitClient", recipe["chatkit"]).aclose)
@@ -116,11 +123,11 @@ def test_a_recipe_lets_the_page_choose_among_workflows(
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     fake.add_workflow("wf_sales")
     fake.add_workflow("wf_support")
-    recipe = re.search(rf"## {name}\n\n```python\n(.*?)```", WORKFLOWS.read_text(), re.DOTALL)
+    recipe = re.search(rf"\*\*{name}\*\*\n\n```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert recipe is not None
     module = ModuleType("recipe")
     monkeypatch.setitem(sys.modules, "recipe", module)
-    exec(compile(recipe[1], str(WORKFLOWS), "exec"), vars(module))  # noqa: S102 -- our own docs
+    exec(compile(recipe[1], str(DOCUMENT), "exec"), vars(module))  # noqa: S102 -- our own docs
 
     path = "/api/chatkit/session"
     paths = [f"{path}?assistant=sales", path, f"{path}?assistant=wf_secret"]

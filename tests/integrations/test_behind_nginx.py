@@ -1,4 +1,4 @@
-"""The nginx configurations of docs/behind-a-proxy.md, with TLS, before uvicorn and gunicorn."""
+"""The nginx configurations of docs/production.md, with TLS, before uvicorn and gunicorn."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from redis_server import free_port
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = Path(__file__).parents[2] / "docs/behind-a-proxy.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/production.md"
 CONFIGURATIONS = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
