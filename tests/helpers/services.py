@@ -34,6 +34,8 @@ class CountedStore:
         self.calls: list[str] = []
         self.is_down = False
         self.before_commit: Callable[[], object] = lambda: None
+        self.conflicts = 0
+        """How many of the next commits find that another process was first."""
 
     @property
     def namespace(self) -> str:
@@ -53,7 +55,11 @@ class CountedStore:
         self._called("commit")
         before, self.before_commit = self.before_commit, lambda: None
         before()
-        return self._store.commit(group, changes, when=when)
+        return not self.finds_conflict() and self._store.commit(group, changes, when=when)
+
+    def finds_conflict(self) -> bool:
+        conflicts, self.conflicts = self.conflicts, max(0, self.conflicts - 1)
+        return conflicts > 0
 
     def now(self, group: str) -> float:
         self._called("now")
@@ -98,6 +104,8 @@ class AwaitedStore:
         self.counted._called("commit")
         before, self.counted.before_commit = self.counted.before_commit, lambda: None
         before()
+        if self.counted.finds_conflict():
+            return False
         return await self._store.commit(group, changes, when=when)
 
 

@@ -51,7 +51,7 @@ def test_a_rejected_secret_is_logged_with_its_reason_and_its_session(
 
     limit, *reasons = lines(caplog)
 
-    assert limit.startswith(f"{PREFIX}The session's rate limit is reached; the next request is ")
+    assert limit.startswith(f"{PREFIX}The rate limit is reached; the next request is ")
     assert limit.endswith(f"(session: {session_id})")
     assert reasons == [
         f"{PREFIX}The client secret is not one of this service's sessions. (session: {session_id})",

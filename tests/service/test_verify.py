@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from chatkit_sessions import ChatKitError, SessionStoreError
+from chatkit_sessions import ChatKitError, ConfigurationError, SessionStoreError
 from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
 from chatkit_sessions.stores import Entry
 from redis_server import running_redis
-from services import API_KEY, SESSIONS, BlockingService, Services
+from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services
 from support import NOON, Kind
 
 
@@ -226,6 +226,80 @@ def test_a_refresh_carries_the_count_over(service: BlockingService) -> None:
     with pytest.raises(ClientSecretRateLimitError):
         service.verify(renewed)
     assert reason_of(service, secret) == "cancelled"
+
+
+class TestTheLimitOfAUser:
+    def test_counts_all_sessions_of_the_user_in_every_process(self, services: Services) -> None:
+        one, other = [services(max_requests_per_user_per_1_minute=3) for _ in range(2)]
+        secrets = [one.create_secret() for _ in range(4)]
+        one.verify(secrets[0])
+        one.verify(secrets[1])
+        other.verify(secrets[2])
+
+        with pytest.raises(ClientSecretRateLimitError) as raised:
+            other.verify(secrets[3])
+
+        assert 59 < raised.value.retry_after <= 61
+        assert other.verify(one.create_secret("bob")).user == "bob"
+        assert other.verify(secrets[3], count=False).user == "ada"
+        services.advance(62)
+        assert other.verify(secrets[3]).user == "ada"
+
+    def test_outlives_a_refresh(self, services: Services) -> None:
+        service = services(max_requests_per_user_per_1_minute=1)
+        secret = service.create_secret()
+        service.verify(secret)
+
+        _, renewed = refresh(service, secret)
+
+        with pytest.raises(ClientSecretRateLimitError):
+            service.verify(renewed)
+
+    def test_does_not_count_what_the_session_s_own_limit_rejects(self, services: Services) -> None:
+        service = services(max_requests_per_user_per_1_minute=2)
+        secret = service.create_secret(limit=1)
+        service.verify(secret)
+        for _ in range(3):
+            with pytest.raises(ClientSecretRateLimitError):
+                service.verify(secret)
+
+        assert service.verify(service.create_secret()).user == "ada"
+
+    def test_is_of_one_project(self, services: Services) -> None:
+        service = services(max_requests_per_user_per_1_minute=1)
+        service.verify(service.create_secret())
+
+        session = service.create(key=OTHER_KEY)
+
+        assert service.verify(str(session["client_secret"])).project == "other"
+
+    def test_counts_a_request_once_though_others_count_meanwhile(self, services: Services) -> None:
+        service = services(max_requests_per_user_per_1_minute=2)
+        secret = service.create_secret()
+        services.store.conflicts = 3
+
+        service.verify(secret)
+
+        assert services.store.conflicts == 0
+        service.verify(secret)
+        with pytest.raises(ClientSecretRateLimitError):
+            service.verify(secret)
+
+    def test_ends_as_an_outage_if_it_can_never_be_counted(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service = services(max_requests_per_user_per_1_minute=2)
+        secret = service.create_secret()
+        monkeypatch.setattr("chatkit_sessions.service._flow._MAX_ATTEMPTS", 3)
+        services.store.conflicts = 3
+
+        with pytest.raises(SessionStoreError, match="too fast"):
+            service.verify(secret)
+
+    @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "10"])
+    def test_is_a_number(self, services: Services, limit: object) -> None:
+        with pytest.raises(ConfigurationError, match="max_requests_per_user_per_1_minute"):
+            services(max_requests_per_user_per_1_minute=limit)
 
 
 def test_a_request_that_is_counted_while_the_session_is_cancelled_is_rejected(

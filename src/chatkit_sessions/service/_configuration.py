@@ -145,3 +145,17 @@ def validate_service_store(store: object, *, asynchronous: bool) -> None:
             f"{service} needs a store whose methods are "
             f"{'async' if asynchronous else 'plain'} functions, got {safe_repr(store)}."
         )
+
+
+def validate_user_limit(limit: object) -> int | None:
+    """Reject anything but a number of requests, 1 or more, or None.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+        return limit
+    raise ConfigurationError(
+        "`max_requests_per_user_per_1_minute` must be an integer, 1 or more, or None, got "
+        f"{safe_repr(limit)}."
+    )

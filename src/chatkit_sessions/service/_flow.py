@@ -141,7 +141,7 @@ class ServiceFlow:
         if group is None:
             raise InvalidClientSecretError("unknown")
         names = [SESSION, REQUESTS] if count else [SESSION]
-        deadline = self._deadline()
+        deadline, is_counted_for_user = self._deadline(), False
         for _ in range(_MAX_ATTEMPTS):
             entry, *requests = await self._access.get(group, names, deadline)
             session = self._authenticate(entry, client_secret, audience)
@@ -151,8 +151,23 @@ class ServiceFlow:
             if not count:
                 return SessionContext.of(session.record)
             counted = self._rules.count(session, requests[0])
+            if not is_counted_for_user:
+                await self._count_for_user(session, deadline)
+                is_counted_for_user = True
             if await self._access.commit(counted, deadline):
                 return SessionContext.of(session.record)
+        raise _too_many_changes()
+
+    async def _count_for_user(self, session: StoredSession, deadline: Deadline) -> None:
+        """Count a request of the session's user, if the service limits them."""
+        group = self._rules.group_of_counted_user(session.record)
+        if group is None:
+            return
+        for _ in range(_MAX_ATTEMPTS):
+            (requests,) = await self._access.get(group, [REQUESTS], deadline)
+            counted = self._rules.count_for_user(session, group, requests)
+            if await self._access.commit(counted, deadline):
+                return
         raise _too_many_changes()
 
     def _authenticate(

@@ -4,6 +4,10 @@ Each session has its own group in the store, with two entries:
 
     session     the record: the digest of its secret, its times, its settings
     requests    how many requests each second of the last minute had
+
+Each user of a project has a group, too:
+
+    requests    the same of all sessions of the user, if the service limits them
 """
 
 import hashlib
@@ -192,7 +196,13 @@ class Groups:
     """
 
     def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._place = hashlib.sha256(json.dumps(["issued", SCHEMA, namespace]).encode())
+
+    def find_user(self, project: str, user: str) -> str:
+        """The group of a user."""
+        place = json.dumps(["users of issued", self._namespace, project, user])
+        return hashlib.sha256(place.encode()).hexdigest()[:_DIGITS]
 
     def find(self, id_digits: str) -> str:
         """The group of a session.

@@ -55,6 +55,7 @@ class SessionRules:
         has_workflow: Returns whether a project has a workflow.
         clock: For tests: returns the current time, in UTC; None: that of the store.
         token_hex: Returns random text, with two hexadecimal digits per byte of its argument.
+        user_limit: Requests a minute of all of a user's sessions; None: no limit.
         max_body: The most bytes of a request's body; None: no limit.
     """
 
@@ -66,6 +67,7 @@ class SessionRules:
         has_workflow: Callable[[str, str], bool],
         clock: Callable[[], datetime] | None,
         token_hex: Callable[[int], str],
+        user_limit: int | None = None,
         max_body: int | None = MAX_BODY,
     ) -> None:
         self._groups = Groups(namespace)
@@ -73,6 +75,7 @@ class SessionRules:
         self._has_workflow = has_workflow
         self.clock: Final = clock
         self._token_hex = token_hex
+        self._user_limit = user_limit
         self._max_body = max_body
 
     def screen(
@@ -222,6 +225,25 @@ class SessionRules:
             raise ClientSecretRateLimitError(counted, record.id)
         when = {SESSION: entry.value, REQUESTS: _value(requests)}
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
+
+    def group_of_counted_user(self, record: SessionRecord) -> str | None:
+        """Where the requests of the session's user are counted; None: without a limit."""
+        if self._user_limit is None:
+            return None
+        return self._groups.find_user(record.project, record.settings.user)
+
+    def count_for_user(
+        self, session: StoredSession, group: str, requests: Entry | None
+    ) -> Transaction:
+        """Count a request of the session's user, if the count has not changed.
+
+        Raises:
+            ClientSecretRateLimitError: The user has reached the limit.
+        """
+        counted = count_request(requests, limit=self._user_limit or 1)
+        if not isinstance(counted, Entry):
+            raise ClientSecretRateLimitError(counted, session.record.id)
+        return Transaction(group, {REQUESTS: counted}, {REQUESTS: _value(requests)})
 
     def authenticate(
         self, entry: Entry | None, client_secret: SecretStr, audience: Audience

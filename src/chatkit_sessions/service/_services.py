@@ -16,6 +16,7 @@ from ._configuration import (
     ApiKeys,
     conceal_keys,
     validate_service_store,
+    validate_user_limit,
     validate_workflows,
 )
 from ._flow import ServiceFlow, run_blocking
@@ -42,6 +43,9 @@ class SessionsService:
         api_keys: The keys that `SessionsWSGIApp` accepts, or a mapping of keys to projects. Keys of
             one project see the same sessions. Default: none; only clients from `client` create
             sessions.
+        max_requests_per_user_per_1_minute: The requests that a user can make in any minute with
+            all sessions together, in all processes, 1 or more; default: no limit. It counts the
+            same requests as the limit of a session. Users of different projects count apart.
         clock: For tests: returns the current time, with a time zone.
         on_event: Called with an `Event` for each verification, and by the clients from `client`,
             such as for metrics; see `chatkit_sessions.events`. Default: nothing is reported.
@@ -56,6 +60,7 @@ class SessionsService:
         *,
         workflows: Collection[str] | None = None,
         api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
+        max_requests_per_user_per_1_minute: int | None = None,
         clock: Callable[[], datetime] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
@@ -64,7 +69,8 @@ class SessionsService:
         self._store = store
         self._clock = clock
         validate_service_store(store, asynchronous=False)
-        rules = _rules(store.namespace, ApiKeys(keys), workflows, clock)
+        user_limit = validate_user_limit(max_requests_per_user_per_1_minute)
+        rules = _rules(store.namespace, ApiKeys(keys), workflows, user_limit, clock)
         validate_on_event(on_event)
         self._on_event = on_event
         self._flow = ServiceFlow(store, rules, on_event)
@@ -157,6 +163,7 @@ class AsyncSessionsService:
             `MemorySessionStore`.
         workflows: As for `SessionsService`.
         api_keys: As for `SessionsService`; `SessionsApp` accepts them.
+        max_requests_per_user_per_1_minute: As for `SessionsService`.
         clock: As for `SessionsService`.
         on_event: As for `SessionsService`.
 
@@ -170,6 +177,7 @@ class AsyncSessionsService:
         *,
         workflows: Collection[str] | None = None,
         api_keys: Mapping[str, str] | Iterable[str | SecretStr] = (),
+        max_requests_per_user_per_1_minute: int | None = None,
         clock: Callable[[], datetime] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
@@ -178,7 +186,8 @@ class AsyncSessionsService:
         self._store = store
         self._clock = clock
         validate_service_store(store, asynchronous=not isinstance(store, MemorySessionStore))
-        rules = _rules(store.namespace, ApiKeys(keys), workflows, clock)
+        user_limit = validate_user_limit(max_requests_per_user_per_1_minute)
+        rules = _rules(store.namespace, ApiKeys(keys), workflows, user_limit, clock)
         validate_on_event(on_event)
         self._on_event = on_event
         self._flow = ServiceFlow(store, rules, on_event)
@@ -231,6 +240,7 @@ def _rules(
     namespace: str,
     keys: ApiKeys,
     workflows: Collection[str] | None,
+    user_limit: int | None,
     clock: Callable[[], datetime] | None,
 ) -> SessionRules:
     known = validate_workflows(workflows)
@@ -240,6 +250,7 @@ def _rules(
         has_workflow=lambda workflow_id, _: known is None or workflow_id in known,
         clock=_utc(clock) if clock else None,
         token_hex=secrets.token_hex,
+        user_limit=user_limit,
     )
 
 

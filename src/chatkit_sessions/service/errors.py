@@ -40,7 +40,7 @@ class InvalidClientSecretError(ChatKitError):
 
 
 class ClientSecretRateLimitError(ChatKitError):
-    """The session has reached its rate limit: reject the request with 429.
+    """The session or its user has reached the rate limit: reject the request with 429.
 
     Attributes:
         retry_after: Seconds until the next request is allowed, more than 0.
@@ -49,8 +49,7 @@ class ClientSecretRateLimitError(ChatKitError):
 
     def __init__(self, retry_after: float, session_id: str | None = None) -> None:
         super().__init__(
-            f"The session's rate limit is reached; the next request is allowed in "
-            f"{retry_after:.1f} seconds."
+            f"The rate limit is reached; the next request is allowed in {retry_after:.1f} seconds."
         )
         self.args = (retry_after, session_id)
         self.retry_after = retry_after
