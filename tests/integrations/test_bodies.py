@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, cast, get_args
 
 import pytest
@@ -117,7 +117,12 @@ def asgi_app(framework: str, client: AsyncChatKitClient) -> Generator[ASGIApp, N
 
 
 def ask_asgi(
-    app: ASGIApp, pieces: Pieces, *, user: str | None = "ada", length: str | None = None
+    app: ASGIApp,
+    pieces: Pieces,
+    *,
+    user: str | None = "ada",
+    length: str | None = None,
+    changes: Mapping[str, object] | None = None,
 ) -> tuple[int, str]:
     """The status and the body of what the application sends."""
     sent: list[Message] = []
@@ -141,6 +146,7 @@ def ask_asgi(
         "headers": [*headers, *([(LOGIN.lower().encode(), user.encode())] if user else [])],
         "server": ("testserver", 80),
         "client": ("127.0.0.1", 1),
+        **(changes or {}),
     }
     asyncio.run(cast("Coroutine[object, object, None]", app(scope, pieces.receive, send)))
     return sent[0]["status"] if sent else 0, b"".join(m.get("body", b"") for m in sent).decode()
@@ -198,6 +204,26 @@ def test_what_arrives_counts_and_not_what_the_header_says(
         large, body = ask_asgi(app, Pieces(*[b" " * 1024] * 70), length="5")
 
     assert (small, large, "request_too_large" in body) == (200, 413, True)
+
+
+@pytest.mark.parametrize(
+    ("server", "origin", "status"),
+    [
+        (("10.0.0.1", 80), b"http://10.0.0.1", 200),
+        (("10.0.0.1", 8000), b"http://10.0.0.1:8000", 200),
+        (("10.0.0.1", 8000), b"http://10.0.0.1", 403),
+        (None, b"http://10.0.0.1", 403),
+    ],
+)
+@pytest.mark.parametrize("framework", ["starlette", "fastapi", "litestar"])
+def test_without_a_host_header_the_servers_own_address_counts(
+    framework: str, chatkit: AsyncChatKitClient, server: object, origin: bytes, status: int
+) -> None:
+    headers = [(b"content-type", b"application/json"), (LOGIN.lower().encode(), b"ada")]
+    changes = {"headers": [*headers, (b"origin", origin)], "server": server}
+
+    with asgi_app(framework, chatkit) as app:
+        assert ask_asgi(app, Pieces(b"{}"), changes=changes)[0] == status
 
 
 CUT_OFF = ["POST /session: the client went away before its body was complete."]
