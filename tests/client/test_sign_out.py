@@ -593,7 +593,12 @@ class TestFullStore:
         assert fake.sessions[last.id].status == "cancelled"
 
     def test_says_nothing_where_only_ended_sessions_made_room(
-        self, connect: Connect, store: MemorySessionStore, fake: FakeChatKit, time: Time
+        self,
+        connect: Connect,
+        store: MemorySessionStore,
+        fake: FakeChatKit,
+        time: Time,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         client = connect(fake.transport(), store=store, api_key=fake.api_key)
         client.create_session("ada")
@@ -602,6 +607,7 @@ class TestFullStore:
         for number in range(3):
             client.create_session(f"user_{number}")
 
+        assert "is full" not in caplog.text
         client.delete_sessions("ada")
 
     def test_says_nothing_once_the_missed_session_has_expired(
