@@ -15,8 +15,10 @@ from chatkit_sessions import (
     ChatKitClient,
     InternalServerError,
 )
+from chatkit_sessions._client.sync_io import SyncIO
 from chatkit_sessions._concurrency.event_loop import time_limit
 from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._http.sync_pool import Client
 from raw_server import Connection, raw_server, serve_sessions
 from support import KEY, WORKFLOW, Connect, Script, Time, refused
 
@@ -94,7 +96,7 @@ def test_a_client_closed_between_two_attempts_raises_what_the_first_ended_with(
     clients: list[ChatKitClient] = []
 
     def close_meanwhile(_: float) -> None:
-        clients[0]._lifetime.close()
+        clients[0]._sessions.calls.lifetime.close()
 
     monkeypatch.setattr(time, "sleep", close_meanwhile)
     chatkit = connect(script)
@@ -110,15 +112,17 @@ def test_connections_made_after_another_thread_has_closed_are_closed_too() -> No
     """The other thread comes in where nothing but luck prevents it."""
     with raw_server(serve_sessions) as server:
         chatkit = ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url)
-        connections = chatkit._http
+        io = chatkit._sessions.io
+        assert isinstance(io, SyncIO)
+        connections = io.http
         assert isinstance(connections, PerProcess)
         make = connections._make
 
-        def close_and_make() -> object:
+        def close_and_make() -> Client:
             chatkit.close()
             return make()
 
-        connections._make = close_and_make  # type: ignore[assignment]  # makes the same
+        connections._make = close_and_make
 
         with pytest.raises(RuntimeError, match="closed"):
             chatkit.create_session("user_123")
@@ -211,7 +215,7 @@ def test_a_call_that_waits_for_its_next_attempt_ends_at_once() -> None:
             sleeping.set()
             await asyncio.Event().wait()
 
-        chatkit._runtime = chatkit._runtime._replace(sleep=sleep_for_ever)
+        chatkit._sessions.io.runtime = chatkit._sessions.io.runtime._replace(sleep=sleep_for_ever)
         call = asyncio.create_task(chatkit.create_session("user_123"))
         await sleeping.wait()
 

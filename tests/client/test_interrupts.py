@@ -128,7 +128,7 @@ def test_an_interrupt_leaves_nothing_locked_and_nothing_pending(
             if not interrupted(partial(call, chatkit, user), kind, at=at):
                 break
             # A call that waited for a flight of before would never end: nobody else is there.
-            assert chatkit._registry.single_flight._in_flight.get() == {}
+            assert chatkit._sessions.registry.single_flight._in_flight.get() == {}
             chatkit.get_or_create_session(user)
             chatkit.delete_sessions(user)
         gc.collect()

@@ -24,6 +24,7 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
+from chatkit_sessions._client.async_io import AsyncIO
 from chatkit_sessions._concurrency.event_loop import PerLoop
 from chatkit_sessions._http.async_pool import Client as AsyncClient
 from chatkit_sessions.stores import MemorySessionStore
@@ -294,7 +295,7 @@ def test_closing_while_a_key_is_asked_for_opens_nothing_again(connect: Connect) 
     clients: list[ChatKitClient] = []
 
     def key() -> str:
-        clients[0]._lifetime.close()
+        clients[0]._sessions.calls.lifetime.close()
         return KEY
 
     chatkit = connect(script, api_key=key)
@@ -612,7 +613,9 @@ def test_a_loop_that_was_closed_without_ceremony_is_forgotten(
         return AsyncClient(http, close_idle=partial(asyncio.sleep, 0))
 
     chatkit = AsyncChatKitClient(api_key=fake.api_key, workflow_id=WORKFLOW, base_url=server.url)
-    held = chatkit._http
+    io = chatkit._sessions.io
+    assert isinstance(io, AsyncIO)
+    held = io.http
     assert isinstance(held, PerLoop)
     held._make = make  # no sockets: nothing to warn of
 

@@ -169,7 +169,9 @@ def test_the_sync_client_ends_an_answer_without_end_at_its_deadline(
             api_key=KEY, workflow_id=WORKFLOW, base_url=server.url, timeout=30, max_retries=0
         ) as chatkit,
     ):
-        chatkit._runtime = chatkit._runtime._replace(monotonic=lambda: ticking.monotonic)
+        chatkit._sessions.io.runtime = chatkit._sessions.io.runtime._replace(
+            monotonic=lambda: ticking.monotonic
+        )
         with pytest.raises((APITimeoutError, APIResponseValidationError)):
             chatkit.create_session("user_123")
 

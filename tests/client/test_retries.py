@@ -19,6 +19,7 @@ from chatkit_sessions import (
     RateLimitError,
     RetryPolicy,
 )
+from chatkit_sessions._client.async_io import TaskEvent
 from support import KEY, WAYS, WORKFLOW, Connect, Script, Time, Way, ok, refused
 
 
@@ -304,7 +305,6 @@ def test_tests_of_users_may_put_something_in_place_of_waiting_and_of_time(
 
 def test_waiting_for_another_call_ends_with_the_time_that_it_has() -> None:
     async def main() -> bool:
-        async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW) as chatkit:
-            return await chatkit._wait_for(asyncio.Event(), 0.0)
+        return await TaskEvent().wait_for(0.0)
 
     assert asyncio.run(main()) is False

@@ -511,7 +511,7 @@ class TestOtherWorkers:
                 go_on.set()
                 leader.join()
 
-            second._runtime = second._runtime._replace(sleep=sleep)
+            second._sessions.io.runtime = second._sessions.io.runtime._replace(sleep=sleep)
             told.append(second.get_or_create_session("user_1"))
         else:
 
@@ -532,7 +532,7 @@ class TestOtherWorkers:
                     go_on.set()
                     await leader
 
-                two._runtime = two._runtime._replace(sleep=sleep)
+                two._sessions.io.runtime = two._sessions.io.runtime._replace(sleep=sleep)
                 return [await two.get_or_create_session("user_1"), await leader]
 
             told = backend.run(main)
@@ -628,7 +628,7 @@ class TestTenants:
 
         again = worker.with_options(store=store, timeout=3)
 
-        assert inner(again)._registry is inner(worker)._registry
+        assert inner(again)._sessions.registry is inner(worker)._sessions.registry
 
 
 class TestWithoutAStoreGiven:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitSessionResponse
+from chatkit_sessions._client.sync_io import ThreadEvent
 from chatkit_sessions._concurrency.single_flight import Flight
 from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import Entry, MemorySessionStore
@@ -31,7 +32,7 @@ class TestAClientThatIsClosed:
             closed.append(seconds)
             worker.close()
 
-        worker._runtime = worker._runtime._replace(sleep=sleep)
+        worker._sessions.io.runtime = worker._sessions.io.runtime._replace(sleep=sleep)
 
         with pytest.raises(RuntimeError, match="closed"):
             worker.get_or_create_session("user_1")
@@ -42,18 +43,18 @@ class TestAClientThatIsClosed:
         self, backend: Backend
     ) -> None:
         worker = inner(backend.worker())
-        single_flight = worker._registry.single_flight
-        key = None, worker._session_request("user_1", SessionOptions()).identity.slot, None
+        single_flight = worker._sessions.registry.single_flight
+        key = None, worker._sessions.request("user_1", SessionOptions()).identity.slot, None
 
-        class Closing(threading.Event):
+        class Closing(ThreadEvent):
             def wait(self, timeout: float | None = None) -> bool:
                 worker.close()
                 single_flight.end(key, other)
                 return super().wait(timeout)
 
-        other = Flight[threading.Event, ChatKitSessionResponse](Closing())
+        other = Flight[ChatKitSessionResponse](Closing())
         single_flight.join(key, other)
-        vars(worker._registry)["acquire_lease"] = never  # the store may be closed, too
+        vars(worker._sessions.registry)["acquire_lease"] = never  # the store may be closed, too
 
         with pytest.raises(RuntimeError, match="closed"):
             worker.get_or_create_session("user_1")
@@ -97,7 +98,7 @@ def test_two_event_loops_do_not_wait_in_each_other() -> None:
         transport.goes_on.set()  # whoever sleeps waits for the lease, and not for the flight
         await asyncio.sleep(seconds)
 
-    chatkit._runtime = chatkit._runtime._replace(sleep=sleep)
+    chatkit._sessions.io.runtime = chatkit._sessions.io.runtime._replace(sleep=sleep)
     told: list[ChatKitSessionResponse] = []
 
     def lead() -> None:

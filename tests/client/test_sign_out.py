@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import cast
 from unittest.mock import ANY
 
 import httpx
@@ -21,6 +21,8 @@ from chatkit_sessions import (
     SessionNotFoundError,
     SessionStoreError,
 )
+from chatkit_sessions._client.async_io import TaskEvent
+from chatkit_sessions._client.sync_io import ThreadEvent
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.transactions import LEASE
 from chatkit_sessions.stores import MemorySessionStore
@@ -177,12 +179,12 @@ class TestRefresh:
     ) -> list[ChatKitSessionResponse]:
         waits = threading.Semaphore(0)
 
-        class Counted(threading.Event):
+        class Counted(ThreadEvent):
             def wait(self, timeout: float | None = None) -> bool:
                 waits.release()
                 return super().wait(timeout)
 
-        worker._registry.single_flight._new_event = Counted
+        worker._sessions.registry.single_flight._new_event = Counted
         told: list[ChatKitSessionResponse] = []
         refreshed: list[ChatKitSessionResponse] = []
 
@@ -198,7 +200,7 @@ class TestRefresh:
                 thread.start()
                 assert waits.acquire(timeout=60)
 
-        worker._runtime = worker._runtime._replace(sleep=sleep)
+        worker._sessions.io.runtime = worker._sessions.io.runtime._replace(sleep=sleep)
         told.append(worker.get_or_create_session("user_1"))
         thread.join(60)
         return told + refreshed
@@ -210,12 +212,12 @@ class TestRefresh:
         two = cast("AsyncChatKitClient", inner(other))
         waits: list[object] = []
 
-        class Counted(asyncio.Event):
-            async def wait(self) -> Literal[True]:
+        class Counted(TaskEvent):
+            async def wait_for(self, seconds: float | None) -> bool:
                 waits.append(self)
-                return await super().wait()
+                return await super().wait_for(seconds)
 
-        one._registry.single_flight._new_event = Counted
+        one._sessions.registry.single_flight._new_event = Counted
 
         async def main() -> list[ChatKitSessionResponse]:
             told: list[ChatKitSessionResponse] = []
@@ -230,7 +232,7 @@ class TestRefresh:
                     while not waits:  # noqa: ASYNC110 -- whoever waits does not know of us
                         await asyncio.sleep(0)
 
-            one._runtime = one._runtime._replace(sleep=sleep)
+            one._sessions.io.runtime = one._sessions.io.runtime._replace(sleep=sleep)
             told.append(await one.get_or_create_session("user_1"))
             return [*told, await tasks[0]]
 
@@ -394,9 +396,9 @@ class TestSigningOut:
         """Who signs in again at that moment gets no session that is about to be cancelled."""
         worker, other = backend.worker(), backend.worker()
         first = worker.get_or_create_session("user_1")
-        client = inner(other)
-        deadline = Deadline.after(None, client._monotonic)
-        sign_out = client._registry.sign_out(client._scope, "user_1", deadline, generation=b"1")
+        sessions = inner(other)._sessions
+        deadline = Deadline.after(None, sessions.calls.monotonic)
+        sign_out = sessions.registry.sign_out(sessions.scope, "user_1", deadline, generation=b"1")
         assert backend.run_flow(sign_out) == ({first.id: ANY}, None)
 
         assert worker.get_or_create_session("user_1").id != first.id
@@ -504,7 +506,7 @@ class TestSigningOut:
             await cast("AsyncChatKitClient", inner(other)).delete_sessions("user_1")
 
         sleeps = sleep if backend.kind == "sync" else asleep
-        client._runtime = client._runtime._replace(sleep=sleeps)
+        client._sessions.io.runtime = client._sessions.io.runtime._replace(sleep=sleeps)
 
         with pytest.raises(SessionDeletedError):
             worker.get_or_create_session("user_1")

@@ -17,7 +17,7 @@ from chatkit_sessions import (
     ChatKitClient,
     InternalServerError,
 )
-from chatkit_sessions._client.sign_out import AT_ONCE
+from chatkit_sessions._client.sessions import CANCELS_AT_ONCE
 from chatkit_sessions.stores import Entry
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from workers import Backend, inner
@@ -68,14 +68,14 @@ def active(backend: Backend) -> list[str]:
 
 def test_sessions_are_cancelled_eight_at_once(backend: Backend) -> None:
     worker = backend.worker()
-    create(worker, 2 * AT_ONCE)
-    meeting = Meeting(backend, AT_ONCE)
+    create(worker, 2 * CANCELS_AT_ONCE)
+    meeting = Meeting(backend, CANCELS_AT_ONCE)
 
     worker.delete_sessions("user_1")
 
     assert active(backend) == []
-    assert meeting.most == AT_ONCE
-    assert len(backend.calls("/cancel")) == 2 * AT_ONCE
+    assert meeting.most == CANCELS_AT_ONCE
+    assert len(backend.calls("/cancel")) == 2 * CANCELS_AT_ONCE
 
 
 @pytest.mark.parametrize("error", [LookupError("odd"), ValueError("ek_oddly0123456789SECRET")])
@@ -85,14 +85,14 @@ def test_one_that_fails_oddly_keeps_no_other_from_being_cancelled(
     worker = backend.worker()
     odd, *others = create(worker)
     client = inner(worker)
-    cancel = client._cancel
+    cancel = client._sessions._cancel
 
     async def fail(operation: object, session_id: str, *args: object, **options: object) -> None:
         if session_id in {odd, others[0]}:
             raise error
         await cancel(operation, session_id, *args, **options)  # type: ignore[arg-type]  # as given
 
-    client._cancel = fail  # type: ignore[method-assign]  # as a mistake of ours would
+    client._sessions._cancel = fail  # type: ignore[method-assign]  # as a mistake of ours would
 
     with pytest.raises(type(error)) as caught:
         worker.delete_sessions("user_1")
@@ -125,7 +125,7 @@ def test_sessions_for_which_there_was_no_time_are_reported(backend: Backend) -> 
 
     left = re.search(r"delete (\d+)", str(caught.value))
     assert left is not None
-    assert MANY - AT_ONCE <= int(left[1]) < MANY
+    assert MANY - CANCELS_AT_ONCE <= int(left[1]) < MANY
     assert "Delete the user's sessions again" in caught.value.hint
 
 
@@ -146,7 +146,7 @@ def test_those_that_the_limit_cut_off_are_not_counted_among_them(backend: Backen
 def test_a_client_that_is_closed_meanwhile_begins_no_more(backend: Backend) -> None:
     worker = backend.worker()
     create(worker)
-    meeting = Meeting(backend, AT_ONCE)
+    meeting = Meeting(backend, CANCELS_AT_ONCE)
     before = backend.api.before
 
     def close(request: httpx.Request) -> object:
@@ -166,8 +166,8 @@ def test_a_client_that_is_closed_meanwhile_begins_no_more(backend: Backend) -> N
     with pytest.raises((RuntimeError, APIConnectionError), match="closed"):
         worker.delete_sessions("user_1")
 
-    assert meeting.most == AT_ONCE
-    assert len(active(backend)) >= MANY - AT_ONCE
+    assert meeting.most == CANCELS_AT_ONCE
+    assert len(active(backend)) >= MANY - CANCELS_AT_ONCE
 
 
 class Counting:

@@ -1,7 +1,6 @@
 """A store that does not answer keeps nobody from a session, and is complained of once."""
 
 import logging
-import threading
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +16,7 @@ from chatkit_sessions import (
     SessionNotRecordedError,
     SessionStoreError,
 )
+from chatkit_sessions._client.sync_io import ThreadEvent
 from chatkit_sessions._concurrency.single_flight import Batches, Flight
 from chatkit_sessions._sessions.circuit_breaker import RETRY_STORE_AFTER
 from chatkit_sessions._sessions.snapshot import StoreSnapshot
@@ -43,7 +43,9 @@ def failing(backend: Backend) -> FailingStore:
 @pytest.fixture
 def worker(backend: Backend, failing: FailingStore) -> ChatKitClient:
     worker = backend.worker(store=failing if backend.kind == "sync" else AsyncFailingStore(failing))
-    inner(worker)._registry._state.circuit_breaker._clock = lambda: backend.connect.time.monotonic
+    inner(worker)._sessions.registry._state.circuit_breaker._clock = lambda: (
+        backend.connect.time.monotonic
+    )
     return worker
 
 
@@ -266,23 +268,21 @@ class TestLookUpsOfOthers:
     ) -> None:
         look_ups, key = self.look_ups_of(worker)
 
-        class Ended(threading.Event):
+        class Ended(ThreadEvent):
             def wait(self, timeout: float | None = None) -> bool:
                 look_ups.end(key, own)
                 return super().wait(timeout)
 
-        own = Flight[threading.Event, StoreSnapshot](Ended())
+        own = Flight[StoreSnapshot](Ended())
         look_ups.join(key, own)
 
         assert worker.get_or_create_session("user_1").user == "user_1"
         assert backend.creates == 1
 
-    def look_ups_of(
-        self, worker: ChatKitClient
-    ) -> tuple[Batches[threading.Event, StoreSnapshot], Hashable]:
+    def look_ups_of(self, worker: ChatKitClient) -> tuple[Batches[StoreSnapshot], Hashable]:
         client = inner(worker)
-        identity = client._session_request("user_1", SessionOptions()).identity
-        return client._registry.look_ups, (None, identity.slot)
+        identity = client._sessions.request("user_1", SessionOptions()).identity
+        return client._sessions.registry.look_ups, (None, identity.slot)
 
 
 class TestASessionOfAnOutage:

@@ -216,7 +216,7 @@ def test_no_info_shows_a_secret_that_a_known_field_repeats(connect: Connect) -> 
 def test_no_client_shows_its_key(connect: Connect) -> None:
     chatkit = connect(Script([ok()]))
 
-    assert_silent(iter((repr(chatkit), str(chatkit), repr(chatkit._settings))))
+    assert_silent(iter((repr(chatkit), str(chatkit), repr(chatkit._sessions.calls.settings))))
 
 
 def test_an_answer_that_comes_too_late_shows_no_secret(connect: Connect, time: Time) -> None:

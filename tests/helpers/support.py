@@ -253,11 +253,11 @@ class Connect:
 
     def adopt(self, client: ChatKitClient) -> ChatKitClient:
         """Give a client the test's time and the blocking face."""
-        runtime = client._runtime._replace(
+        runtime = client._sessions.io.runtime._replace(
             monotonic=lambda: self.time.monotonic, random=lambda: 0.0
         )
         if self._runner is None:
-            client._runtime = runtime._replace(sleep=self.time.sleep)
+            client._sessions.io.runtime = runtime._replace(sleep=self.time.sleep)
             self._stack.callback(client.close)
             return client
         wrapped = cast("AsyncChatKitClient", client)
@@ -265,7 +265,7 @@ class Connect:
         async def sleep(seconds: float) -> None:
             self.time.sleep(seconds)
 
-        wrapped._runtime = runtime._replace(sleep=sleep)
+        wrapped._sessions.io.runtime = runtime._replace(sleep=sleep)
         blocking = cast("ChatKitClient", Blocking(wrapped, self._runner))
         self._stack.callback(blocking.close)
         return blocking

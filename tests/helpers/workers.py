@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias, TypeVar, cast, get_args
 import httpx
 
 from chatkit_sessions import ChatKitClient, SessionStoreError
+from chatkit_sessions._client.async_io import TaskEvent
+from chatkit_sessions._client.sync_io import ThreadEvent
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
@@ -96,7 +98,7 @@ class Backend:
         worker = make(self.api, store=self.store() if store is None else store, **options)
         client = inner(worker)
         sleep = self._sleep if self.kind == "sync" else self._asleep
-        client._runtime = client._runtime._replace(sleep=sleep)
+        client._sessions.io.runtime = client._sessions.io.runtime._replace(sleep=sleep)
         return worker
 
     def advance(self, seconds: float) -> None:
@@ -189,10 +191,10 @@ class Backend:
     def begin_to_create(self, worker: ChatKitClient, user: str = "user_1") -> None:
         """Become the one who creates that user's session, and never go on."""
         client = inner(worker)
-        identity = client._session_request(user, SessionOptions()).identity
+        identity = client._sessions.request(user, SessionOptions()).identity
 
         async def begin() -> None:
-            registry = client._registry
+            registry = client._sessions.registry
             deadline = Deadline.after(None, registry._clock)
             snapshot = await registry.look_up(identity, deadline)
             assert await registry.acquire_lease(identity, snapshot, Lease(b"x"), deadline)
@@ -201,12 +203,12 @@ class Backend:
 
     def answer_when_waiting(self, worker: ChatKitClient, waiters: int) -> None:
         """Let the API answer only once that many of a worker's calls wait for another one's."""
-        single_flight = inner(worker)._registry.single_flight
+        single_flight = inner(worker)._sessions.registry.single_flight
         self.led = True
         if self.kind == "sync":
             begun = threading.Semaphore(0)
 
-            class Counted(threading.Event):
+            class Counted(ThreadEvent):
                 def wait(self, timeout: float | None = None) -> bool:
                     begun.release()
                     return super().wait(timeout)
@@ -223,12 +225,12 @@ class Backend:
             return
         waiting: list[object] = []
 
-        class ACounted(asyncio.Event):
-            async def wait(self) -> Literal[True]:
+        class ACounted(TaskEvent):
+            async def wait_for(self, seconds: float | None) -> bool:
                 waiting.append(self)
-                return await super().wait()
+                return await super().wait_for(seconds)
 
-        single_flight._new_event = cast("Callable[[], threading.Event]", ACounted)
+        single_flight._new_event = ACounted
 
         async def await_them(_: httpx.Request) -> None:
             self.reached.set()

@@ -422,7 +422,7 @@ def test_a_store_that_does_not_answer_keeps_a_user_from_signing_out_but_not_from
 def test_the_call_ends_with_an_error_once_the_client_is_closed(backend: Backend) -> None:
     client = backend.client()
     app = backend.app(client)
-    client._lifetime.close()
+    client._sessions.calls.lifetime.close()
 
     with pytest.raises(RuntimeError, match="is closed"):
         app.create()

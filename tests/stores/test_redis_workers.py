@@ -177,7 +177,9 @@ def shop(connect: Connect, own_redis: RedisServer) -> Iterator[Backend]:
 def impatient(backend: Backend) -> ChatKitClient:
     """A worker that asks a store that was out again at once."""
     worker = backend.worker()
-    inner(worker)._registry._state.circuit_breaker._clock = lambda: backend.connect.time.monotonic
+    inner(worker)._sessions.registry._state.circuit_breaker._clock = lambda: (
+        backend.connect.time.monotonic
+    )
     return worker
 
 

@@ -109,7 +109,7 @@ class TestACluster:
             client = make(host="127.0.0.1", port=nodes[0].port)
             stack.callback(client.close)
             worker = backend.worker(store=RedisSessionStore(client, namespace="shop"))
-            breaker = inner(worker)._registry._state.circuit_breaker
+            breaker = inner(worker)._sessions.registry._state.circuit_breaker
             breaker._clock = lambda: backend.connect.time.monotonic
             shares_and_signs_out(worker)
 

@@ -110,7 +110,7 @@ def store_of(backend: Backend, proxy: TroubledRedis, made: Make, stack: ExitStac
 
 def close(worker: ChatKitClient) -> None:
     """Close what belongs to the event loop, and what a user would close."""
-    store = inner(worker)._registry._access.store
+    store = inner(worker)._sessions.registry._access.store
     if isinstance(worker, Blocking) and isinstance(store, AsyncRedisSessionStore):
         worker._runner.run(store.aclose())
         if isinstance(store._redis.client, redis.asyncio.Redis | redis.asyncio.RedisCluster):
@@ -234,7 +234,7 @@ def test_a_server_that_takes_no_writes_is_one_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A replica still answers reads: they neither end the outage nor begin another."""
-    breaker = inner(worker)._registry._state.circuit_breaker
+    breaker = inner(worker)._sessions.registry._state.circuit_breaker
     breaker._clock = lambda: connect.time.monotonic
     worker.get_or_create_session("user_0")
     caplog.set_level(logging.INFO, "chatkit_sessions")
@@ -328,7 +328,7 @@ def test_what_was_created_meanwhile_is_ended_by_another_worker_s_sign_out(
     worker: ChatKitClient, proxy: TroubledRedis, connect: Connect, redis_server: RedisServer
 ) -> None:
     """Once the store responds again, and this worker has made its next call."""
-    breaker = inner(worker)._registry._state.circuit_breaker
+    breaker = inner(worker)._sessions.registry._state.circuit_breaker
     breaker._clock = lambda: connect.time.monotonic
     worker.get_or_create_session("user_0")
     proxy.is_silent = True

@@ -22,7 +22,6 @@ from .json_body import UnreadableBodyError, decode_json
 from .operations import Operation, UnacceptableResponseError, describe_validation_error
 
 T = TypeVar("T")
-KeyCallable = TypeVar("KeyCallable")
 
 MAX_SUCCESS_BODY: Final = 1024 * 1024
 MAX_ESCAPED: Final = 6
@@ -84,7 +83,7 @@ class CommonHeaders(NamedTuple):
     with_body: Headers
 
 
-def common_headers(settings: Settings[KeyCallable], key: SecretStr) -> CommonHeaders:
+def common_headers(settings: Settings, key: SecretStr) -> CommonHeaders:
     """Build the headers of a client's requests (the API's reference, "Authentication")."""
     headers: dict[str, str | SecretStr] = {
         "Authorization": SecretStr(f"Bearer {key.get_secret_value()}"),

@@ -1,13 +1,12 @@
 """The client for asynchronous code, under asyncio or trio."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Self, Unpack
+from types import TracebackType
+from typing import Self, TypeAlias, Unpack
 
 from pydantic import SecretStr
 
-from chatkit_sessions._api import operations
-from chatkit_sessions._api.arguments import validate_client_secret, validate_user
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import (
     DEFAULT_MAX_RETRIES,
@@ -27,15 +26,18 @@ from chatkit_sessions.options import (
     History,
     SessionOptions,
     StateVariable,
-    reject_unknown_options,
 )
 from chatkit_sessions.stores.base import AsyncSessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from .async_io import AsyncIO, AsyncKeySource
+from .async_io import AsyncIO
+from .calls import Lifetime
+from .sessions import BaseClient, open_sessions
+
+AsyncKeySource: TypeAlias = Callable[[], str | SecretStr | Awaitable[str | SecretStr]]
 
 
-class AsyncChatKitClient(AsyncIO):
+class AsyncChatKitClient(BaseClient):
     """Creates, refreshes, gets and deletes ChatKit sessions: `ChatKitClient` for async code.
 
     Make one client for the process: many tasks can share it, and it keeps connections open between
@@ -61,7 +63,6 @@ class AsyncChatKitClient(AsyncIO):
         allow_insecure_http: Allow a plain `http://` base URL on another machine.
         clock: For tests: returns the current time, with a time zone. It decides the status of
             sessions and how long a default store keeps them.
-
         on_event: Called with an `Event` for each create, refresh, retry and so on, such as for
             metrics; see `chatkit_sessions.events`. Default: nothing is reported.
 
@@ -99,7 +100,35 @@ class AsyncChatKitClient(AsyncIO):
         )
         if store is not None:
             validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
-        super().__init__(settings, store, http_client=http_client, clock=clock, on_event=on_event)
+        lifetime = Lifetime(type(self).__name__)
+        io = AsyncIO(settings.base_url, http_client)
+        self._sessions = open_sessions(
+            settings, store, io=io, lifetime=lifetime, clock=clock, on_event=on_event
+        )
+
+    async def __aenter__(self) -> Self:
+        self._sessions.calls.lifetime.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._sessions.calls.lifetime.leave():
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        A closed client opens again when it is entered.
+
+        A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
+        progress in this event loop end at once, with an APIConnectionError. Connections of other
+        event loops are closed when these end.
+        """
+        await self._sessions.close()
 
     def with_options(
         self,
@@ -125,15 +154,15 @@ class AsyncChatKitClient(AsyncIO):
         api_key = key
         if not isinstance(store, NotGiven):
             validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
-        return self._derive(
+        settings = self._sessions.calls.settings.changed(
             api_key=key,
             workflow_id=workflow_id,
             organization=organization,
             project=project,
             timeout=timeout,
             max_retries=max_retries,
-            store=store,
         )
+        return self._derive(settings, store)
 
     async def create_session(
         self,
@@ -195,8 +224,7 @@ class AsyncChatKitClient(AsyncIO):
             history=history,
             automatic_thread_titling=automatic_thread_titling,
         )
-        request, deadline = self._session_request(user, options), self._deadline(timeout)
-        return await self._bounded(deadline, self._create, request, deadline)
+        return await self._sessions.create(user, options, timeout=timeout)
 
     async def get_or_create_session(
         self,
@@ -237,12 +265,9 @@ class AsyncChatKitClient(AsyncIO):
             APIResponseValidationError: As for `create_session`.
             TypeError: An option does not exist.
         """
-        reject_unknown_options(
-            options, method="get_or_create_session", others=("min_remaining", "timeout")
+        return await self._sessions.get_or_create(
+            user, options, min_remaining=min_remaining, timeout=timeout
         )
-        request = self._session_request(user, options, min_remaining=min_remaining)
-        deadline = self._deadline(timeout)
-        return await self._bounded(deadline, self._get_or_create, request, deadline)
 
     async def refresh_session(
         self,
@@ -282,11 +307,7 @@ class AsyncChatKitClient(AsyncIO):
             TypeError: An option does not exist.
         """
         client_secret = as_secret(client_secret)  # local variables are part of tracebacks
-        secret = validate_client_secret(client_secret)
-        reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
-        request = self._session_request(user, options, replaces=secret)
-        deadline = self._deadline(timeout)
-        return await self._bounded(deadline, self._refresh, request, deadline)
+        return await self._sessions.refresh(client_secret, user, options, timeout=timeout)
 
     async def get_session(
         self, session_id: str, *, timeout: float | NotGiven | None = NOT_GIVEN
@@ -313,8 +334,7 @@ class AsyncChatKitClient(AsyncIO):
             APIConnectionError: No response arrived.
             APIResponseValidationError: The response does not match OpenAI's API description.
         """
-        operation, deadline = operations.get(session_id), self._deadline(timeout)
-        return await self._bounded(deadline, self._get, operation, session_id, deadline)
+        return await self._sessions.get(session_id, timeout=timeout)
 
     async def sessions_for(self, user: str) -> list[ChatKitSessionInfo]:
         """List the user's sessions that the client's store has recorded.
@@ -334,8 +354,7 @@ class AsyncChatKitClient(AsyncIO):
             InvalidRequestError: The user is not a string, or is empty.
             SessionStoreError: The store is unavailable.
         """
-        deadline = self._deadline(NOT_GIVEN)
-        return await self._bounded(deadline, self._list, validate_user(user), deadline)
+        return await self._sessions.sessions_of(user)
 
     async def delete_session(
         self,
@@ -362,10 +381,7 @@ class AsyncChatKitClient(AsyncIO):
             APIConnectionError: No response arrived. The session may be cancelled.
             APIResponseValidationError: The response does not match OpenAI's API description.
         """
-        operation, deadline = operations.cancel(session_id), self._deadline(timeout)
-        await self._bounded(
-            deadline, self._delete, operation, session_id, deadline, missing_ok=missing_ok
-        )
+        await self._sessions.delete(session_id, missing_ok=missing_ok, timeout=timeout)
 
     async def delete_sessions(
         self, user: str, *, timeout: float | NotGiven | None = NOT_GIVEN
@@ -392,5 +408,4 @@ class AsyncChatKitClient(AsyncIO):
                 sessions there was no time for: call it again.
             APIResponseValidationError: A response does not match OpenAI's API description.
         """
-        deadline = self._deadline(timeout)
-        await self._delete_all(validate_user(user), deadline)
+        await self._sessions.delete_all(user, timeout=timeout)

@@ -1,19 +1,13 @@
-"""What the asynchronous client does in its own way: send, wait and close."""
+"""How the asynchronous client sends and waits: it awaits, under asyncio or trio."""
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
-from contextlib import AbstractContextManager
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import ParamSpec, Self, TypeAlias, TypeVar
-
-from pydantic import SecretStr
 
 from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.event_loop import (
-    Event,
-    Limit,
     PerLoop,
     new_event,
     running_loop,
@@ -24,7 +18,6 @@ from chatkit_sessions._concurrency.event_loop import (
 from chatkit_sessions._concurrency.repeating import repeating
 from chatkit_sessions._concurrency.turns import for_each
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._config.validation import as_secret
 from chatkit_sessions._http.async_pool import Client, client_factory
 from chatkit_sessions._http.clients import (
@@ -34,150 +27,38 @@ from chatkit_sessions._http.clients import (
 )
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.proxies import proxy_for
-from chatkit_sessions.events import OnEvent
-from chatkit_sessions.stores.base import AsyncSessionStore
-from chatkit_sessions.stores.memory import MemorySessionStore
+from chatkit_sessions.errors import APIConnectionError
 
-from .base import client_closed_error
-from .flow import SessionFlow
-from .state import Lifetime, system_runtime
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-AsyncKeySource: TypeAlias = Callable[[], str | SecretStr | Awaitable[str | SecretStr]]
+from .calls import Lifetime, client_closed_error, system_runtime
 
 
-class AsyncIO(SessionFlow[AsyncKeySource, Event]):
-    """The hooks of the flow, awaited.
+class AsyncIO:
+    """The `IO` of the asynchronous client.
 
     Args:
-        settings: What the client is set to.
-        store: Where sessions are recorded; None: a `MemorySessionStore` of the client's own.
-        http_client: The user's; None: the client makes its own.
-        clock: The user's.
+        base_url: Where the requests go.
+        http_client: The user's; None: the library's own.
     """
 
-    def __init__(
-        self,
-        settings: Settings[AsyncKeySource],
-        store: AsyncSessionStore | MemorySessionStore | None,
-        *,
-        http_client: AsyncHTTPClient | None,
-        clock: Callable[[], datetime] | None,
-        on_event: OnEvent | None,
-    ) -> None:
-        super().__init__(
-            settings,
-            store,
-            new_event=new_event,
-            runtime=system_runtime(sleep),
-            clock=clock,
-            on_event=on_event,
-        )
-        self._http: AsyncSuppliedClient | PerLoop[Client]
+    def __init__(self, base_url: str, http_client: AsyncHTTPClient | None) -> None:
+        self.runtime = system_runtime(sleep)
+        self.http: AsyncSuppliedClient | PerLoop[Client]
         if http_client is None:
-            proxy = proxy_for(settings.base_url)
-            self._http = PerLoop(client_factory(proxy))
+            proxy = proxy_for(base_url)
+            self.http = PerLoop(client_factory(proxy))
             self._http_errors = HTTPErrors.of_own_client(proxy and proxy.described)
         else:
-            self._http = AsyncSuppliedClient(http_client)
+            self.http = AsyncSuppliedClient(http_client)
             self._http_errors = errors_of_async_client(http_client)
-        self._in_progress: dict[Limit, Lifetime] = {}
+        self._in_progress: dict[_CallLimit, None] = {}
 
-    async def __aenter__(self) -> Self:
-        self._lifetime.enter()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._lifetime.leave():
-            await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
-
-        A closed client opens again when it is entered.
-
-        A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
-        progress in this event loop end at once, with an APIConnectionError. Connections of other
-        event loops are closed when these end.
-        """
-        owns_connections = self._lifetime.close()
-        for limit, lifetime in list(self._in_progress.items()):
-            if lifetime.closed and limit.loop is running_loop():
-                limit.end()
-        if owns_connections and isinstance(self._http, PerLoop):
-            await self._http.aclose()
-
-    async def _bounded(
-        self,
-        deadline: Deadline,
-        flow: Callable[P, Coroutine[object, None, T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        async with time_limit(deadline.remaining()) as limit:
-            self._in_progress[limit] = self._lifetime
-            try:
-                return await flow(*args, **kwargs)
-            finally:
-                del self._in_progress[limit]
-        raise client_closed_error() if self._lifetime.closed else deadline.error()
-
-    async def _sleep(self, seconds: float) -> None:
-        sleeping = self._runtime.sleep(seconds)
-        if sleeping is not None:
-            await sleeping
-
-    async def _wait_for(self, done: Event, seconds: float | None) -> bool:
-        async with time_limit(seconds):
-            await done.wait()
-            return True
-        return False
-
-    def _repeating(
-        self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
-    ) -> AbstractContextManager[object]:
-        return repeating(flow, seconds)
-
-    async def _for_each(
-        self,
-        flow: Callable[[str], Coroutine[object, None, None]],
-        items: Iterable[str],
-        *,
-        at_once: int,
-    ) -> None:
-        await for_each(flow, items, most=at_once)
-
-    def _event_loop(self) -> Hashable:
-        return running_loop()
-
-    def _shielded(self) -> AbstractContextManager[object]:
-        return shielded()
-
-    async def _key(self) -> object:
-        source = self._settings.api_key
-        if isinstance(source, SecretStr):
-            return source
-        key = source()
+    async def call_key_function(self, function: Callable[[], object]) -> object:
+        """See `IO`."""
+        key = function()
         return as_secret(await key if inspect.isawaitable(key) else key)
 
-    async def _close_idle_connections(self) -> None:
-        if isinstance(self._http, PerLoop):
-            await (await self._http.get()).close_idle()
-
-    async def _http_client(self) -> AsyncSuppliedClient | Client:
-        if isinstance(self._http, PerLoop):
-            return await self._http.get()
-        self._http.check_open()
-        return self._http
-
-    async def _send(self, request: Request, deadline: Deadline) -> Response:
+    async def send(self, request: Request, deadline: Deadline) -> Response:
+        """See `IO`."""
         http = await self._http_client()
         response: Response | None = None
         error: BaseException | None = None
@@ -194,3 +75,122 @@ class AsyncIO(SessionFlow[AsyncKeySource, Event]):
             # Raised outside the `except`: the HTTP client's error must not be its context.
             raise error or deadline.error()
         return response
+
+    async def _http_client(self) -> AsyncSuppliedClient | Client:
+        if isinstance(self.http, PerLoop):
+            return await self.http.get()
+        self.http.check_open()
+        return self.http
+
+    async def close_idle_connections(self) -> None:
+        """See `IO`."""
+        if isinstance(self.http, PerLoop):
+            await (await self.http.get()).close_idle()
+
+    async def close(self, *, connections: bool) -> None:
+        """See `IO`; other event loops end their calls and connections themselves."""
+        for limit in list(self._in_progress):
+            limit.end_if_closed()
+        if connections and isinstance(self.http, PerLoop):
+            await self.http.aclose()
+
+    def limit(
+        self, deadline: Deadline, lifetime: Lifetime
+    ) -> AbstractAsyncContextManager[object, None]:
+        """See `IO`."""
+        return _CallLimit(deadline, lifetime, self._in_progress)
+
+    async def sleep(self, seconds: float) -> None:
+        """See `IO`."""
+        sleeping = self.runtime.sleep(seconds)
+        if sleeping is not None:
+            await sleeping
+
+    def new_event(self) -> "TaskEvent":
+        """See `IO`."""
+        return TaskEvent()
+
+    def event_loop(self) -> Hashable:
+        """See `IO`."""
+        return running_loop()
+
+    def heartbeat(
+        self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
+    ) -> AbstractContextManager[object]:
+        """See `IO`."""
+        return repeating(flow, seconds)
+
+    async def for_each(
+        self,
+        flow: Callable[[str], Coroutine[object, None, None]],
+        items: Iterable[str],
+        *,
+        at_once: int,
+    ) -> None:
+        """See `IO`."""
+        await for_each(flow, items, most=at_once)
+
+    def shielded(self) -> AbstractContextManager[object]:
+        """See `IO`."""
+        return shielded()
+
+
+class TaskEvent:
+    """An event that tasks of one event loop wait for."""
+
+    def __init__(self) -> None:
+        self._event = new_event()
+
+    def set(self) -> None:
+        """See `CompletionEvent`."""
+        self._event.set()
+
+    async def wait_for(self, seconds: float | None) -> bool:
+        """See `CompletionEvent`."""
+        async with time_limit(seconds):
+            await self._event.wait()
+            return True
+        return False
+
+
+class _CallLimit(AbstractAsyncContextManager[None, None]):
+    """The limit of one call.
+
+    Args:
+        deadline: The call's.
+        lifetime: That of the client which makes the call.
+        in_progress: Where the limit is while it applies.
+    """
+
+    def __init__(
+        self, deadline: Deadline, lifetime: Lifetime, in_progress: dict["_CallLimit", None]
+    ) -> None:
+        self._deadline = deadline
+        self._lifetime = lifetime
+        self._in_progress = in_progress
+
+    async def __aenter__(self) -> None:
+        self._limit = time_limit(self._deadline.remaining())
+        self._entered = await self._limit.__aenter__()
+        self._in_progress[self] = None
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        del self._in_progress[self]
+        is_over = await self._limit.__aexit__(exc_type, exc_value, traceback)
+        if is_over and exc_value is not None:  # trio says so even where nothing was cut short
+            is_closed = self._lifetime.closed
+            try:
+                raise client_closed_error() if is_closed else self._deadline.error()
+            except APIConnectionError as error:
+                error.__context__ = None  # what ended the call from within, with its frames
+                raise
+
+    def end_if_closed(self) -> None:
+        """End the call if its client is closed and it runs in this event loop."""
+        if self._lifetime.closed and self._entered.loop is running_loop():
+            self._entered.end()

@@ -1,16 +1,25 @@
 """One call of the API: attempts until there is a result, or an error not worth another attempt."""
 
+import hashlib
 import logging
-from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import UTC, datetime
+from enum import Enum
 from http import HTTPStatus
-from typing import Final, Generic, ParamSpec, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
+from chatkit_sessions._api.arguments import validate_call_timeout
 from chatkit_sessions._api.diagnosis import is_permanent, is_route_missing
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.protocol import (
+    CommonHeaders,
     Request,
     Response,
     build_request,
@@ -18,21 +27,19 @@ from chatkit_sessions._api.protocol import (
     parse_request_id,
     parse_response,
 )
+from chatkit_sessions._concurrency.single_flight import CompletionEvent
+from chatkit_sessions._concurrency.suspension import seconds_suspended
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import Failure, RetryPolicy
-from chatkit_sessions._config.settings import KeyCallable
+from chatkit_sessions._config.settings import NotGiven, Settings
 from chatkit_sessions._config.validation import validate_key
 from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
 )
-from chatkit_sessions.events import report
+from chatkit_sessions.events import EventName, OnEvent, report
 
-from .base import BaseClient, E
-from .state import Route
-
-P = ParamSpec("P")
 T = TypeVar("T")
 
 ROUTE_MISSING_FOR: Final = 600.0
@@ -41,50 +48,254 @@ ROUTE_MISSING_FOR: Final = 600.0
 logger: Final = logging.getLogger("chatkit_sessions")
 
 
-class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
-    """Sends an operation's request within a deadline, and retries it."""
+class Route(Enum):
+    """Routes that the contract does not have and only some servers offer."""
 
-    # What the two clients do each in their own way
+    REFRESH = "refresh"
+    GET = "get"
 
-    @abstractmethod
-    async def _key(self) -> object:
-        """The API key, or what the callable that stands for it returns."""
 
-    @abstractmethod
-    async def _send(self, request: Request, deadline: Deadline) -> Response:
+class Lifetime:
+    """Whether a client is open; one from `with_options` closes with the one it came from.
+
+    A `with` block opens a closed client: the lifespan of an application may run for each test, or
+    for each invocation of a function, also several at the same time.
+
+    Args:
+        client: The name of the client's class, for the error.
+        parent: That of the client it came from.
+    """
+
+    def __init__(self, client: str, parent: "Lifetime | None" = None) -> None:
+        self._client = client
+        self._parent = parent
+        self._closed = False
+        self._opened_parent = False
+        self._blocks: list[None] = []
+        """One for each block that runs now; appending and removing are atomic."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client is closed."""
+        return self._closed or (self._parent is not None and self._parent.closed)
+
+    def enter(self) -> None:
+        """Begin a block."""
+        self._blocks.append(None)
+        if self._parent is not None and self._parent.closed:
+            self._parent.enter()
+            self._opened_parent = True
+        self._closed = False
+
+    def leave(self) -> bool:
+        """End a block; return whether it was the last one, with which the client closes."""
+        if self._blocks:  # closing has removed them
+            self._blocks.pop()
+        return not self._blocks
+
+    def close(self) -> bool:
+        """Close the client; return whether its connections are its own and close with it."""
+        self._closed = True
+        self._blocks.clear()
+        if self._parent is None:
+            return True
+        opened_parent, self._opened_parent = self._opened_parent, False
+        return opened_parent and self._parent.leave() and self._parent.close()
+
+    def child(self) -> "Lifetime":
+        """The lifetime of a client on the same connections."""
+        return Lifetime(self._client, self)
+
+    def check_open(self, last_error: Exception | None = None) -> None:
+        """Send nothing more once the client is closed; a call that has failed is not repeated."""
+        if self.closed:
+            raise last_error or RuntimeError(
+                f"This {self._client} is closed. Keep one open for as long as the process makes "
+                "calls, or open it again: `with`, `async with`."
+            )
+
+
+class Runtime(NamedTuple):
+    """Time and chance as a client uses them; the test kit puts its own in their place."""
+
+    sleep: Callable[[float], Awaitable[object] | None]
+    """Lets that many seconds pass: a function that blocks or, in the async client, is awaited."""
+    monotonic: Callable[[], float]
+    random: Callable[[], float]
+    """Returns a number from 0 up to but not including 1."""
+    now: Callable[[], datetime]
+    suspended: Callable[[], float]
+    """Seconds for which the machine was suspended, which `monotonic` does not count."""
+    on_event: OnEvent | None = None
+    has_clock: bool = False
+    """Whether `now` is the user's `clock`."""
+
+    def expiry_clock(self) -> float:
+        """Seconds by the clock that sessions expire by."""
+        return self.monotonic() + self.suspended()
+
+
+def system_runtime(sleep: Callable[[float], Awaitable[object] | None]) -> Runtime:
+    """Time and chance of this machine, looked up now: tests may have put others in their place."""
+    return Runtime(
+        sleep, time.monotonic, random.random, lambda: datetime.now(UTC), seconds_suspended
+    )
+
+
+class IO(Protocol):
+    """What the two clients do differently: one implementation blocks, the other one awaits.
+
+    The coroutines of the blocking one never suspend, so that `run_blocking` runs every flow over
+    it. All clients on the same connections share one.
+    """
+
+    runtime: Runtime
+
+    async def call_key_function(self, function: Callable[[], object]) -> object:
+        """The key that the application's function returns."""
+        ...
+
+    async def send(self, request: Request, deadline: Deadline) -> Response:
         """Make one attempt."""
+        ...
 
-    @abstractmethod
-    async def _sleep(self, seconds: float) -> None:
-        """Let that many seconds pass."""
-
-    @abstractmethod
-    async def _close_idle_connections(self) -> None:
+    async def close_idle_connections(self) -> None:
         """Reuse no connection that is open now, where the connections are the client's own."""
+        ...
 
-    @abstractmethod
-    async def _bounded(
+    async def close(self, *, connections: bool) -> None:
+        """End the calls of closed clients, where they can be ended; close the connections, too."""
+        ...
+
+    def limit(
+        self, deadline: Deadline, lifetime: Lifetime
+    ) -> AbstractAsyncContextManager[object, None]:
+        """End what runs inside at its deadline, or when its client is closed.
+
+        Its end raises APITimeoutError or APIConnectionError. Where a thread blocks, each of its
+        waits checks the deadline instead.
+        """
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let that many seconds pass."""
+        ...
+
+    def new_event(self) -> CompletionEvent:
+        """Make what callers wait for who share one call."""
+        ...
+
+    def event_loop(self) -> Hashable:
+        """What callers can wait in together: the running event loop; None for all threads."""
+        ...
+
+    def heartbeat(
+        self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
+    ) -> AbstractContextManager[object]:
+        """Run a flow beside what runs inside, again and again after that many seconds."""
+        ...
+
+    async def for_each(
         self,
-        deadline: Deadline,
-        flow: Callable[P, Coroutine[object, None, T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run a flow within its deadline and the client's lifetime."""
+        flow: Callable[[str], Coroutine[object, None, None]],
+        items: Iterable[str],
+        *,
+        at_once: int,
+    ) -> None:
+        """Run a flow for each item, at most so many at once."""
+        ...
 
-    async def _call(
+    def shielded(self) -> AbstractContextManager[object]:
+        """Finish what runs inside even if the call is cancelled meanwhile."""
+        ...
+
+
+class SharedState:
+    """What the clients on one set of connections have learned, in common."""
+
+    def __init__(self) -> None:
+        self.missing_until: Final[dict[Route, float]] = {}
+        """Until when, by the monotonic clock, the server is known to lack a route."""
+        self._key_functions: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+
+    def scope_of_key(self, key: object) -> str:
+        """Equal for the same key, or the same function that returns it; reveals nothing of it."""
+        if isinstance(key, SecretStr):
+            return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
+        new = f"callable {os.urandom(8).hex()}"
+        try:
+            return self._key_functions.setdefault(key, new)
+        except TypeError:  # a callable that cannot be hashed or weakly referred to
+            return new
+
+
+class Calls:
+    """Sends an operation's request within a deadline, and retries it.
+
+    Args:
+        io: How to send and wait.
+        settings: What the client is set to.
+        lifetime: Whether the client is open.
+        shared: What other clients on the same connections know, too.
+    """
+
+    def __init__(self, io: IO, settings: Settings, lifetime: Lifetime, shared: SharedState) -> None:
+        self.io: Final = io
+        self.settings: Final = settings
+        self.lifetime: Final = lifetime
+        self.shared: Final = shared
+        key = settings.api_key
+        self._headers = common_headers(settings, key) if isinstance(key, SecretStr) else None
+
+    def deadline(self, timeout: float | NotGiven | None) -> Deadline:
+        """When a call ends that begins now."""
+        seconds = (
+            self.settings.timeout
+            if isinstance(timeout, NotGiven)
+            else validate_call_timeout(timeout)
+        )
+        return Deadline.after(seconds, self.io.runtime.monotonic)
+
+    def monotonic(self) -> float:
+        """The time by a monotonic clock, in seconds."""
+        return self.io.runtime.monotonic()
+
+    def expiry_clock(self) -> float:
+        """See `Runtime`."""
+        return self.io.runtime.expiry_clock()
+
+    def report(self, name: EventName, outcome: str) -> None:
+        """Report an event to the application."""
+        report(self.io.runtime.on_event, name, outcome)
+
+    def limit(self, deadline: Deadline) -> AbstractAsyncContextManager[object, None]:
+        """See `IO.limit`."""
+        return self.io.limit(deadline, self.lifetime)
+
+    async def perform(
         self, operation: Operation[T], deadline: Deadline, *, policy: RetryPolicy | None = None
     ) -> T:
+        """Make a call: send its request until there is a result, or an error to raise.
+
+        Args:
+            operation: The call.
+            deadline: When it ends, with all its attempts and waits.
+            policy: When to retry; None: as the client is set to.
+        """
         retries_done = 0
         last_error: APIConnectionError | APIStatusError | None = None
         while True:
-            self._check_open(last_error)
+            self.lifetime.check_open(last_error)
             if deadline.remaining() == 0:
                 raise last_error or deadline.error()
-            request, key = self._build_request(operation, await self._key())
-            self._check_open(last_error)  # again: it may have been closed while the key was fetched
+            headers = self._headers
+            if headers is None:
+                headers = await self._current_headers()
+                self.lifetime.check_open(last_error)  # again: it may have been closed meanwhile
+            request = build_request(operation, self.settings.base_url, headers)
             try:
-                result = self._parse(operation, await self._send(request, deadline), key)
+                response = await self.io.send(request, deadline)
+                result = self._parse(operation, response, headers.key)
             except (APIConnectionError, APIStatusError) as error:
                 delay = self._delay_after(
                     error,
@@ -93,31 +304,28 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                     retries_done=retries_done,
                     deadline=deadline,
                 )
-                name = operation.name if delay is None else "retry"
-                report(self._runtime.on_event, name, type(error).__name__)
+                self.report(operation.name if delay is None else "retry", type(error).__name__)
                 if delay is None:
                     raise
                 last_error = error.with_traceback(None)  # which would hold this frame in a cycle
             except APIResponseValidationError as error:
-                report(self._runtime.on_event, operation.name, type(error).__name__)
+                self.report(operation.name, type(error).__name__)
                 # More bytes of a wrong response may follow on its connection.
-                await self._close_idle_connections()
+                await self.io.close_idle_connections()
                 raise
             else:
-                if self._runtime.on_event is not None:
-                    report(self._runtime.on_event, operation.name, "ok")
+                if self.io.runtime.on_event is not None:
+                    self.report(operation.name, "ok")
                 return result
-            await self._sleep(delay)
+            await self.io.sleep(delay)
             retries_done += 1
 
-    def _build_request(
-        self, operation: Operation[object], key: object
-    ) -> tuple[Request, SecretStr]:
-        """A request, and the key in it, which a callable may have returned as a string."""
-        headers = self._headers
-        if headers is None or headers.key is not key:
-            headers = common_headers(self._settings, validate_key(key, "`api_key`"))
-        return build_request(operation, self._settings.base_url, headers), headers.key
+    async def _current_headers(self) -> CommonHeaders:
+        """The headers with the key that the application's function returns now."""
+        key: object = self.settings.api_key
+        if callable(key):
+            key = await self.io.call_key_function(key)
+        return common_headers(self.settings, validate_key(key, "`api_key`"))
 
     def _parse(self, operation: Operation[T], response: Response, key: SecretStr) -> T:
         if logger.isEnabledFor(logging.DEBUG):
@@ -129,7 +337,7 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
                 parse_request_id(response, (key, *operation.secrets)),
             )
         return parse_response(
-            operation, response, key=key, host=self._settings.host, now=self._runtime.now
+            operation, response, key=key, host=self.settings.host, now=self.io.runtime.now
         )
 
     def _delay_after(
@@ -154,13 +362,13 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
             failure = Failure(permanent=error.answered or error.permanent)
             reason = error.message
             logger.debug("%s %s: %s", operation.method, operation.path, reason)
-        if self._lifetime.closed:
+        if self.lifetime.closed:
             return None
-        delay = (policy or self._settings.retry_policy).delay(
+        delay = (policy or self.settings.retry_policy).delay(
             failure,
             retries_done=retries_done,
             remaining=deadline.remaining(),
-            random=self._runtime.random,
+            random=self.io.runtime.random,
         )
         if delay is not None:
             logger.info(
@@ -174,16 +382,24 @@ class CallFlow(BaseClient[KeyCallable, E], Generic[KeyCallable, E]):
 
     # Routes that the server may lack
 
-    def _is_missing(self, route: Route) -> bool:
+    def is_missing(self, route: Route) -> bool:
         """Whether the server is known to lack the route."""
-        return self._runtime.monotonic() < self._shared_state.missing_until.get(route, -1.0)
+        return self.monotonic() < self.shared.missing_until.get(route, -1.0)
 
-    def _lacks(self, route: Route, error: APIStatusError) -> bool:
+    def note_missing_route(self, route: Route, error: APIStatusError) -> bool:
         """Whether an error means that the server lacks the route; remembered if said for good."""
         if is_route_missing(error.status_code, error.error):
-            until = self._runtime.monotonic() + ROUTE_MISSING_FOR
-            self._shared_state.missing_until[route] = until
+            until = self.monotonic() + ROUTE_MISSING_FOR
+            self.shared.missing_until[route] = until
             return True
         # In the API's envelope a 404 is about the workflow or session; without one, it comes from
         # something that does not know the route.
         return error.status_code == HTTPStatus.NOT_FOUND and error.error is None
+
+
+def client_closed_error() -> APIConnectionError:
+    """The error for a call whose client is closed while it is under way."""
+    return APIConnectionError(
+        "The client was closed while the call was under way.",
+        hint="Close a client when no call needs it any more, such as at the end of the process.",
+    )

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Self, Unpack
+from types import TracebackType
+from typing import Self, TypeAlias, Unpack
 
 from pydantic import SecretStr
 
-from chatkit_sessions._api import operations
-from chatkit_sessions._api.arguments import validate_client_secret, validate_user
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import (
@@ -28,14 +27,17 @@ from chatkit_sessions.options import (
     History,
     SessionOptions,
     StateVariable,
-    reject_unknown_options,
 )
 from chatkit_sessions.stores.base import SessionStore
 
-from .sync_io import KeySource, SyncIO
+from .calls import Lifetime
+from .sessions import BaseClient, open_sessions
+from .sync_io import SyncIO
+
+KeySource: TypeAlias = Callable[[], str | SecretStr]
 
 
-class ChatKitClient(SyncIO):
+class ChatKitClient(BaseClient):
     """Creates, refreshes, gets and deletes ChatKit sessions.
 
     Make one client for the process: it is thread-safe and keeps connections open between calls.
@@ -59,7 +61,6 @@ class ChatKitClient(SyncIO):
         allow_insecure_http: Allow a plain `http://` base URL on another machine.
         clock: For tests: returns the current time, with a time zone. It decides the status of
             sessions and how long a default store keeps them.
-
         on_event: Called with an `Event` for each create, refresh, retry and so on, such as for
             metrics; see `chatkit_sessions.events`. Default: nothing is reported.
 
@@ -97,7 +98,34 @@ class ChatKitClient(SyncIO):
         )
         if store is not None:
             validate_store(store, asynchronous=False)
-        super().__init__(settings, store, http_client=http_client, clock=clock, on_event=on_event)
+        lifetime = Lifetime(type(self).__name__)
+        io = SyncIO(settings.base_url, http_client, lifetime)
+        self._sessions = open_sessions(
+            settings, store, io=io, lifetime=lifetime, clock=clock, on_event=on_event
+        )
+
+    def __enter__(self) -> Self:
+        self._sessions.calls.lifetime.enter()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._sessions.calls.lifetime.leave():
+            self.close()
+
+    def close(self) -> None:
+        """Close the connections; further calls raise RuntimeError. Closing twice is harmless.
+
+        A closed client opens again when it is entered.
+
+        A client from `with_options` closes only itself, and your `http_client` stays open. Calls in
+        progress in other threads get their response, within their deadline, and are not retried.
+        """
+        run_blocking(self._sessions.close)
 
     def with_options(
         self,
@@ -123,15 +151,15 @@ class ChatKitClient(SyncIO):
         api_key = key
         if not isinstance(store, NotGiven):
             validate_store(store, asynchronous=False)
-        return self._derive(
+        settings = self._sessions.calls.settings.changed(
             api_key=key,
             workflow_id=workflow_id,
             organization=organization,
             project=project,
             timeout=timeout,
             max_retries=max_retries,
-            store=store,
         )
+        return self._derive(settings, store)
 
     def create_session(
         self,
@@ -193,8 +221,7 @@ class ChatKitClient(SyncIO):
             history=history,
             automatic_thread_titling=automatic_thread_titling,
         )
-        request, deadline = self._session_request(user, options), self._deadline(timeout)
-        return run_blocking(self._create, request, deadline)
+        return run_blocking(self._sessions.create, user, options, timeout=timeout)
 
     def get_or_create_session(
         self,
@@ -235,12 +262,13 @@ class ChatKitClient(SyncIO):
             APIResponseValidationError: As for `create_session`.
             TypeError: An option does not exist.
         """
-        reject_unknown_options(
-            options, method="get_or_create_session", others=("min_remaining", "timeout")
+        return run_blocking(
+            self._sessions.get_or_create,
+            user,
+            options,
+            min_remaining=min_remaining,
+            timeout=timeout,
         )
-        request = self._session_request(user, options, min_remaining=min_remaining)
-        deadline = self._deadline(timeout)
-        return run_blocking(self._get_or_create, request, deadline)
 
     def refresh_session(
         self,
@@ -280,11 +308,7 @@ class ChatKitClient(SyncIO):
             TypeError: An option does not exist.
         """
         client_secret = as_secret(client_secret)  # local variables are part of tracebacks
-        secret = validate_client_secret(client_secret)
-        reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
-        request = self._session_request(user, options, replaces=secret)
-        deadline = self._deadline(timeout)
-        return run_blocking(self._refresh, request, deadline)
+        return run_blocking(self._sessions.refresh, client_secret, user, options, timeout=timeout)
 
     def get_session(
         self, session_id: str, *, timeout: float | NotGiven | None = NOT_GIVEN
@@ -311,8 +335,7 @@ class ChatKitClient(SyncIO):
             APIConnectionError: No response arrived.
             APIResponseValidationError: The response does not match OpenAI's API description.
         """
-        operation, deadline = operations.get(session_id), self._deadline(timeout)
-        return run_blocking(self._get, operation, session_id, deadline)
+        return run_blocking(self._sessions.get, session_id, timeout=timeout)
 
     def sessions_for(self, user: str) -> list[ChatKitSessionInfo]:
         """List the user's sessions that the client's store has recorded.
@@ -332,7 +355,7 @@ class ChatKitClient(SyncIO):
             InvalidRequestError: The user is not a string, or is empty.
             SessionStoreError: The store is unavailable.
         """
-        return run_blocking(self._list, validate_user(user), self._deadline(NOT_GIVEN))
+        return run_blocking(self._sessions.sessions_of, user)
 
     def delete_session(
         self,
@@ -359,8 +382,7 @@ class ChatKitClient(SyncIO):
             APIConnectionError: No response arrived. The session may be cancelled.
             APIResponseValidationError: The response does not match OpenAI's API description.
         """
-        operation, deadline = operations.cancel(session_id), self._deadline(timeout)
-        run_blocking(self._delete, operation, session_id, deadline, missing_ok=missing_ok)
+        run_blocking(self._sessions.delete, session_id, missing_ok=missing_ok, timeout=timeout)
 
     def delete_sessions(self, user: str, *, timeout: float | NotGiven | None = NOT_GIVEN) -> None:
         """End all of the user's sessions, such as when the user signs out.
@@ -385,5 +407,4 @@ class ChatKitClient(SyncIO):
                 sessions there was no time for: call it again.
             APIResponseValidationError: A response does not match OpenAI's API description.
         """
-        deadline = self._deadline(timeout)
-        run_blocking(self._delete_all, validate_user(user), deadline)
+        run_blocking(self._sessions.delete_all, user, timeout=timeout)

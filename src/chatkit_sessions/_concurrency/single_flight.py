@@ -9,26 +9,29 @@ from chatkit_sessions.errors import ChatKitError
 from .per_process import PerProcess
 
 
-class SettableEvent(Protocol):
-    """An event of threading, asyncio or trio that callers wait for."""
+class CompletionEvent(Protocol):
+    """What callers wait for: threads, or tasks of one event loop."""
 
     def set(self) -> None:
         """End the waits, and those to come."""
         ...
 
+    async def wait_for(self, seconds: float | None) -> bool:
+        """Wait that long at the most, None: without a limit; return whether it is set."""
+        ...
 
-E = TypeVar("E", bound=SettableEvent)
+
 T = TypeVar("T")
 
 
-class Flight(Generic[E, T]):
+class Flight(Generic[T]):
     """A call in flight.
 
     Args:
         done: Set when the call has ended.
     """
 
-    def __init__(self, done: E) -> None:
+    def __init__(self, done: CompletionEvent) -> None:
         self.done = done
         self._result: T | None = None
         self._error: ChatKitError | None = None
@@ -52,26 +55,26 @@ class Flight(Generic[E, T]):
         return self._result
 
 
-class SingleFlight(Generic[E, T]):
+class SingleFlight(Generic[T]):
     """The calls in flight in this process; a child after `fork()` waits for none of its parent's.
 
     Args:
         new_event: Makes what waiters wait for.
     """
 
-    def __init__(self, new_event: Callable[[], E]) -> None:
+    def __init__(self, new_event: Callable[[], CompletionEvent]) -> None:
         self._new_event = new_event
-        self._in_flight = PerProcess(dict[Hashable, Flight[E, T]])
+        self._in_flight = PerProcess(dict[Hashable, Flight[T]])
 
-    def new(self) -> Flight[E, T]:
+    def new(self) -> Flight[T]:
         """A flight that has not begun: to `join` with, and to `end` in any case."""
         return Flight(self._new_event())
 
-    def join(self, key: Hashable, own: Flight[E, T]) -> Flight[E, T]:
+    def join(self, key: Hashable, own: Flight[T]) -> Flight[T]:
         """The flight of that key: `own` where there was none, which the caller then leads."""
         return self._in_flight.get().setdefault(key, own)  # atomic
 
-    def end(self, key: Hashable, own: Flight[E, T]) -> None:
+    def end(self, key: Hashable, own: Flight[T]) -> None:
         """Release the waiters of a flight that the caller leads; harmless where it does not.
 
         A signal's exception within this method leaves them waiting until their deadlines: nothing
@@ -83,27 +86,27 @@ class SingleFlight(Generic[E, T]):
         own.done.set()
 
 
-class Batches(SingleFlight[E, T], Generic[E, T]):
+class Batches(SingleFlight[T], Generic[T]):
     """Shared reads: while one runs, new callers share the next one.
 
     A caller never gets a result that was read before its call. So callers can join a flight until
     it starts, and it starts when the previous one has ended.
     """
 
-    def __init__(self, new_event: Callable[[], E]) -> None:
+    def __init__(self, new_event: Callable[[], CompletionEvent]) -> None:
         super().__init__(new_event)
-        self._started = PerProcess(dict[Hashable, Flight[E, T]])
+        self._started = PerProcess(dict[Hashable, Flight[T]])
 
-    def running(self, key: Hashable) -> Flight[E, T] | None:
+    def running(self, key: Hashable) -> Flight[T] | None:
         """The flight to wait for before starting the next one."""
         return self._started.get().get(key)
 
-    def start(self, key: Hashable, own: Flight[E, T]) -> None:
+    def start(self, key: Hashable, own: Flight[T]) -> None:
         """Start the flight: no other caller can join it."""
         self._started.get()[key] = own
         self._in_flight.get().pop(key, None)
 
-    def end(self, key: Hashable, own: Flight[E, T]) -> None:
+    def end(self, key: Hashable, own: Flight[T]) -> None:
         """Release the waiters; harmless where the caller does not lead."""
         started = self._started.get()
         if started.get(key) is own:

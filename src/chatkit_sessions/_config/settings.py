@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -43,7 +43,8 @@ OTHER_NAMES: Final = {
 }
 """What OpenAI's starter apps, older SDKs and other projects call these variables."""
 
-KeyCallable = TypeVar("KeyCallable")
+KeyFunction: TypeAlias = Callable[[], object]
+"""Returns the key; that of the async client may be async."""
 
 
 class NotGiven(Enum):
@@ -59,10 +60,10 @@ NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(Generic[KeyCallable]):
-    """A client's settings. `KeyCallable` differs: only the async client can await a key."""
+class Settings:
+    """A client's settings."""
 
-    api_key: SecretStr | KeyCallable = field(repr=False)
+    api_key: SecretStr | KeyFunction = field(repr=False)
     workflow_id: str | None
     base_url: str
     organization: str | None
@@ -77,10 +78,40 @@ class Settings(Generic[KeyCallable]):
         """The host and port that calls go to, for messages."""
         return urlsplit(self.base_url).netloc + self.unread_url
 
+    def changed(
+        self,
+        *,
+        api_key: SecretStr | KeyFunction | NotGiven,
+        workflow_id: str | NotGiven | None,
+        organization: str | NotGiven | None,
+        project: str | NotGiven | None,
+        timeout: float | NotGiven | None,
+        max_retries: int | RetryPolicy | NotGiven,
+    ) -> "Settings":
+        """Other settings, in place of those that are given.
+
+        Raises:
+            ConfigurationError: A setting is malformed.
+        """
+        settings = self
+        if not isinstance(api_key, NotGiven):
+            settings = replace(settings, api_key=validate_key_source(api_key, "`api_key`"))
+        if not isinstance(workflow_id, NotGiven):
+            settings = replace(settings, workflow_id=workflow_id)
+        if not isinstance(organization, NotGiven):
+            settings = replace(settings, organization=_header(organization, "`organization`"))
+        if not isinstance(project, NotGiven):
+            settings = replace(settings, project=_header(project, "`project`"))
+        if not isinstance(timeout, NotGiven):
+            settings = replace(settings, timeout=validate_timeout(timeout))
+        if not isinstance(max_retries, NotGiven):
+            settings = replace(settings, retry_policy=as_retry_policy(max_retries))
+        return settings
+
 
 def load_settings(
     *,
-    api_key: SecretStr | KeyCallable | None,
+    api_key: SecretStr | KeyFunction | None,
     workflow_id: str | None,
     base_url: str | None,
     organization: str | None,
@@ -89,7 +120,7 @@ def load_settings(
     max_retries: int | RetryPolicy,
     allow_insecure_http: bool,
     getenv: Callable[[str], str | None] = os.getenv,
-) -> Settings[KeyCallable]:
+) -> Settings:
     """Take each setting from its argument, else from its variable, else from its default.
 
     An empty variable counts as one that is not set: `docker compose` and CI systems leave it empty.
@@ -135,8 +166,11 @@ def _header_setting(
 ) -> str | None:
     if value is not None:
         return validate_header(value, f"`{name}`")
-    from_environment = getenv(variable)
-    return validate_header(from_environment, variable) if from_environment else None
+    return _header(getenv(variable) or None, variable)
+
+
+def _header(value: str | None, source: str) -> str | None:
+    return None if value is None else validate_header(value, source)
 
 
 def require_workflow_id(workflow_id: str | None) -> str:

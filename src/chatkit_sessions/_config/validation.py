@@ -21,7 +21,6 @@ _HOST_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 
-KeyCallable = TypeVar("KeyCallable")
 Other = TypeVar("Other")
 
 
@@ -36,7 +35,7 @@ def as_secret(key: str | Other) -> SecretStr | Other:
     return SecretStr(key) if isinstance(key, str) else key
 
 
-def validate_key_source(key: SecretStr | KeyCallable, source: str) -> SecretStr | KeyCallable:
+def validate_key_source(key: SecretStr | Other, source: str) -> SecretStr | Other:
     """Validate a key at once; a callable is called, and its result validated, for each request."""
     if isinstance(key, SecretStr):
         return validate_key(key, source)

@@ -1,9 +1,9 @@
 """A store as the clients use it: `snapshot` and `transactions`, read and committed."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from chatkit_sessions._concurrency.single_flight import Batches, SettableEvent, SingleFlight
+from chatkit_sessions._concurrency.single_flight import Batches, CompletionEvent, SingleFlight
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.events import OnEvent
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
     from .snapshot import StoreSnapshot
 
-E = TypeVar("E", bound=SettableEvent)
 
-
-class Registry(SharedSessions, Generic[E]):
+class Registry(SharedSessions):
     """What both clients ask of a store; over a store of plain functions nothing here suspends.
 
     What only the store can tell raises SessionStoreError; for the rest see `SharedSessions`.
@@ -42,7 +40,7 @@ class Registry(SharedSessions, Generic[E]):
         self,
         store: SessionStore | AsyncSessionStore,
         clock: Callable[[], float],
-        new_event: Callable[[], E],
+        new_event: Callable[[], CompletionEvent],
         *,
         recent: RecentSessions | None = None,
         on_event: OnEvent | None = None,
@@ -50,12 +48,12 @@ class Registry(SharedSessions, Generic[E]):
         super().__init__(store, clock, on_event)
         self._new_event = new_event
         self.recent = recent
-        self.single_flight: SingleFlight[E, ChatKitSessionResponse] = SingleFlight(new_event)
-        self.look_ups: Batches[E, StoreSnapshot] = Batches(new_event)
+        self.single_flight: SingleFlight[ChatKitSessionResponse] = SingleFlight(new_event)
+        self.look_ups: Batches[StoreSnapshot] = Batches(new_event)
         self.suspends: Final = not isinstance(store, MemorySessionStore)
         """Whether reading takes long enough to be shared."""
 
-    def of(self, store: SessionStore | AsyncSessionStore) -> "Registry[E]":
+    def for_store(self, store: SessionStore | AsyncSessionStore) -> "Registry":
         """The registry of that store: this one, if it is the same."""
         if store is self._access.store:
             return self

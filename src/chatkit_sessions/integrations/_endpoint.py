@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
-from chatkit_sessions._client.flow import Admission
+from chatkit_sessions._client.sessions import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.per_process import PerProcess
 from chatkit_sessions._concurrency.run import run_blocking
@@ -191,7 +191,7 @@ class EndpointFlow:
         limit, counts = self._rate_limit, self._counts
         if limit is None or counts is None or isinstance(action, SignOut):
             return Admission(0.0, self._timeout)
-        admit = client._admit  # noqa: SLF001 -- one package
+        admit = client._sessions.admit  # noqa: SLF001 -- one package
         return await admit(action.user, limit=limit, counts=counts)
 
     async def _carry_out(

@@ -49,7 +49,7 @@ def in_process_client(
         on_event=on_event,
     )
     if store is flow.store:
-        client._registry.require_store()  # noqa: SLF001 -- one package
+        client._sessions.registry.require_store()  # noqa: SLF001 -- one package
     return client
 
 
@@ -77,7 +77,7 @@ def in_process_async_client(
         on_event=on_event,
     )
     if store is flow.store:
-        client._registry.require_store()  # noqa: SLF001 -- one package
+        client._sessions.registry.require_store()  # noqa: SLF001 -- one package
     return client
 
 

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .fake import FakeChatKit
 
 BASE_URL: Final = "https://chatkit.test/v1"
 """Nothing connects to it: the transport responds."""
 
 
-class _InProcess:
-    """What both clients do: move the local API's clock in place of waiting, and hold no socket."""
-
-    _runtime: Any
-    _lifetime: Any
-
-    def _wait_by_clock_of(self, fake: FakeChatKit) -> None:
-        def sleep(seconds: float) -> None:
-            fake.clock.advance(seconds=seconds)
-
-        self._runtime = self._runtime._replace(sleep=sleep)
-
-    def end(self) -> None:
-        """Close the client, in whatever event loop."""
-        self._lifetime.close()
-
-
-class InProcessClient(_InProcess, ChatKitClient):
+class InProcessClient(ChatKitClient):
     """A client of the local API; its settings are those of `FakeChatKit.client`."""
 
     def __init__(self, fake: FakeChatKit, api_key: str, workflow_id: str, max_retries: int) -> None:
@@ -44,10 +29,15 @@ class InProcessClient(_InProcess, ChatKitClient):
             http_client=httpx.Client(transport=fake.transport()),
             clock=fake.clock.now,
         )
-        self._wait_by_clock_of(fake)
+        io = self._sessions.io
+        io.runtime = io.runtime._replace(sleep=_sleep_by_clock_of(fake))
+
+    def end(self) -> None:
+        """Close the client, which holds no socket."""
+        self._sessions.calls.lifetime.close()
 
 
-class InProcessAsyncClient(_InProcess, AsyncChatKitClient):
+class InProcessAsyncClient(AsyncChatKitClient):
     """An async client of the local API; its settings are those of `FakeChatKit.client`."""
 
     def __init__(self, fake: FakeChatKit, api_key: str, workflow_id: str, max_retries: int) -> None:
@@ -59,7 +49,17 @@ class InProcessAsyncClient(_InProcess, AsyncChatKitClient):
             http_client=httpx.AsyncClient(transport=fake.transport()),
             clock=fake.clock.now,
         )
-        self._wait_by_clock_of(fake)
+        io = self._sessions.io
+        io.runtime = io.runtime._replace(sleep=_sleep_by_clock_of(fake))
+
+    def end(self) -> None:
+        """Close the client, in whatever event loop."""
+        self._sessions.calls.lifetime.close()
+
+
+def _sleep_by_clock_of(fake: FakeChatKit) -> Callable[[float], None]:
+    """What moves the local API's clock in place of waiting."""
+    return lambda seconds: fake.clock.advance(seconds=seconds)
 
 
 # What their reprs and their errors say.

@@ -118,15 +118,13 @@ def envelope(message: str = "no", **more: object) -> dict[str, object]:
     return {"error": {"message": message, "type": "t", "param": None, "code": None, **more}}
 
 
-def request_for(
-    operation: Operation[Any], settings: Settings[Callable[[], str]], key: str
-) -> Request:
+def request_for(operation: Operation[Any], settings: Settings, key: str) -> Request:
     return build_request(operation, settings.base_url, common_headers(settings, SecretStr(key)))
 
 
 class TestRequest:
-    def config(self, **changes: str | None) -> Settings[Callable[[], str]]:
-        config: Settings[Callable[[], str]] = Settings(
+    def config(self, **changes: str | None) -> Settings:
+        config: Settings = Settings(
             api_key=SecretStr(KEY),
             workflow_id="wf_1",
             base_url="https://gateway.example/v1",

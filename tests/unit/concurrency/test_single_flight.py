@@ -1,21 +1,22 @@
 """Concurrent calls for the same thing share one in-flight call."""
 
-import threading
 from typing import TypeAlias
 
 import pytest
 
 from chatkit_sessions import APITimeoutError, ChatKitSessionResponse
+from chatkit_sessions._client.sync_io import ThreadEvent
+from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._concurrency.single_flight import Batches, SingleFlight
 from support import session_json
 
-Flights: TypeAlias = SingleFlight[threading.Event, ChatKitSessionResponse]
+Flights: TypeAlias = SingleFlight[ChatKitSessionResponse]
 SESSION = ChatKitSessionResponse.model_validate(session_json())
 
 
 @pytest.fixture
 def single_flight() -> Flights:
-    return SingleFlight(threading.Event)
+    return SingleFlight(ThreadEvent)
 
 
 def test_the_first_to_join_leads(single_flight: Flights) -> None:
@@ -33,7 +34,7 @@ def test_waiters_get_the_leader_s_session(single_flight: Flights) -> None:
 
     single_flight.end("key", own)
 
-    assert flight.done.is_set()
+    assert run_blocking(flight.done.wait_for, 0.0)
     assert flight.result() is SESSION
 
 
@@ -73,13 +74,13 @@ def test_ending_a_flight_that_never_joined_ends_no_other(
 
     single_flight.end("key", waiter)
 
-    assert not leader.done.is_set()
+    assert not run_blocking(leader.done.wait_for, 0.0)
     assert single_flight.join("key", waiter) is leader
 
 
 class TestBatches:
     def test_a_flight_can_be_joined_until_it_starts(self) -> None:
-        batches = Batches[threading.Event, str](threading.Event)
+        batches = Batches[str](ThreadEvent)
         first, second, third = batches.new(), batches.new(), batches.new()
 
         assert batches.join("key", first) is first
@@ -91,7 +92,7 @@ class TestBatches:
         assert batches.running("key") is first
 
     def test_a_flight_that_ends_makes_way(self) -> None:
-        batches = Batches[threading.Event, str](threading.Event)
+        batches = Batches[str](ThreadEvent)
         first, second = batches.new(), batches.new()
         batches.join("key", first)
         batches.start("key", first)
@@ -100,13 +101,13 @@ class TestBatches:
 
         batches.end("key", first)
 
-        assert first.done.is_set()
+        assert run_blocking(first.done.wait_for, 0.0)
         assert first.result() == "found"
         assert batches.running("key") is None
-        assert not second.done.is_set()
+        assert not run_blocking(second.done.wait_for, 0.0)
 
     def test_whoever_does_not_lead_ends_nothing(self) -> None:
-        batches = Batches[threading.Event, str](threading.Event)
+        batches = Batches[str](ThreadEvent)
         first, second = batches.new(), batches.new()
         batches.join("key", first)
         batches.start("key", first)
@@ -114,4 +115,4 @@ class TestBatches:
         batches.end("key", second)
 
         assert batches.running("key") is first
-        assert not first.done.is_set()
+        assert not run_blocking(first.done.wait_for, 0.0)

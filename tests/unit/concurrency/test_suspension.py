@@ -113,13 +113,13 @@ def client(connect: Connect, fake: FakeChatKit) -> ChatKitClient:
     made = cast("Callable[..., ChatKitClient]", make)(
         api_key=fake.api_key, workflow_id=fake.workflow_id, http_client=http
     )
-    made._runtime = made._runtime._replace(suspended=lambda: 0.0)
+    made._sessions.io.runtime = made._sessions.io.runtime._replace(suspended=lambda: 0.0)
     return connect.adopt(made)
 
 
 def suspend(client: ChatKitClient, seconds: float) -> None:
     one = inner(client)
-    one._runtime = one._runtime._replace(suspended=lambda: seconds)
+    one._sessions.io.runtime = one._sessions.io.runtime._replace(suspended=lambda: seconds)
 
 
 def test_a_session_that_expired_during_a_suspension_is_not_returned(client: ChatKitClient) -> None:
@@ -132,7 +132,7 @@ def test_a_session_that_expired_during_a_suspension_is_not_returned(client: Chat
 
 
 def test_no_time_limit_is_over_because_of_a_suspension(client: ChatKitClient) -> None:
-    deadline = inner(client)._deadline(30)
+    deadline = inner(client)._sessions.calls.deadline(30)
 
     suspend(client, 660)
 

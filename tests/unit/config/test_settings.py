@@ -46,7 +46,7 @@ ENVIRONMENT = {
 }
 
 
-def load(environment: dict[str, str] | None = None, **settings: object) -> Settings[KeyFunction]:
+def load(environment: dict[str, str] | None = None, **settings: object) -> Settings:
     arguments: dict[str, Any] = {
         "api_key": None,
         "workflow_id": None,
@@ -59,11 +59,11 @@ def load(environment: dict[str, str] | None = None, **settings: object) -> Setti
         "getenv": (environment or {}).get,
         **settings,
     }
-    config: Settings[KeyFunction] = load_settings(**arguments)
+    config: Settings = load_settings(**arguments)
     return config
 
 
-def key_of(config: Settings[KeyFunction]) -> str:
+def key_of(config: Settings) -> str:
     assert isinstance(config.api_key, SecretStr)
     return config.api_key.get_secret_value()
 
@@ -143,7 +143,7 @@ class TestPrecedence:
         for name, value in ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
 
-        config: Settings[KeyFunction] = load_settings(
+        config: Settings = load_settings(
             api_key=None,
             workflow_id=None,
             base_url=None,

@@ -296,7 +296,7 @@ def test_a_request_that_cannot_be_built_shows_no_key_in_a_traceback_with_locals(
         chatkit.create_session("user_123")
 
     frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    assert frames.stack[-1].name == "_send"
+    assert frames.stack[-1].name == "send"
     assert KEY not in "".join(frames.format())
 
 

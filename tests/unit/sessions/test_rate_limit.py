@@ -2,13 +2,12 @@
 
 from collections.abc import Awaitable, Mapping
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions import ChatKitClient
-from chatkit_sessions._client.flow import Admission
 from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import (
@@ -19,8 +18,11 @@ from chatkit_sessions._sessions.rate_limit import (
     uncount_request,
 )
 from chatkit_sessions.stores import Entry, MemorySessionStore
-from support import Connect, Script, Time, ok
+from support import Blocking, Connect, Script, Time, ok
 from workers import AsyncFailingStore, Backend, FailingStore, inner
+
+if TYPE_CHECKING:
+    from chatkit_sessions._client.sessions import Admission
 
 
 class Store:
@@ -161,9 +163,9 @@ def admit(client: ChatKitClient, *, limit: int) -> object:
     """Count one more request, as the endpoint does; to be awaited of an async client."""
     kind: object = client  # the async client has the same face here
     if isinstance(kind, ChatKitClient):
-        return run_blocking(client._admit, "ada", limit=limit).wait
-    admission: object = client._admit("ada", limit=limit)
-    return admission.wait if isinstance(admission, Admission) else wait_of(admission)
+        return run_blocking(client._sessions.admit, "ada", limit=limit).wait
+    admission = client._sessions.admit("ada", limit=limit)
+    return kind._runner.run(admission).wait if isinstance(kind, Blocking) else wait_of(admission)
 
 
 async def wait_of(admission: object) -> float:

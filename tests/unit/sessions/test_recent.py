@@ -190,9 +190,9 @@ def test_a_session_whose_user_signs_out_while_it_is_created_is_cancelled(connect
 
     def create(_: httpx.Request) -> httpx.Response:
         client = inner(clients[0])
-        recent = client._registry.recent
+        recent = client._sessions.registry.recent
         assert recent is not None
-        recent.sign_out(client._scope, "user_123")
+        recent.sign_out(client._sessions.scope, "user_123")
         return ok()
 
     script = Script([create, httpx.Response(200, json={"id": "cksess_new", "status": "cancelled"})])
