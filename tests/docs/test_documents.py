@@ -33,7 +33,7 @@ from chatkit_sessions._troubleshooting import SITE
 from chatkit_sessions.testing import FakeServer
 from pages import files_of
 from redis_server import ACL_RULES, RedisServer, is_installed
-from support import logging_as_it_was
+from support import current_event_loop, logging_as_it_was
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -74,7 +74,7 @@ def _environment(
 def test_every_snippet_runs(document: Path) -> None:
     snippets = list(Sybil(parsers=[PythonCodeBlockParser()], path=str(ROOT)).parse(document))
 
-    with logging_as_it_was():
+    with logging_as_it_was(), current_event_loop():
         for snippet in snippets:
             # As in a script: frameworks look up the module that a function is of.
             snippet.document.namespace["__name__"] = "__main__"

@@ -144,6 +144,19 @@ def invalid_url(request: httpx.Request) -> httpx.Response:
     return refused(404, f"Invalid URL ({request.method} {request.url.path})")
 
 
+@contextmanager
+def current_event_loop() -> Generator[asyncio.AbstractEventLoop]:
+    """An event loop of this thread, as Mangum needs it: it makes one otherwise, and leaves it."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        yield loop
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        asyncio.set_event_loop(None)
+
+
 def new_uvloop() -> asyncio.AbstractEventLoop:
     """An event loop as many services run on; there is none for Windows."""
     uvloop = pytest.importorskip("uvloop")

@@ -12,6 +12,14 @@ import redis
 import redis.asyncio
 from django.core.cache import caches
 from django.test import override_settings
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    TryAgainError,
+)
 
 from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
 from chatkit_sessions.stores._redis_commands import wait_command
@@ -51,14 +59,14 @@ class TestAServerThatSaysNotHere:
     @pytest.mark.parametrize(
         "error",
         [
-            redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
+            ReadOnlyError("You can't write against a read only replica."),
             redis.ResponseError("ERR Error running script: @user_script: 5: -READONLY You can't"),
             redis.BusyLoadingError("Redis is loading the dataset in memory"),
-            redis.exceptions.MasterDownError("Link with MASTER is down"),
-            redis.exceptions.ClusterDownError("Hash slot not served"),
-            redis.exceptions.TryAgainError("Multiple keys request during rehashing of slot"),
-            redis.exceptions.MovedError("15495 127.0.0.1:7001"),
-            redis.exceptions.AskError("15495 127.0.0.1:7001"),
+            MasterDownError("Link with MASTER is down"),
+            ClusterDownError("Hash slot not served"),
+            TryAgainError("Multiple keys request during rehashing of slot"),
+            MovedError("15495 127.0.0.1:7001"),
+            AskError("15495 127.0.0.1:7001"),
             redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
         ],
         ids=lambda error: str(error)[:20],
@@ -81,8 +89,8 @@ class TestAServerThatSaysNotHere:
         assert not leads_nowhere(reply)
 
     def test_is_a_hint(self) -> None:
-        moved = failure(redis.exceptions.MovedError("15495 127.0.0.1:7001"))
-        read_only = failure(redis.exceptions.ReadOnlyError("You can't write"))
+        moved = failure(MovedError("15495 127.0.0.1:7001"))
+        read_only = failure(ReadOnlyError("You can't write"))
 
         assert "redis.RedisCluster(host=…)" in moved.hint
         assert "address leads to the primary" in read_only.hint

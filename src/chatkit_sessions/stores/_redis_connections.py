@@ -114,7 +114,7 @@ def leads_nowhere(reply: object) -> bool:
     After a failover, connections stay open to a server that is a replica by then. Whoever connects
     anew may reach another server, to which the name, the proxy or Sentinel leads.
     """
-    replies: list[object] = reply if isinstance(reply, list) else [reply]
+    replies = cast("list[object]", reply) if isinstance(reply, list) else [reply]
     return any(isinstance(each, Exception) and _code_of(each) is not None for each in replies)
 
 
