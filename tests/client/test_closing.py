@@ -16,8 +16,8 @@ from chatkit_sessions import (
     InternalServerError,
 )
 from chatkit_sessions._client.sync_io import SyncIO
-from chatkit_sessions._concurrency.event_loop import time_limit
-from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.tasks import time_limit
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._http.sync_pool import Client
 from raw_server import Connection, raw_server, serve_sessions
 from support import KEY, WORKFLOW, Connect, Script, Time, refused

@@ -23,8 +23,8 @@ import pytest
 
 import chatkit_sessions
 from chatkit_sessions import ChatKitClient
-from chatkit_sessions._concurrency.interrupts import interrupt_in
 from chatkit_sessions._concurrency.single_flight import SingleFlight
+from chatkit_sessions._concurrency.threads import interrupt_in
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from raw_server import Connection, raw_server

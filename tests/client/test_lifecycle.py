@@ -25,7 +25,7 @@ from chatkit_sessions import (
     InternalServerError,
 )
 from chatkit_sessions._client.async_io import AsyncIO
-from chatkit_sessions._concurrency.event_loop import PerLoop
+from chatkit_sessions._concurrency.tasks import PerLoop
 from chatkit_sessions._http.async_pool import Client as AsyncClient
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer

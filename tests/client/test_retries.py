@@ -19,7 +19,7 @@ from chatkit_sessions import (
     RateLimitError,
     RetryPolicy,
 )
-from chatkit_sessions._client.async_io import TaskEvent
+from chatkit_sessions._concurrency.tasks import TaskEvent
 from support import KEY, WAYS, WORKFLOW, Connect, Script, Time, Way, ok, refused
 
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitSessionResponse
-from chatkit_sessions._client.sync_io import ThreadEvent
 from chatkit_sessions._concurrency.single_flight import Flight
+from chatkit_sessions._concurrency.threads import ThreadEvent
 from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from support import BASE_URL, KEY, WORKFLOW, session_json

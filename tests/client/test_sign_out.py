@@ -21,8 +21,8 @@ from chatkit_sessions import (
     SessionNotFoundError,
     SessionStoreError,
 )
-from chatkit_sessions._client.async_io import TaskEvent
-from chatkit_sessions._client.sync_io import ThreadEvent
+from chatkit_sessions._concurrency.tasks import TaskEvent
+from chatkit_sessions._concurrency.threads import ThreadEvent
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.transactions import LEASE
 from chatkit_sessions.stores import MemorySessionStore

@@ -16,8 +16,8 @@ from chatkit_sessions import (
     SessionNotRecordedError,
     SessionStoreError,
 )
-from chatkit_sessions._client.sync_io import ThreadEvent
 from chatkit_sessions._concurrency.single_flight import Batches, Flight
+from chatkit_sessions._concurrency.threads import ThreadEvent
 from chatkit_sessions._sessions.circuit_breaker import RETRY_STORE_AFTER
 from chatkit_sessions._sessions.snapshot import StoreSnapshot
 from chatkit_sessions.options import SessionOptions

@@ -10,9 +10,8 @@ from typing import Literal, TypeAlias, TypeVar, cast, get_args
 import httpx
 
 from chatkit_sessions import ChatKitClient, SessionStoreError
-from chatkit_sessions._client.async_io import TaskEvent
-from chatkit_sessions._client.sync_io import ThreadEvent
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.tasks import TaskEvent
+from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.transactions import Lease

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.service import InvalidClientSecretError
 from chatkit_sessions.service._wire import Headers, Request

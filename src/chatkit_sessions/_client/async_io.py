@@ -7,16 +7,16 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 
 from chatkit_sessions._api.protocol import Request, Response
-from chatkit_sessions._concurrency.event_loop import (
+from chatkit_sessions._concurrency.tasks import (
     PerLoop,
-    new_event,
+    TaskEvent,
+    for_each,
+    heartbeat,
     running_loop,
     shielded,
     sleep,
     time_limit,
 )
-from chatkit_sessions._concurrency.repeating import repeating
-from chatkit_sessions._concurrency.turns import for_each
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.validation import as_secret
 from chatkit_sessions._http.async_pool import Client, client_factory
@@ -106,7 +106,7 @@ class AsyncIO:
         if sleeping is not None:
             await sleeping
 
-    def new_event(self) -> "TaskEvent":
+    def new_event(self) -> TaskEvent:
         """See `IO`."""
         return TaskEvent()
 
@@ -118,7 +118,7 @@ class AsyncIO:
         self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
     ) -> AbstractContextManager[object]:
         """See `IO`."""
-        return repeating(flow, seconds)
+        return heartbeat(flow, seconds)
 
     async def for_each(
         self,
@@ -133,24 +133,6 @@ class AsyncIO:
     def shielded(self) -> AbstractContextManager[object]:
         """See `IO`."""
         return shielded()
-
-
-class TaskEvent:
-    """An event that tasks of one event loop wait for."""
-
-    def __init__(self) -> None:
-        self._event = new_event()
-
-    def set(self) -> None:
-        """See `CompletionEvent`."""
-        self._event.set()
-
-    async def wait_for(self, seconds: float | None) -> bool:
-        """See `CompletionEvent`."""
-        async with time_limit(seconds):
-            await self._event.wait()
-            return True
-        return False
 
 
 class _CallLimit(AbstractAsyncContextManager[None, None]):

@@ -7,7 +7,7 @@ from typing import Self, TypeAlias, Unpack
 
 from pydantic import SecretStr
 
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import (
     DEFAULT_MAX_RETRIES,

@@ -1,17 +1,19 @@
 """How the synchronous client sends and waits: it blocks its thread."""
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Final
 
 from chatkit_sessions._api.protocol import Request, Response
-from chatkit_sessions._concurrency.per_process import PerProcess
-from chatkit_sessions._concurrency.repeater import Repeater
-from chatkit_sessions._concurrency.run import run_blocking
-from chatkit_sessions._concurrency.workers import for_each
+from chatkit_sessions._concurrency.threads import (
+    Heartbeat,
+    PerProcess,
+    ThreadEvent,
+    for_each,
+    run_blocking,
+)
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.validation import as_secret, reject_awaitable
 from chatkit_sessions._http.clients import (
@@ -25,7 +27,7 @@ from chatkit_sessions._http.sync_pool import Client, client_factory
 
 from .calls import Lifetime, system_runtime
 
-_repeater: Final = PerProcess(Repeater)
+_heartbeat: Final = PerProcess(Heartbeat)
 
 
 class SyncIO:
@@ -111,7 +113,7 @@ class SyncIO:
         """See `IO`."""
         self.runtime.sleep(seconds)
 
-    def new_event(self) -> "ThreadEvent":
+    def new_event(self) -> ThreadEvent:
         """See `IO`."""
         return ThreadEvent()
 
@@ -123,7 +125,7 @@ class SyncIO:
         self, flow: Callable[[], Coroutine[object, None, None]], seconds: float
     ) -> AbstractContextManager[object]:
         """See `IO`."""
-        return _repeater.get().repeating(lambda: run_blocking(flow), seconds)
+        return _heartbeat.get().running(lambda: run_blocking(flow), seconds)
 
     async def for_each(
         self,
@@ -138,14 +140,6 @@ class SyncIO:
     def shielded(self) -> AbstractContextManager[object]:
         """See `IO`."""
         return nullcontext()
-
-
-class ThreadEvent(threading.Event):
-    """An event that threads wait for."""
-
-    async def wait_for(self, seconds: float | None) -> bool:
-        """See `CompletionEvent`."""
-        return self.wait(seconds)
 
 
 class _NoLimit(AbstractAsyncContextManager[None, None]):

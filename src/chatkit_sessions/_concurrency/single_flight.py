@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from chatkit_sessions.errors import ChatKitError
 
-from .per_process import PerProcess
+from .threads import PerProcess
 
 
 class CompletionEvent(Protocol):

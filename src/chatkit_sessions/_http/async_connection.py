@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 import httpcore
 
-from chatkit_sessions._concurrency.event_loop import shielded
+from chatkit_sessions._concurrency.tasks import shielded
 from chatkit_sessions._redaction import MaskedBytes
 
 from .async_streams import AsyncStream

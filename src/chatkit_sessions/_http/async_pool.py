@@ -11,7 +11,7 @@ import httpcore
 import httpx
 
 from chatkit_sessions._api.protocol import Request, Response
-from chatkit_sessions._concurrency.event_loop import shielded, sleep, under_trio
+from chatkit_sessions._concurrency.tasks import shielded, sleep, under_trio
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 

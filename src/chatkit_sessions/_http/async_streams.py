@@ -10,7 +10,7 @@ from typing import Final, ParamSpec, Self, TypeVar
 
 import httpcore
 
-from chatkit_sessions._concurrency.event_loop import shielded, time_limit
+from chatkit_sessions._concurrency.tasks import shielded, time_limit
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -5,14 +5,18 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
-from chatkit_sessions._concurrency.per_process import PerProcess
-from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError, Workers
+from chatkit_sessions._concurrency.threads import (
+    NotStartedError,
+    OverdueError,
+    PerProcess,
+    ThreadLimiter,
+)
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 
 if TYPE_CHECKING:
-    from chatkit_sessions._concurrency.turns import Turns
+    from chatkit_sessions._concurrency.tasks import TaskLimiter
 
 T = TypeVar("T")
 
@@ -73,10 +77,10 @@ class Bounds:
         *,
         hanging: int | None = None,
     ) -> None:
-        self._turns = _turns(at_once) if inspect.iscoroutinefunction(store.get) else None
-        self._workers = PerProcess(lambda: Workers(at_once, hanging=hanging))
+        self._tasks = _task_limiter(at_once) if inspect.iscoroutinefunction(store.get) else None
+        self._threads = PerProcess(lambda: ThreadLimiter(at_once, hanging=hanging))
         timeout: float | None = getattr(store, "timeout", None)
-        if timeout is None and self._turns is not None:
+        if timeout is None and self._tasks is not None:
             timeout = DEFAULT_LIMIT
         self.timeout: Final = timeout
         """Seconds that an operation may take; None: it bounds itself."""
@@ -98,8 +102,8 @@ class Bounds:
         if self.timeout is None:
             with attempt:
                 return cast("T", operation())
-        patience = deadline.half()
-        if patience == 0:
+        queue_timeout = deadline.half()
+        if queue_timeout == 0:
             raise _busy()
         limit = self.limit(deadline)
 
@@ -107,12 +111,14 @@ class Bounds:
             attempt.fail(_overdue(limit))
 
         try:
-            if self._turns is not None:
+            if self._tasks is not None:
                 awaiting = _awaiting(cast("Callable[[], Awaitable[T]]", operation), attempt)
-                return await self._turns.run(awaiting, patience=patience, limit=limit, overdue=fail)
+                return await self._tasks.run(
+                    awaiting, queue_timeout=queue_timeout, limit=limit, overdue=fail
+                )
             blocking = _blocking(cast("Callable[[], T]", operation), attempt)
-            run = self._workers.get().run
-            return run(blocking, patience=patience, limit=limit, overdue=fail)
+            run = self._threads.get().run
+            return run(blocking, queue_timeout=queue_timeout, limit=limit, overdue=fail)
         except NotStartedError:
             error: SessionStoreError = _busy()
         except OverdueError:
@@ -121,13 +127,13 @@ class Bounds:
 
     def give_up_hanging(self) -> None:
         """Go on without the threads that hang, because the store responds again."""
-        self._workers.get().give_up_hanging()
+        self._threads.get().give_up_hanging()
 
     def limit(self, deadline: Deadline) -> float:
         """Seconds that an operation may take now."""
         timeout = DEFAULT_LIMIT if self.timeout is None else self.timeout
-        patience = deadline.half()
-        return timeout if patience is None else min(timeout, patience)
+        queue_timeout = deadline.half()
+        return timeout if queue_timeout is None else min(timeout, queue_timeout)
 
 
 def _blocking(operation: Callable[[], T], attempt: Attempt) -> Callable[[], T]:
@@ -148,10 +154,10 @@ def _awaiting(
     return run
 
 
-def _turns(at_once: int) -> "Turns":
-    from chatkit_sessions._concurrency.turns import Turns  # noqa: PLC0415 -- it needs asyncio
+def _task_limiter(at_once: int) -> "TaskLimiter":
+    from chatkit_sessions._concurrency.tasks import TaskLimiter  # noqa: PLC0415 -- it needs asyncio
 
-    return Turns(at_once)
+    return TaskLimiter(at_once)
 
 
 def outage_error() -> StoreBusyError:

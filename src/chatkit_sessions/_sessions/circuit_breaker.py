@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions.errors import SessionStoreError
 
 RETRY_STORE_AFTER: Final = 1.0

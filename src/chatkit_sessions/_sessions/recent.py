@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
-from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions.models import ChatKitSessionResponse, ChatKitWorkflow
 from chatkit_sessions.stores.base import Transaction
 from chatkit_sessions.stores.memory import MemorySessionStore

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from chatkit_sessions._concurrency.per_process import PerProcess
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 from chatkit_sessions.errors import APIStatusError, SessionDeletedError
 from chatkit_sessions.models import (

@@ -14,8 +14,7 @@ from typing import Final, NamedTuple, TypeVar, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sessions import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions._concurrency.per_process import PerProcess
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import PerProcess, run_blocking
 from chatkit_sessions._config.validation import validate_timeout
 from chatkit_sessions._sessions.rate_limit import count_request, uncount_request
 from chatkit_sessions.errors import (

@@ -8,7 +8,7 @@ from typing import Final, ParamSpec, TypeAlias, TypeVar, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 
 from ._endpoint import AsyncChatKitEndpoint, ChatKitEndpoint, Hooks

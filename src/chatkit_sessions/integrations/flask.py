@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Unpack, cast
 
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._redaction import hidden_from_tracebacks
 
 from ._endpoint import ChatKitEndpoint, Hooks

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.access import StoreAccess

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
-from chatkit_sessions._concurrency.event_loop import PerLoop, under_trio
-from chatkit_sessions._concurrency.interrupts import interrupt_in
+from chatkit_sessions._concurrency.tasks import PerLoop, under_trio
+from chatkit_sessions._concurrency.threads import interrupt_in
 from chatkit_sessions._redaction import without_frames
 from chatkit_sessions.errors import ConfigurationError
 

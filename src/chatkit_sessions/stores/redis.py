@@ -9,8 +9,8 @@ from typing import Self, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._concurrency.event_loop import PerLoop
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.tasks import PerLoop
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.validation import as_secret
 
 from ._redis_commands import (

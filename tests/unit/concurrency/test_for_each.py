@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 import pytest
 import trio
 
-from chatkit_sessions._concurrency import turns
-from chatkit_sessions._concurrency.workers import for_each
+from chatkit_sessions._concurrency import tasks
+from chatkit_sessions._concurrency.threads import for_each
 
 NAME = "chatkit-sessions-each"
 
@@ -117,7 +117,7 @@ class TestInTasks:
             raise AssertionError
 
         async def main() -> None:
-            await turns.for_each(never, [], most=8)
+            await tasks.for_each(never, [], most=8)
 
         run(library, main)
 
@@ -136,7 +136,7 @@ class Counts:
             await sleep(0)
             self.now -= 1
 
-        await turns.for_each(one, range(20), most=4)
+        await tasks.for_each(one, range(20), most=4)
 
 
 def run(library: str, main: Callable[[], Coroutine[object, None, None]]) -> None:

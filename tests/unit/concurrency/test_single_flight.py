@@ -5,9 +5,8 @@ from typing import TypeAlias
 import pytest
 
 from chatkit_sessions import APITimeoutError, ChatKitSessionResponse
-from chatkit_sessions._client.sync_io import ThreadEvent
-from chatkit_sessions._concurrency.run import run_blocking
 from chatkit_sessions._concurrency.single_flight import Batches, SingleFlight
+from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
 from support import session_json
 
 Flights: TypeAlias = SingleFlight[ChatKitSessionResponse]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chatkit_sessions import SessionStoreError
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.access import StoreAccess
 from chatkit_sessions.stores import Entry, MemorySessionStore
@@ -108,7 +108,7 @@ class TestThreads:
             others = [pool.submit(call) for _ in range(AT_ONCE - 1)]
             for _ in range(AT_ONCE):
                 assert arrived.acquire(timeout=60)
-            while access.state.probe_bounds._workers.get()._jobs.qsize() < AT_ONCE - 1:
+            while access.state.probe_bounds._threads.get()._jobs.qsize() < AT_ONCE - 1:
                 pass
             let_go.set()
             return [first.result(60), *(each.result(60) for each in others)], gate.asked - before

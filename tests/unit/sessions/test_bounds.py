@@ -9,9 +9,8 @@ import pytest
 import trio
 
 from chatkit_sessions import SessionStoreError
-from chatkit_sessions._concurrency.event_loop import RunningLimit
-from chatkit_sessions._concurrency.turns import Turns
-from chatkit_sessions._concurrency.workers import NotStartedError, OverdueError
+from chatkit_sessions._concurrency.tasks import RunningLimit, TaskLimiter
+from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.access import StoreState, state_of
 from chatkit_sessions._sessions.bounds import Bounds, StoreBusyError
@@ -113,8 +112,8 @@ class TestTurns:
             running -= 1
 
         async def main() -> None:
-            turns = Turns(3)
-            await asyncio.gather(*[turns.run(run, patience=None, limit=60) for _ in range(20)])
+            turns = TaskLimiter(3)
+            await asyncio.gather(*[turns.run(run, queue_timeout=None, limit=60) for _ in range(20)])
 
         asyncio.run(main())
 
@@ -122,11 +121,11 @@ class TestTurns:
 
     def test_waiting_for_a_turn_has_its_own_limit(self) -> None:
         async def main() -> None:
-            turns, go_on = Turns(1), asyncio.Event()
-            holder = asyncio.create_task(turns.run(go_on.wait, patience=None, limit=60))
+            turns, go_on = TaskLimiter(1), asyncio.Event()
+            holder = asyncio.create_task(turns.run(go_on.wait, queue_timeout=None, limit=60))
             await asyncio.sleep(0)
             with pytest.raises(NotStartedError):
-                await turns.run(go_on.wait, patience=NO_TIME, limit=60)
+                await turns.run(go_on.wait, queue_timeout=NO_TIME, limit=60)
             go_on.set()
             assert await holder
 
@@ -135,7 +134,7 @@ class TestTurns:
     def test_under_trio_a_function_has_its_limit_too(self) -> None:
         async def main() -> None:
             with pytest.raises(OverdueError):
-                await Turns(1).run(trio.sleep_forever, patience=None, limit=NO_TIME)
+                await TaskLimiter(1).run(trio.sleep_forever, queue_timeout=None, limit=NO_TIME)
 
         trio.run(main)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions import ChatKitClient
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import (
     REQUESTS,

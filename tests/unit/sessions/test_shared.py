@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from chatkit_sessions import InternalServerError, SessionStoreError
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.bounds import AT_ONCE, Bounds
 from chatkit_sessions._sessions.shared import SharedSessions

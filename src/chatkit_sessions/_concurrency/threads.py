@@ -1,13 +1,20 @@
-"""Threads that run blocking functions, so that whoever waits for one can stop waiting."""
+"""Threads, and the process that they run in: blocking flows, limits, forks and signals."""
 
+import functools
+import os
+import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import Final, TypeVar, cast
+from traceback import walk_tb
+from types import CodeType
+from typing import Final, Generic, ParamSpec, TypeVar, cast
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SLICES: Final = 10
@@ -17,15 +24,83 @@ MOST_LOST: Final = 10
 """How many times as many threads as may hang at once are lost in all."""
 
 
+class PerProcess(Generic[T]):
+    """One value for each process, made when first needed.
+
+    A child never touches the value of its parent: a socket would be read by both, and a lock may
+    be held by a thread that the child does not have. It is kept, so that nothing closes it.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        """This process's value."""
+        process = os.getpid()
+        value = self._values.get(process)
+        # setdefault is atomic: of two threads that come first, both get the same value.
+        return value if value is not None else self._values.setdefault(process, self._make())
+
+    def pop(self) -> T | None:
+        """Take this process's value out, None where it was never needed."""
+        return self._values.pop(os.getpid(), None)
+
+
+def run_blocking(
+    flow: Callable[P, Coroutine[object, None, T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run a flow whose steps all block, without an event loop.
+
+    Args:
+        flow: A coroutine function that never suspends: one step takes it to its end. It is called
+            here and not by the caller, so that a signal's exception cannot come in between and
+            leave a coroutine that nobody awaits.
+        args: The flow's arguments.
+        kwargs: The flow's arguments.
+
+    Returns:
+        What the flow returns; its exceptions propagate unchanged.
+
+    Raises:
+        RuntimeError: The flow suspended: one of its steps waits for an event loop.
+    """
+    coroutine = None
+    try:
+        coroutine = flow(*args, **kwargs)
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    except RuntimeError as error:
+        # What Python makes of a StopIteration that leaves a coroutine (PEP 479).
+        if isinstance(error.__cause__, StopIteration):
+            raise error.__cause__ from None
+        raise
+    else:
+        raise RuntimeError("A step of a synchronous call waits for an event loop.")
+    finally:
+        if coroutine is not None:
+            coroutine.close()
+
+
+class ThreadEvent(threading.Event):
+    """An event that threads wait for."""
+
+    async def wait_for(self, seconds: float | None) -> bool:
+        """See `CompletionEvent`."""
+        return self.wait(seconds)
+
+
 class NotStartedError(Exception):
-    """No thread became free in time."""
+    """The function's turn did not come in time."""
 
 
 class OverdueError(Exception):
     """The function took longer than it may; its thread goes on, and its result is dropped."""
 
 
-class Workers:
+class ThreadLimiter:
     """At most so many daemon threads, besides those that are lost to functions that hang.
 
     There is no lock that an interrupt could leave locked: every step is one atomic operation.
@@ -50,7 +125,7 @@ class Workers:
         self,
         function: Callable[[], T],
         *,
-        patience: float | None,
+        queue_timeout: float | None,
         limit: float,
         overdue: Callable[[], object] = lambda: None,
     ) -> T:
@@ -58,7 +133,7 @@ class Workers:
 
         Args:
             function: What to run, with the caller's context variables.
-            patience: Seconds for a thread to become free; None: no limit.
+            queue_timeout: Seconds for a thread to become free; None: no limit.
             limit: Seconds for the function.
             overdue: Called when the limit is over, before another function takes its place.
 
@@ -66,7 +141,7 @@ class Workers:
             What the function returns; its exceptions propagate unchanged.
 
         Raises:
-            NotStartedError: The patience is over.
+            NotStartedError: No thread became free in time.
             OverdueError: The limit is over, or too many functions hang already.
         """
         if len(self._hanging) >= self._most_hanging and not self._wait_for_hanging(limit):
@@ -74,7 +149,7 @@ class Workers:
             raise OverdueError
         job = _Job(function)
         self._submit(job)
-        if not job.wait(patience=patience, limit=limit) and job.decide():
+        if not job.wait(queue_timeout=queue_timeout, limit=limit) and job.decide():
             if job.thread is None:
                 raise NotStartedError
             overdue()
@@ -159,10 +234,10 @@ class _Job:
         self._ended.release()
         return is_wanted
 
-    def wait(self, *, patience: float | None, limit: float) -> bool:
+    def wait(self, *, queue_timeout: float | None, limit: float) -> bool:
         """Wait until it has ended; the limit counts from when it starts."""
         # In one go: thousands of callers that look ten times a second would be all that runs.
-        if not self._begun.acquire(timeout=-1 if patience is None else patience):
+        if not self._begun.acquire(timeout=-1 if queue_timeout is None else queue_timeout):
             return False
         return any(self.wait_for_end(limit / SLICES) for _ in range(SLICES))
 
@@ -232,3 +307,79 @@ def for_each(function: Callable[[T], object], items: Iterable[T], *, most: int) 
         left.clear()
     if raised:
         raise raised[0]
+
+
+class Heartbeat:
+    """Calls functions from one daemon thread, which ends when there are none any more.
+
+    Args:
+        sleep: Lets that many seconds pass; for tests.
+    """
+
+    def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._sleep = sleep
+        self._functions: dict[object, Callable[[], object]] = {}
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def running(self, function: Callable[[], object], seconds: float) -> Generator[None]:
+        """Call a function about every so many seconds meanwhile; it must not raise."""
+        key = object()
+        try:
+            self._functions[key] = function
+            if self._thread is None or not self._thread.is_alive():
+                name = "chatkit-sessions-lease"
+                thread = threading.Thread(target=self._run, args=(seconds,), name=name, daemon=True)
+                self._thread = thread
+                thread.start()
+            yield
+        finally:
+            self._functions.pop(key, None)
+
+    def _run(self, seconds: float) -> None:
+        while True:
+            self._sleep(seconds)
+            if not self._functions:
+                self._thread = None
+                # A caller from now on starts another thread; one just before does not.
+                if not self._functions:
+                    return
+            for function in list(self._functions.values()):
+                function()
+
+
+# What interrupts a call is an exception that a signal handler raises while the call is under way.
+# Task queues limit a task's time in this way, and their exceptions are ordinary ones: Celery's
+# SoftTimeLimitExceeded, RQ's JobTimeoutException. No class tells them from what was interrupted.
+
+
+def interrupt_in(error: BaseException, *, handled: BaseException | None) -> BaseException | None:
+    """Find the exception of a signal handler: `error` itself, or what it was made of.
+
+    A handler's TimeoutError looks like the socket's own, and HTTP clients make theirs of it.
+
+    Args:
+        error: What came out of the interrupted code.
+        handled: `sys.exception()` before that code ran: a call that is made where an interrupt is
+            handled is not interrupted itself.
+    """
+    handlers = set(_codes_of_handlers())
+    origin: BaseException | None = error
+    seen: set[int] = set()  # an exception that is raised again may lead back to itself
+    while origin is not None and origin is not handled and id(origin) not in seen:
+        if any(frame.f_code in handlers for frame, _ in walk_tb(origin.__traceback__)):
+            return origin
+        seen.add(id(origin))
+        origin = origin.__cause__ or origin.__context__
+    return None
+
+
+def _codes_of_handlers() -> Iterator[CodeType]:
+    for number in signal.valid_signals():
+        handler: object = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 -- its code
+            code: object = getattr(function, "__code__", None)  # a bound method has its function's
+            if isinstance(code, CodeType):
+                yield code

@@ -1,14 +1,21 @@
-"""asyncio or trio, whichever runs: the few things that the async client needs of them."""
+"""Tasks under asyncio or trio, whichever runs: limits, events, and what ends with a loop."""
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+)
 from types import TracebackType
 from typing import Generic, Protocol, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
-from .workers import SLICES
+from .threads import SLICES, NotStartedError, OverdueError
 
 
 class Closable(Protocol):
@@ -18,6 +25,7 @@ class Closable(Protocol):
 
 
 C = TypeVar("C", bound=Closable)
+T = TypeVar("T")
 _Loop: TypeAlias = tuple[int, object]
 """A process and an event loop in it: after `fork()` the parent's connections are left alone."""
 
@@ -47,16 +55,31 @@ async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-class Event(Protocol):
-    """What tasks of one event loop wait for."""
+class TaskEvent:
+    """An event that tasks of one event loop wait for."""
 
+    def __init__(self) -> None:
+        self._event: _LoopEvent = _new_event()
+
+    def set(self) -> None:
+        """See `CompletionEvent`."""
+        self._event.set()
+
+    async def wait_for(self, seconds: float | None) -> bool:
+        """See `CompletionEvent`."""
+        async with time_limit(seconds):
+            await self._event.wait()
+            return True
+        return False
+
+
+class _LoopEvent(Protocol):
     def set(self) -> None: ...
 
     async def wait(self) -> object: ...
 
 
-def new_event() -> Event:
-    """An event of the running loop."""
+def _new_event() -> _LoopEvent:
     if under_trio():
         import trio  # noqa: PLC0415 -- only where it is in use already
 
@@ -83,7 +106,7 @@ class Limit(Protocol):
     """As `running_loop` returns it."""
 
     def end(self) -> None:
-        """Cancel what runs inside now, in place of later."""
+        """Cancel what runs inside at once."""
         ...
 
 
@@ -105,7 +128,7 @@ class AsyncioLimit:
         self._timeout = asyncio.timeout(seconds)
 
     def end(self) -> None:
-        """Cancel what runs inside now, in place of later."""
+        """Cancel what runs inside at once."""
         if not self._timeout.expired():
             self._timeout.reschedule(0.0)
 
@@ -180,7 +203,7 @@ class TrioLimit:
         self._scope = trio.move_on_after(float("inf") if seconds is None else seconds)
 
     def end(self) -> None:
-        """Cancel what runs inside now, in place of later."""
+        """Cancel what runs inside at once."""
         self._scope.cancel()
 
     async def __aenter__(self) -> Limit:
@@ -240,3 +263,142 @@ class PerLoop(Generic[C]):
             closed = isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
             if closed and process == os.getpid():
                 self._held.pop(held, None)
+
+
+class TaskLimiter:
+    """Runs at most some functions at once in each event loop; under trio, all of them.
+
+    Args:
+        most: How many functions run at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._semaphores: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
+
+    async def run(
+        self,
+        function: Callable[[], Awaitable[T]],
+        *,
+        queue_timeout: float | None,
+        limit: float,
+        overdue: Callable[[], object] = lambda: None,
+    ) -> T:
+        """Await a function when it is its turn.
+
+        Args:
+            function: What to await.
+            queue_timeout: Seconds for the turn to come; None: no limit.
+            limit: Seconds for the function, of those in which the event loop runs.
+            overdue: Called when the limit is over.
+
+        Raises:
+            NotStartedError: The turn did not come in time.
+            OverdueError: The limit is over.
+        """
+        async with await self._take(queue_timeout), running_time_limit(limit):
+            return await function()
+        overdue()
+        raise OverdueError
+
+    async def _take(self, queue_timeout: float | None) -> AbstractAsyncContextManager[object]:
+        if under_trio():
+            return nullcontext()
+        loop = asyncio.get_running_loop()
+        turn = self._semaphores.get(loop)
+        if turn is None:
+            turn = self._semaphores[loop] = asyncio.Semaphore(self._most)
+        if not turn.locked():
+            await turn.acquire()  # at once
+            return _Turn(turn)
+        async with time_limit(queue_timeout):
+            await turn.acquire()
+            return _Turn(turn)
+        raise NotStartedError
+
+
+class _Turn(AbstractAsyncContextManager[None]):
+    def __init__(self, turn: asyncio.Semaphore) -> None:
+        self._turn = turn
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turn.release()
+
+
+async def for_each(
+    function: Callable[[T], Coroutine[object, None, object]], items: Iterable[T], *, most: int
+) -> None:
+    """Await a function with each item, in several tasks at once, which all end with this call.
+
+    What the function raises is raised here, and ends the others.
+
+    Args:
+        function: Awaited with each item.
+        items: What to call it with.
+        most: How many tasks work at once.
+    """
+    left = deque(items)
+
+    async def work() -> None:
+        while left:
+            await function(left.popleft())
+
+    tasks = range(min(most, len(left)))
+    try:
+        if under_trio():
+            import trio  # noqa: PLC0415 -- only where it is in use already
+
+            async with trio.open_nursery() as nursery:
+                for _ in tasks:
+                    nursery.start_soon(work)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for _ in tasks:
+                    group.create_task(work())
+    except BaseExceptionGroup as raised:
+        first = raised.exceptions[0]
+    else:
+        return
+    raise first
+
+
+def heartbeat(
+    function: Callable[[], Awaitable[object]], seconds: float
+) -> AbstractContextManager[None]:
+    """Call a function every so many seconds, from a task beside the running one."""
+    return _under_trio(function, seconds) if under_trio() else _under_asyncio(function, seconds)
+
+
+@contextmanager
+def _under_asyncio(function: Callable[[], Awaitable[object]], seconds: float) -> Generator[None]:
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await function()
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+@contextmanager
+def _under_trio(function: Callable[[], Awaitable[object]], seconds: float) -> Generator[None]:
+    import trio  # noqa: PLC0415 -- only where it is in use already
+
+    scope = trio.CancelScope()
+
+    async def repeat() -> None:
+        with scope:
+            while True:
+                await trio.sleep(seconds)
+                await function()
+
+    trio.lowlevel.spawn_system_task(repeat)
+    try:
+        yield
+    finally:
+        scope.cancel()

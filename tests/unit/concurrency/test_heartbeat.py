@@ -7,38 +7,37 @@ from typing import cast
 import pytest
 import trio
 
-from chatkit_sessions._concurrency.event_loop import Event
-from chatkit_sessions._concurrency.repeater import Repeater
-from chatkit_sessions._concurrency.repeating import repeating
+from chatkit_sessions._concurrency.tasks import TaskEvent, heartbeat
+from chatkit_sessions._concurrency.threads import Heartbeat
 
 
-class TestARepeater:
+class TestInAThread:
     def test_calls_while_the_block_runs_and_then_ends(self) -> None:
-        repeater = Repeater(lambda _: None)
+        beats = Heartbeat(lambda _: None)
         called = threading.Semaphore(0)
 
         for _ in range(2):  # a thread that has ended is replaced
-            with repeater.repeating(called.release, 1.0):
+            with beats.running(called.release, 1.0):
                 for _ in range(3):
                     assert called.acquire(timeout=60)
-                thread = repeater._thread
+                thread = beats._thread
             assert thread is not None
             thread.join(60)
             assert not thread.is_alive()
-            assert repeater._thread is None
+            assert beats._thread is None
 
     def test_has_one_thread_for_all(self) -> None:
         turn = threading.Semaphore(0)
-        repeater = Repeater(lambda _: turn.acquire(timeout=60))
+        beats = Heartbeat(lambda _: turn.acquire(timeout=60))
         first, second = threading.Semaphore(0), threading.Semaphore(0)
 
-        with repeater.repeating(first.release, 1.0):
-            thread = repeater._thread
-            with repeater.repeating(second.release, 1.0):
+        with beats.running(first.release, 1.0):
+            thread = beats._thread
+            with beats.running(second.release, 1.0):
                 turn.release()
                 assert first.acquire(timeout=60)
                 assert second.acquire(timeout=60)
-                assert repeater._thread is thread
+                assert beats._thread is thread
         turn.release()
         assert thread is not None
         thread.join(60)
@@ -51,30 +50,31 @@ class TestARepeater:
                 self.looks += 1
                 return self.looks == 2
 
-        repeater = Repeater()
+        beats = Heartbeat()
         functions = Functions()
-        vars(repeater)["_functions"] = functions
+        vars(beats)["_functions"] = functions
 
-        repeater._run(0.0)
+        beats._run(0.0)
 
         assert functions.looks == 4
 
 
-async def repeat_three_times(event: Event) -> None:
+async def beat_three_times() -> None:
     calls: list[None] = []
+    event = TaskEvent()
 
     async def call() -> None:
         calls.append(None)
         if len(calls) == 3:
             event.set()
 
-    with repeating(call, 0.0):
-        await event.wait()
+    with heartbeat(call, 0.0):
+        assert await event.wait_for(None)
 
 
 def test_a_task_ends_with_the_one_beside_it() -> None:
     async def main() -> None:
-        await repeat_three_times(asyncio.Event())
+        await beat_three_times()
         (task,) = asyncio.all_tasks() - {cast("asyncio.Task[object]", asyncio.current_task())}
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -84,6 +84,6 @@ def test_a_task_ends_with_the_one_beside_it() -> None:
 
 def test_a_task_of_trio_ends_with_the_one_beside_it() -> None:
     async def main() -> None:
-        await repeat_three_times(trio.Event())
+        await beat_three_times()
 
     trio.run(main)

@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import pytest
 
-from chatkit_sessions._concurrency.workers import (
+from chatkit_sessions._concurrency.threads import (
     MOST_LOST,
     SLICES,
     NotStartedError,
     OverdueError,
-    Workers,
+    ThreadLimiter,
     _Job,
 )
 
@@ -28,12 +28,12 @@ def at_once(count: int, call: Callable[[], object]) -> None:
 
 
 def test_a_function_runs_in_another_thread_with_the_caller_s_context() -> None:
-    workers = Workers(1)
+    limiter = ThreadLimiter(1)
     variable = contextvars.ContextVar[str]("variable", default="")
     variable.set("of the caller")
 
-    told = workers.run(
-        lambda: (variable.get(), threading.current_thread()), patience=None, limit=60
+    told = limiter.run(
+        lambda: (variable.get(), threading.current_thread()), queue_timeout=None, limit=60
     )
 
     assert told[0] == "of the caller"
@@ -46,19 +46,19 @@ def test_what_a_function_raises_is_raised() -> None:
         raise LookupError("of its own")
 
     with pytest.raises(LookupError, match="of its own"):
-        Workers(1).run(fail, patience=60, limit=60)
+        ThreadLimiter(1).run(fail, queue_timeout=60, limit=60)
 
 
 def test_threads_are_used_again() -> None:
-    workers = Workers(8)
+    limiter = ThreadLimiter(8)
 
-    told = {workers.run(threading.current_thread, patience=60, limit=60) for _ in range(20)}
+    told = {limiter.run(threading.current_thread, queue_timeout=60, limit=60) for _ in range(20)}
 
     assert len(told) <= 2
 
 
 def test_no_more_functions_run_at_once_than_there_may() -> None:
-    workers, lock = Workers(3), threading.Lock()
+    limiter, lock = ThreadLimiter(3), threading.Lock()
     running = most = 0
 
     def run() -> None:
@@ -69,34 +69,34 @@ def test_no_more_functions_run_at_once_than_there_may() -> None:
         with lock:
             running -= 1
 
-    at_once(30, lambda: [workers.run(run, patience=None, limit=60) for _ in range(20)])
+    at_once(30, lambda: [limiter.run(run, queue_timeout=None, limit=60) for _ in range(20)])
 
     assert 1 <= most <= 3
 
 
 def test_waiting_for_a_thread_does_not_count() -> None:
     """Whoever comes when all are busy waits for longer than a function may take."""
-    workers, go_on = Workers(1), threading.Event()
+    limiter, go_on = ThreadLimiter(1), threading.Event()
     begun = threading.Event()
 
     def hold() -> None:
         begun.set()
         assert go_on.wait(60)
 
-    holder = threading.Thread(target=lambda: workers.run(hold, patience=None, limit=60))
+    holder = threading.Thread(target=lambda: limiter.run(hold, queue_timeout=None, limit=60))
     holder.start()
     assert begun.wait(60)
 
     with pytest.raises(NotStartedError):
-        workers.run(lambda: None, patience=NO_TIME, limit=NO_TIME)
+        limiter.run(lambda: None, queue_timeout=NO_TIME, limit=NO_TIME)
     go_on.set()
     holder.join(60)
 
-    assert workers.run(lambda: "done", patience=None, limit=60) == "done"
+    assert limiter.run(lambda: "done", queue_timeout=None, limit=60) == "done"
 
 
 def test_a_function_that_hangs_is_left_and_another_thread_takes_its_place() -> None:
-    workers, go_on = Workers(1), threading.Event()
+    limiter, go_on = ThreadLimiter(1), threading.Event()
     hanging: list[threading.Thread] = []
 
     def hang() -> None:
@@ -104,22 +104,22 @@ def test_a_function_that_hangs_is_left_and_another_thread_takes_its_place() -> N
         go_on.wait(60)
 
     with pytest.raises(OverdueError):
-        workers.run(hang, patience=None, limit=NO_TIME)
+        limiter.run(hang, queue_timeout=None, limit=NO_TIME)
     with pytest.raises(OverdueError):  # no more threads are lost
-        workers.run(lambda: None, patience=None, limit=NO_TIME)
+        limiter.run(lambda: None, queue_timeout=None, limit=NO_TIME)
     go_on.set()
     hanging[0].join(60)
 
     assert not hanging[0].is_alive()
-    told = workers.run(threading.current_thread, patience=None, limit=60)
+    told = limiter.run(threading.current_thread, queue_timeout=None, limit=60)
     assert told is not hanging[0]
 
 
 def test_whoever_finds_too_many_hanging_waits_for_one_of_them_to_end() -> None:
-    workers, go_on = Workers(1), threading.Event()
+    limiter, go_on = ThreadLimiter(1), threading.Event()
     with pytest.raises(OverdueError):
-        workers.run(lambda: go_on.wait(60), patience=None, limit=NO_TIME)
-    (hanging,) = workers._hanging
+        limiter.run(lambda: go_on.wait(60), queue_timeout=None, limit=NO_TIME)
+    (hanging,) = limiter._hanging
     end = hanging.wait_for_end
 
     def let_go(seconds: float) -> bool:
@@ -128,25 +128,25 @@ def test_whoever_finds_too_many_hanging_waits_for_one_of_them_to_end() -> None:
 
     vars(hanging)["wait_for_end"] = let_go
 
-    assert workers.run(lambda: "done", patience=None, limit=60) == "done"
+    assert limiter.run(lambda: "done", queue_timeout=None, limit=60) == "done"
 
 
 def test_what_hangs_is_given_up_but_not_without_end() -> None:
-    workers, go_on = Workers(1), threading.Event()
+    limiter, go_on = ThreadLimiter(1), threading.Event()
     for _ in range(MOST_LOST):
         with pytest.raises(OverdueError):
-            workers.run(lambda: go_on.wait(60), patience=None, limit=NO_TIME)
-        workers.give_up_hanging()
+            limiter.run(lambda: go_on.wait(60), queue_timeout=None, limit=NO_TIME)
+        limiter.give_up_hanging()
 
     with pytest.raises(OverdueError):
-        workers.run(lambda: "never", patience=None, limit=NO_TIME)
+        limiter.run(lambda: "never", queue_timeout=None, limit=NO_TIME)
 
     go_on.set()
-    assert workers.run(lambda: "done", patience=None, limit=60) == "done"
+    assert limiter.run(lambda: "done", queue_timeout=None, limit=60) == "done"
 
 
 def test_that_a_function_takes_too_long_is_noted_before_the_next_one_begins() -> None:
-    workers, go_on = Workers(1, hanging=2), threading.Event()
+    limiter, go_on = ThreadLimiter(1, hanging=2), threading.Event()
     noted: list[str] = []
     begun = threading.Event()
 
@@ -156,21 +156,23 @@ def test_that_a_function_takes_too_long_is_noted_before_the_next_one_begins() ->
 
     def wait_for_it() -> None:
         with suppress(OverdueError):
-            workers.run(hang, patience=None, limit=0.1, overdue=lambda: noted.append("overdue"))
+            limiter.run(
+                hang, queue_timeout=None, limit=0.1, overdue=lambda: noted.append("overdue")
+            )
 
     first = threading.Thread(target=wait_for_it)
     first.start()
     assert begun.wait(60)
-    workers.run(lambda: noted.append("begun"), patience=None, limit=60)
+    limiter.run(lambda: noted.append("begun"), queue_timeout=None, limit=60)
     go_on.set()
     first.join(60)
 
     assert noted == ["overdue", "begun"]
 
 
-@pytest.mark.parametrize(("patience", "timeout"), [(None, -1), (7.0, 7.0)])
+@pytest.mark.parametrize(("queue_timeout", "timeout"), [(None, -1), (7.0, 7.0)])
 def test_a_job_that_nobody_has_begun_is_waited_for_in_one_go(
-    patience: float | None, timeout: float
+    queue_timeout: float | None, timeout: float
 ) -> None:
     waits: list[float] = []
 
@@ -182,7 +184,7 @@ def test_a_job_that_nobody_has_begun_is_waited_for_in_one_go(
     job = _Job(lambda: None)
     vars(job)["_begun"] = Begun()
 
-    assert not job.wait(patience=patience, limit=60)
+    assert not job.wait(queue_timeout=queue_timeout, limit=60)
     assert waits == [timeout]
 
 
@@ -200,5 +202,5 @@ def test_the_limit_of_a_job_is_counted_in_parts_from_when_it_begins() -> None:
     job.run(threading.current_thread())
     vars(job)["_ended"] = Lock()
 
-    assert job.wait(patience=None, limit=60)
+    assert job.wait(queue_timeout=None, limit=60)
     assert waits == [60 / SLICES] * 4

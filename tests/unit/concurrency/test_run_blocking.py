@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 
 import pytest
 
-from chatkit_sessions._concurrency.run import run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 
 
 async def step(value: int) -> int:
