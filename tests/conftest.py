@@ -23,23 +23,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 IN_FULL = {"framework": "starlette", "way": "transport", "ask": "Starlette"}
-"""Of these fixtures, one value has every case of a test; of each other, all but one are slow."""
+"""Of these fixtures, one value has every case of a test; of each other, all but one are slow.
+
+A test that does not run with that one value has every case with the others.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    params_of = {item: params_as_given(item) for item in items}
+    in_full = {
+        (item.nodeid.partition("[")[0], name)
+        for item, params in params_of.items()
+        for name, whole in IN_FULL.items()
+        if params.get(name) == whole
+    }
     seen: set[tuple[str, str, int]] = set()
     kept: list[pytest.Item] = []
     for item in items:
-        callspec: object = getattr(item, "callspec", None)
-        params = cast("dict[str, object]", getattr(callspec, "params", {}))
+        params = params_of[item]
         function = item.nodeid.partition("[")[0]
         # By identity: every combination has the same objects.
         values = {(function, name, id(value)) for name, value in params.items()}
         others = [
             (function, name, id(params[name]))
             for name, whole in IN_FULL.items()
-            if params.get(name, whole) != whole
+            if (function, name) in in_full and params[name] != whole
         ]
         if not seen.isdisjoint(others):
             item.add_marker(pytest.mark.slow)
@@ -50,6 +59,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--quick"):
         config.hook.pytest_deselected(items=list(set(items) - set(kept)))
         items[:] = kept
+
+
+def params_as_given(item: pytest.Item) -> dict[str, object]:
+    callspec: object = getattr(item, "callspec", None)
+    return cast("dict[str, object]", getattr(callspec, "params", {}))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
