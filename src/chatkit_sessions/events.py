@@ -4,7 +4,7 @@ An event holds no secret, no user and no id, and takes few values: each can be a
 
 | name | outcome |
 |---|---|
-| `create`, `refresh`, `get`, `cancel` | `ok`, or the error's class: `RateLimitError` is a 429 |
+| `create`, `refresh`, `get`, `cancel`, `sign_out` | `ok`, or the error's class: `NotFoundError` |
 | `retry` | the class of the error after which an attempt is repeated |
 | `reuse` | `ok`: a session was returned without a request |
 | `endpoint_limit` | `rejected`: a user reached the endpoint's own rate limit |
@@ -20,7 +20,16 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from .errors import ConfigurationError
 
 EventName: TypeAlias = Literal[
-    "create", "refresh", "get", "cancel", "retry", "reuse", "endpoint_limit", "store", "verify"
+    "create",
+    "refresh",
+    "get",
+    "cancel",
+    "sign_out",
+    "retry",
+    "reuse",
+    "endpoint_limit",
+    "store",
+    "verify",
 ]
 
 logger: Final = logging.getLogger("chatkit_sessions")

@@ -11,12 +11,17 @@ import httpx
 import pytest
 
 from chatkit_sessions import (
+    APIConnectionError,
+    APIResponseValidationError,
     AsyncChatKitClient,
+    AuthenticationError,
     ChatKitClient,
     ChatKitError,
     ChatKitSessionResponse,
     InternalServerError,
     InvalidRequestError,
+    NotFoundError,
+    RateLimitError,
     SessionDeletedError,
     SessionNotFoundError,
     SessionStoreError,
@@ -26,12 +31,14 @@ from chatkit_sessions._concurrency.threads import ThreadEvent
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.transactions import LEASE
 from chatkit_sessions.stores import MemorySessionStore
-from chatkit_sessions.testing import FakeChatKit
-from support import Connect, Script, Time, invalid_url, ok, refused
+from chatkit_sessions.testing import FakeChatKit, FakeServer
+from support import Answer, Connect, Script, Time, invalid_url, ok, refused
 from workers import Backend, inner
 
 REFRESH = "POST /v1/chatkit/sessions/refresh"
 CREATE = "POST /v1/chatkit/sessions"
+ANNOUNCED = {"chatkit-extensions": "get, refresh, sign_out"}
+SIGN_OUT = "POST /v1/chatkit/sessions/cancel"
 
 
 def when_called(backend: Backend, path: str, act: Callable[[ChatKitClient], object]) -> None:
@@ -341,7 +348,7 @@ class TestSessionsOfAUser:
     def test_are_none_where_there_are_none(self, backend: Backend) -> None:
         assert backend.worker().sessions_for("user_1") == []
         backend.worker().delete_sessions("user_1")
-        assert backend.calls() == []
+        assert backend.calls() == [SIGN_OUT], "the server may know of some"
 
     @pytest.mark.parametrize("user", ["", None, 5, {"id": "user_1"}])
     def test_need_a_user(self, backend: Backend, user: str) -> None:
@@ -368,7 +375,7 @@ class TestSigningOut:
         assert {info.status for info in worker.sessions_for("user_1")} == {"cancelled"}
         assert {backend.fake.sessions[each.id].status for each in sessions} == {"cancelled"}
         assert worker.get_or_create_session("user_2") == other
-        assert len(backend.calls("/cancel")) == 3
+        assert len([path for path in backend.calls("/cancel") if path != SIGN_OUT]) == 3
 
     def test_leaves_what_has_ended_already(self, backend: Backend) -> None:
         worker = backend.worker()
@@ -623,3 +630,144 @@ class TestFullStore:
         time.advance(601)
 
         client.delete_sessions("ada")
+
+
+class TestTheRouteOfTheService:
+    """A server that ends all sessions of a user at once, whoever created them."""
+
+    def ended(self, *session_ids: str, user: str = "user_123") -> httpx.Response:
+        content = {"object": "chatkit.user", "user": user, "cancelled_sessions": session_ids}
+        return httpx.Response(200, json=content, headers=ANNOUNCED)
+
+    def created(self, *, announces: bool) -> httpx.Response:
+        response = ok()
+        response.headers.update(ANNOUNCED if announces else {})
+        return response
+
+    @pytest.fixture
+    def fake(self) -> FakeChatKit:
+        return FakeChatKit(sign_out_route=True)
+
+    def test_ends_what_other_clients_created(
+        self, connect: Connect, fake: FakeChatKit, server: FakeServer
+    ) -> None:
+        one = connect(api_key=server.api_key, base_url=server.url)
+        other = connect(api_key=server.api_key, base_url=server.url)
+        sessions = [one.create_session("user_123"), other.create_session("user_123")]
+        kept = one.create_session("eve")
+
+        connect(api_key=server.api_key, base_url=server.url).delete_sessions("user_123")
+
+        assert {fake.sessions[each.id].status for each in sessions} == {"cancelled"}
+        assert fake.sessions[kept.id].status == "active"
+
+    def test_takes_one_request_with_the_user_in_its_body(self, connect: Connect) -> None:
+        script = Script([self.created(announces=True), self.ended("cksess_new")])
+        chatkit = connect(script)
+        session = chatkit.create_session("user_123")
+
+        chatkit.delete_sessions("user_123")
+
+        assert script.paths == [CREATE, SIGN_OUT]
+        assert script.body() == {"user": "user_123"}
+        assert chatkit.sessions_for("user_123")[0].id == session.id
+        assert chatkit.sessions_for("user_123")[0].status == "cancelled"
+
+    def test_leaves_to_cancel_what_the_server_did_not_know(self, connect: Connect) -> None:
+        cancelled = httpx.Response(200, json={"id": "cksess_new", "status": "cancelled"})
+        script = Script([self.created(announces=True), self.ended("cksess_other"), cancelled])
+        chatkit = connect(script)
+        chatkit.create_session("user_123")
+
+        chatkit.delete_sessions("user_123")
+
+        assert script.paths == [CREATE, SIGN_OUT, f"{CREATE}/cksess_new/cancel"]
+
+    def test_is_not_asked_of_a_server_that_does_not_announce_it(self, connect: Connect) -> None:
+        cancelled = httpx.Response(200, json={"id": "cksess_new", "status": "cancelled"})
+        script = Script([self.created(announces=False), cancelled])
+        chatkit = connect(script)
+        chatkit.create_session("user_123")
+
+        chatkit.delete_sessions("user_123")
+
+        assert script.paths == [CREATE, f"{CREATE}/cksess_new/cancel"]
+
+    @pytest.mark.parametrize(
+        "answer", [invalid_url, refused(403), httpx.Response(404), httpx.Response(200, html="?")]
+    )
+    def test_is_asked_of_an_unknown_server_and_not_again_for_ten_minutes(
+        self, connect: Connect, time: Time, answer: Answer
+    ) -> None:
+        script = Script([answer, self.ended()])
+        chatkit = connect(script)
+
+        chatkit.delete_sessions("user_123")
+        time.advance(599)
+        chatkit.delete_sessions("user_123")
+        assert script.paths == [SIGN_OUT]
+
+        time.advance(1)
+        chatkit.delete_sessions("user_123")
+        chatkit.delete_sessions("user_123")
+        assert script.paths == [SIGN_OUT] * 3
+
+    def test_is_never_asked_of_openai(self, connect: Connect) -> None:
+        script = Script([self.ended()])
+
+        connect(script, base_url="https://api.openai.com/v1").delete_sessions("user_123")
+
+        assert script.paths == []
+
+    @pytest.mark.parametrize(
+        ("answer", "error"),
+        [
+            (refused(500), InternalServerError),
+            (refused(429), RateLimitError),
+            (httpx.ConnectError("refused"), APIConnectionError),
+        ],
+    )
+    def test_that_fails_for_now_is_an_error(
+        self, connect: Connect, answer: Answer, error: type[Exception]
+    ) -> None:
+        with pytest.raises(error):
+            connect(Script([answer]), max_retries=0).delete_sessions("user_123")
+
+    @pytest.mark.parametrize(
+        ("answer", "error"),
+        [
+            (refused(401), AuthenticationError),
+            (httpx.Response(404), NotFoundError),
+            (
+                httpx.Response(200, json={"user": "eve", "cancelled_sessions": 1}),
+                APIResponseValidationError,
+            ),
+            (httpx.Response(200, html="?"), APIResponseValidationError),
+        ],
+    )
+    def test_that_a_server_is_known_to_have_and_rejects_is_an_error(
+        self, connect: Connect, answer: httpx.Response, error: type[Exception]
+    ) -> None:
+        script = Script([self.created(announces=True), answer])
+        chatkit = connect(script, max_retries=0)
+        chatkit.create_session("user_123")
+
+        with pytest.raises(error):
+            chatkit.delete_sessions("eve")
+
+    def test_with_the_response_to_another_request_is_an_error(self, connect: Connect) -> None:
+        script = Script([self.ended("cksess_1", user="eve")])
+
+        with pytest.raises(APIResponseValidationError, match="another user"):
+            connect(script, max_retries=0).delete_sessions("user_123")
+
+    def test_of_a_server_that_was_rolled_back_is_not_asked_again(self, connect: Connect) -> None:
+        cancelled = httpx.Response(200, json={"id": "cksess_new", "status": "cancelled"})
+        script = Script([self.created(announces=True), invalid_url, cancelled])
+        chatkit = connect(script)
+        chatkit.create_session("user_123")
+
+        chatkit.delete_sessions("user_123")
+        chatkit.delete_sessions("user_123")
+
+        assert script.paths == [CREATE, SIGN_OUT, f"{CREATE}/cksess_new/cancel"]

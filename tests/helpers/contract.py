@@ -96,7 +96,7 @@ def fuzz(
         check=False,
     )
     assert found.returncode == 0, found.stdout
-    assert "Tested: 4" in found.stdout
+    assert "Tested: 5" in found.stdout
 
 
 _SETTINGS = """

@@ -133,6 +133,18 @@ class BlockingService:
         assert self._runner is not None
         return self._runner.run(verified)
 
+    def sessions_for(self, user: str, *, project: str = "shop") -> list[SessionContext]:
+        if isinstance(self.wrapped, SessionsService):
+            return self.wrapped.sessions_for(user, project=project)
+        assert self._runner is not None
+        return self._runner.run(self.wrapped.sessions_for(user, project=project))
+
+    def delete_sessions(self, user: str, *, project: str = "shop") -> None:
+        if isinstance(self.wrapped, SessionsService):
+            return self.wrapped.delete_sessions(user, project=project)
+        assert self._runner is not None
+        return self._runner.run(self.wrapped.delete_sessions(user, project=project))
+
     def handle(self, request: Request) -> Response:
         if isinstance(self.wrapped, SessionsService):
             return self.wrapped.handle(request)

@@ -103,7 +103,7 @@ def test_a_client_may_record_elsewhere() -> None:
     client = service.client(workflow_id="support", store=MemorySessionStore())
     client.create_session("ada")
 
-    assert "1 entries" in repr(store), "the session; nothing of the client's"
+    assert "2 entries" in repr(store), "the session and its listing; nothing of the client's"
     with pytest.raises(WorkflowNotFoundError):
         SessionsService(store, workflows=()).client(workflow_id="support").create_session("ada")
     asynchronous = AsyncSessionsService(store)

@@ -18,7 +18,7 @@ from chatkit_sessions import (
     SessionOptions,
 )
 from chatkit_sessions._api.create_body import create_body
-from chatkit_sessions.service._routes import OPERATIONS, find_call
+from chatkit_sessions.service._routes import EXTENSIONS, OPERATIONS, find_call
 from chatkit_sessions.service._rules import MAX_BODY
 from chatkit_sessions.service._wire import Request
 from chatkit_sessions.testing import FakeChatKit
@@ -102,6 +102,17 @@ def test_its_routes_are_those_of_the_service() -> None:
     ]
 
     assert sorted(found) == sorted(OPERATIONS)
+
+
+def test_it_marks_the_routes_that_openai_lacks() -> None:
+    marked = {
+        operation["x-extension"]
+        for methods in DESCRIPTION["paths"].values()
+        for operation in methods.values()
+        if "x-extension" in operation
+    }
+
+    assert marked == EXTENSIONS
 
 
 def test_every_bound_of_the_request_is_tried_here() -> None:

@@ -124,7 +124,7 @@ def test_a_body_of_more_than_64_kib_is_rejected(
 
     assert (fits.status_code, rejected.status_code) == (200, 413)
     assert json.loads(rejected.body)["error"]["type"] == "invalid_request_error"
-    assert services.store.calls == ["commit"]
+    assert services.store.calls == ["get", "commit", "commit"], "for the one that fits"
 
 
 def test_responses_are_dated_by_the_clock_and_named(service: BlockingService) -> None:

@@ -95,6 +95,7 @@ def test_a_wrong_a_foreign_and_a_cut_secret_are_unknown(
 ) -> None:
     secret = service.create_secret()
     other = service.create_secret("eve")
+    services.store.calls.clear()
     wrong_digit = secret[:-1] + ("0" if secret[-1] != "0" else "1")
 
     assert reason_of(service, wrong_digit) == "unknown"
@@ -397,7 +398,7 @@ def test_verifying_takes_one_call_of_the_store_and_counting_two(
     services: Services, service: BlockingService
 ) -> None:
     secret = service.create_secret()
-    assert services.store.calls == ["commit"], "creating is one commit"
+    assert services.store.calls == ["get", "commit", "commit"], "the session, and its user's list"
     services.store.calls.clear()
 
     service.verify(secret, count=False)

@@ -100,9 +100,8 @@ def test_a_users_sessions_are_listed_and_ended(release: str, *, newer: bool) -> 
 
     assert [each.status for each in listed] == ["active"] * 3
     assert {each.user for each in listed} == {"ada"}
-    assert sorted(script.paths) == sorted(
-        f"POST /v1/chatkit/sessions/{each.id}/cancel" for each in listed
-    )
+    asked = [path for path in script.paths if path != "POST /v1/chatkit/sessions/cancel"]
+    assert sorted(asked) == sorted(f"POST /v1/chatkit/sessions/{each.id}/cancel" for each in listed)
     assert {each.status for each in chatkit.sessions_for("ada")} == {"cancelled"}
 
 

@@ -104,7 +104,7 @@ def test_an_answer_that_breaks_the_contract_is_noticed(fake: FakeChatKit) -> Non
 @pytest.mark.parametrize("examples", [15, pytest.param(50, marks=pytest.mark.slow)])
 def test_schemathesis_finds_nothing(examples: int, tmp_path: Path) -> None:
     """Requests that are allowed are accepted, others rejected, and every response holds."""
-    fake = FakeChatKit(read_route=True)
+    fake = FakeChatKit(read_route=True, sign_out_route=True)
     session = json.loads(ask(fake, URL, json.dumps(MINIMAL).encode()).body)
 
     with fake.serve() as server:

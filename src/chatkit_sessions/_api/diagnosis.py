@@ -231,6 +231,13 @@ def is_route_missing(status_code: int, detail: ChatKitErrorDetail | None) -> boo
     )
 
 
+def is_rejection(status_code: int) -> bool:
+    """Whether the server rejects a request for good, rather than for now."""
+    for_now = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+    is_client_error = HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_client_error and status_code not in for_now
+
+
 def ended_status(status_code: int, detail: ChatKitErrorDetail | None) -> str | None:
     """`cancelled` or `expired` if a cancel is rejected because the session has already ended."""
     if detail is None or status_code not in _ENDED_STATUSES:

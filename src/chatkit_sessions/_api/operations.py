@@ -1,7 +1,7 @@
 """One builder per call: arguments → `Operation`, or an error before anything is sent."""
 
-from collections.abc import Callable, Iterable
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import SecretBytes, SecretStr, ValidationError
@@ -19,6 +19,7 @@ from chatkit_sessions.options import SessionOptions
 from .arguments import problem_with_session_id, validate_session_id
 from .create_body import create_body
 from .diagnosis import ended_status
+from .json_body import encode_json
 
 T_co = TypeVar("T_co", covariant=True)
 SessionT = TypeVar("SessionT", ChatKitSessionInfo, CancelledSession)
@@ -31,7 +32,7 @@ _MAX_PROBLEMS: Final = 3
 class Operation(NamedTuple, Generic[T_co]):
     """One call of the API, as plain values."""
 
-    name: Literal["create", "refresh", "get", "cancel"]
+    name: Literal["create", "refresh", "get", "cancel", "sign_out"]
     method: str
     path: str
     """Below the base URL, escaped."""
@@ -88,6 +89,24 @@ def cancel(session_id: str) -> Operation[CancelledSession]:
 
     path = f"{_session_path(session_id)}/cancel"
     return Operation("cancel", "POST", path, None, parse, parse_error)
+
+
+def sign_out(user: str) -> Operation[Collection[str]]:
+    """`POST /chatkit/sessions/cancel`, which ends all of a user's sessions and returns their ids.
+
+    An extension of this library's sessions service.
+    """
+
+    def parse(document: dict[str, object]) -> Collection[str]:
+        ended = document.get("cancelled_sessions")
+        if not isinstance(ended, list):
+            raise UnacceptableResponseError("`cancelled_sessions` is not a list")
+        if document.get("user") != user:
+            raise UnacceptableResponseError("it is about another user", mixed_up=True)
+        return {each for each in cast("list[object]", ended) if isinstance(each, str)}
+
+    body = encode_json({"user": user})
+    return Operation("sign_out", "POST", f"{SESSIONS}/cancel", body, parse)
 
 
 class UnacceptableResponseError(ValueError):

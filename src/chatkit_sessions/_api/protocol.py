@@ -139,6 +139,14 @@ def _request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | Non
 
 
 @hidden_from_tracebacks
+def has_sign_out_route(response: Response) -> bool:
+    """Whether the server says that it ends all sessions of a user at once.
+
+    The sessions service of this library lists its extensions in each response (`openapi.json`).
+    """
+    return "sign_out" in response.headers.get("chatkit-extensions", "")
+
+
 def parse_response(
     operation: Operation[T],
     response: Response,

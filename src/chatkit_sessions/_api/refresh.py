@@ -10,7 +10,6 @@ trusts it as little as possible. A new session is created where
 """
 
 import json
-from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 
 from pydantic import SecretBytes, SecretStr, ValidationError
@@ -20,6 +19,7 @@ from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
 from chatkit_sessions.models import ChatKitSessionResponse
 
 from .arguments import validate_client_secret
+from .diagnosis import is_rejection
 from .json_body import encode_json
 from .operations import (
     SESSIONS,
@@ -28,11 +28,6 @@ from .operations import (
     id_to_cancel,
     problem_with_new_id,
 )
-
-_WORTH_RAISING: Final = frozenset(
-    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
-)
-
 
 _LIFETIME_TOLERANCE: Final = 10.0
 """Seconds by which a session's lifetime may differ from `expires_after`: the API counts in whole
@@ -120,8 +115,7 @@ def reason_to_create_after(
         return f"the response to {error.status_code} cannot be read"
     if route_is_missing:
         return f"the server has no refresh route ({error.status_code})"
-    client_error = HTTPStatus.BAD_REQUEST <= error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    if client_error and error.status_code not in _WORTH_RAISING:
+    if is_rejection(error.status_code):
         return f"the refresh was rejected with {error.status_code}"
     return None
 

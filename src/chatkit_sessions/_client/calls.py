@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 import random
 import time
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 from pydantic import SecretStr
 
 from chatkit_sessions._api.arguments import validate_call_timeout
-from chatkit_sessions._api.diagnosis import is_permanent, is_route_missing
+from chatkit_sessions._api.diagnosis import is_permanent, is_rejection, is_route_missing
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.protocol import (
     CommonHeaders,
@@ -24,6 +25,8 @@ from chatkit_sessions._api.protocol import (
     Response,
     build_request,
     common_headers,
+    has_sign_out_route,
+    is_success,
     parse_request_id,
     parse_response,
 )
@@ -31,7 +34,7 @@ from chatkit_sessions._concurrency.single_flight import CompletionEvent
 from chatkit_sessions._concurrency.suspension import seconds_suspended
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import Failure, RetryPolicy
-from chatkit_sessions._config.settings import NotGiven, Settings
+from chatkit_sessions._config.settings import DEFAULT_BASE_URL, NotGiven, Settings
 from chatkit_sessions._config.validation import validate_key
 from chatkit_sessions.errors import (
     APIConnectionError,
@@ -44,6 +47,8 @@ T = TypeVar("T")
 
 ROUTE_MISSING_FOR: Final = 600.0
 """Seconds for which a route that the server lacks is not asked for again."""
+_NEVER_MISSING: Final = -math.inf
+"""In place of the time until which a route is missing."""
 
 logger: Final = logging.getLogger("chatkit_sessions")
 
@@ -53,6 +58,7 @@ class Route(Enum):
 
     REFRESH = "refresh"
     GET = "get"
+    SIGN_OUT = "sign_out"
 
 
 class Lifetime:
@@ -328,6 +334,7 @@ class Calls:
         return common_headers(self.settings, validate_key(key, "`api_key`"))
 
     def _parse(self, operation: Operation[T], response: Response, key: SecretStr) -> T:
+        self._learn_routes(response)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(
                 "%s %s: %d (request id %s)",
@@ -383,18 +390,36 @@ class Calls:
     # Routes that the server may lack
 
     def is_missing(self, route: Route) -> bool:
-        """Whether the server is known to lack the route."""
+        """Whether the server is known to lack the route; OpenAI's is, before it is asked."""
+        if route is Route.SIGN_OUT and self.settings.base_url == DEFAULT_BASE_URL:
+            return True
         return self.monotonic() < self.shared.missing_until.get(route, -1.0)
 
     def note_missing_route(self, route: Route, error: APIStatusError) -> bool:
         """Whether an error means that the server lacks the route; remembered if said for good."""
-        if is_route_missing(error.status_code, error.error):
+        is_missing = is_route_missing(error.status_code, error.error)
+        if route is Route.SIGN_OUT and not self.is_known_to_have(route):
+            # Few servers have it, and a gateway may reject what it does not know in any way.
+            is_missing |= is_rejection(error.status_code)
+        if is_missing:
             until = self.monotonic() + ROUTE_MISSING_FOR
             self.shared.missing_until[route] = until
             return True
         # In the API's envelope a 404 is about the workflow or session; without one, it comes from
         # something that does not know the route.
-        return error.status_code == HTTPStatus.NOT_FOUND and error.error is None
+        is_bare = error.status_code == HTTPStatus.NOT_FOUND and error.error is None
+        return is_bare and not self.is_known_to_have(route)
+
+    def is_known_to_have(self, route: Route) -> bool:
+        """Whether the server has said that it has the route."""
+        return self.shared.missing_until.get(route) == _NEVER_MISSING
+
+    def _learn_routes(self, response: Response) -> None:
+        """Whether the server ends all of a user's sessions at once: every response says so."""
+        if has_sign_out_route(response):
+            self.shared.missing_until[Route.SIGN_OUT] = _NEVER_MISSING
+        elif is_success(response.status_code) and not self.is_known_to_have(Route.SIGN_OUT):
+            self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR
 
 
 def client_closed_error() -> APIConnectionError:

@@ -7,7 +7,7 @@ client awaits them.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, NoReturn, Protocol, Self
 
@@ -586,11 +586,17 @@ class Sessions:
             if not missing_ok:
                 raise
         else:
-            self.registry.forget_kept(session_id)
-            if stored is None:
-                stored = await self.registry.record(self.scope, session_id, deadline)
-            record = record_of_cancelled(cancelled, stored, now=self.io.runtime.now())
-            await self.registry.keep(self.scope, record, deadline)
+            await self._keep_cancelled(cancelled, deadline, stored=stored)
+
+    async def _keep_cancelled(
+        self, cancelled: CancelledSession, deadline: Deadline, *, stored: StoredRecord | None
+    ) -> None:
+        """Record that a session is cancelled; `stored` is its record, if that has been read."""
+        self.registry.forget_kept(cancelled.id)
+        if stored is None:
+            stored = await self.registry.record(self.scope, cancelled.id, deadline)
+        record = record_of_cancelled(cancelled, stored, now=self.io.runtime.now())
+        await self.registry.keep(self.scope, record, deadline)
 
     async def _discard(self, session_id: str, deadline: Deadline) -> None:
         """Try to cancel a session that is not usable."""
@@ -622,23 +628,34 @@ class Sessions:
         generation, group = new_token(), self.scope.group_of_user(user)
         kept = self.registry.sign_out_without_store(group, generation=generation)
         active: dict[str, StoredRecord | None] = dict.fromkeys(kept)
+        is_listed = False
         try:
             stored, problem = await self.registry.sign_out(
                 self.scope, user, deadline, generation=generation
             )
             active |= stored
+            is_listed = True
             if problem is not None:
                 signing_out.errors.append(problem)
         except SessionStoreError as error:
             signing_out.errors.append(error)  # what this process knows of is ended all the same
         signing_out.left = dict.fromkeys(active)
         signing_out.found = len(active)
+        ended = await self._end_at_once(user, deadline, signing_out)
+        if ended is None and is_listed:
+            await self._check_list(user, deadline, signing_out)
+        for session_id in ended or ():
+            signing_out.left.pop(session_id, None)
 
         async def end(session_id: str) -> None:
             if self.calls.lifetime.closed or deadline.remaining() == 0:
                 return
-            del signing_out.left[session_id]
+            signing_out.left.pop(session_id, None)
             try:
+                if ended is not None and session_id in ended:
+                    cancelled = CancelledSession(id=session_id, status="cancelled")
+                    await self._keep_cancelled(cancelled, deadline, stored=active[session_id])
+                    return
                 cancel = operations.cancel(session_id)
                 await self._cancel(
                     cancel, session_id, deadline, missing_ok=True, stored=active[session_id]
@@ -649,6 +666,36 @@ class Sessions:
                 signing_out.errors.append(error)  # raised below, after the others are ended
 
         await self.io.for_each(end, active, at_once=CANCELS_AT_ONCE)
+
+    async def _end_at_once(
+        self, user: str, deadline: Deadline, signing_out: SignOut
+    ) -> Collection[str] | None:
+        """Let the server end all of the user's sessions, whoever created them.
+
+        Returns:
+            Their ids; None if it cannot, or has failed. Sessions that this client knows beside
+            them are ended one by one.
+        """
+        calls = self.calls
+        if calls.lifetime.closed or calls.is_missing(Route.SIGN_OUT):
+            return None
+        try:
+            return await calls.perform(operations.sign_out(user), deadline)
+        except APIStatusError as error:
+            if not calls.note_missing_route(Route.SIGN_OUT, error):
+                signing_out.errors.append(error)
+        except APIResponseValidationError as error:
+            if calls.is_known_to_have(Route.SIGN_OUT):
+                signing_out.errors.append(error)
+        except (ChatKitError, *_MISTAKES) as error:
+            signing_out.errors.append(error)  # raised below, after the others are ended
+        return None
+
+    async def _check_list(self, user: str, deadline: Deadline, signing_out: SignOut) -> None:
+        try:
+            await self.registry.check_list(self.scope, user, deadline)
+        except SessionStoreError as error:
+            signing_out.errors.append(error)
 
     def _report(self, signing_out: SignOut) -> None:
         """Raise the first error, and log the others."""

@@ -143,10 +143,15 @@ class StoreAccess:
             lambda: self.store.commit(group, changes, when=when), deadline, leads=leads, writes=True
         )
 
+    @property
+    def waits_for_replicas(self) -> bool:
+        """Whether a sign-out waits until replicas have confirmed it."""
+        return bool(getattr(self.store, "wait_replicas", 0))
+
     async def commit_to_replicas(self, transaction: Transaction, deadline: Deadline) -> bool:
         """Make changes without conditions; False: too few replicas have confirmed them in time."""
         store = cast("ReplicatedStore", self.store)
-        if not getattr(store, "wait_replicas", 0):
+        if not self.waits_for_replicas:
             await self.commit(transaction, deadline)
             return True
 
@@ -269,3 +274,22 @@ class _Attempt:
         number = self._number or breaker.begin()
         if breaker.record_failure(error, number, writes=self._writes):
             report(self._on_event, "store", "outage")
+
+
+def evicted_error() -> SessionStoreError:
+    """The error of a sign-out that may have missed a session."""
+    return SessionStoreError(
+        "The session store was full and has removed what it knew of this or another user: the "
+        "sign-out may have missed a session.",
+        hint="The sessions that the store still knows are cancelled. One that it does not know "
+        "ends when it expires. Make the store's `max_entries` greater, or use a Redis store.",
+    )
+
+
+def not_confirmed_error() -> SessionStoreError:
+    """The error of a sign-out that a failover may undo."""
+    return SessionStoreError(
+        "Too few replicas of the session store confirmed the sign-out in time.",
+        hint="The sessions are cancelled, but a failover may undo the sign-out: delete the user's "
+        "sessions again, and check that the replicas are connected.",
+    )

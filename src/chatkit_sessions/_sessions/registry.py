@@ -11,6 +11,7 @@ from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import transactions
+from .access import evicted_error, not_confirmed_error
 from .identity import Scope
 from .recent import RecentSessions
 from .records import StoredRecord, parse_record, session_ids
@@ -113,7 +114,7 @@ class Registry(SharedSessions):
 
         Returns:
             The sessions that may be active, by id, with or without a record; and why there may be
-            more of them, or some again after a failover.
+            some again after a failover.
         """
         if self.recent is not None:
             self.recent.sign_out(scope, user)
@@ -127,9 +128,17 @@ class Registry(SharedSessions):
         entries = await self._access.unless_out(lambda: self._access.get_many(records, deadline))
         stored = dict(zip(ids, map(parse_record, entries or [None] * len(ids), ids), strict=True))
         active = {id_: each for id_, each in stored.items() if each is None or each.may_be_active}
+        return active, None if is_confirmed else not_confirmed_error()
+
+    async def check_list(self, scope: Scope, user: str, deadline: Deadline) -> None:
+        """Check that the list of a user's sessions is complete, as far as this process knows.
+
+        Raises:
+            SessionStoreError: A full store has removed some of it.
+        """
+        group = scope.group_of_user(user)
         if await self._access.has_evicted(group, deadline, now=self._clock()):
-            return active, _evicted()
-        return active, None if is_confirmed else _not_confirmed()
+            raise evicted_error()
 
     async def _listed(self, group: str, deadline: Deadline) -> list[Entry | None]:
         """What the group lists of sessions."""
@@ -141,20 +150,3 @@ class Registry(SharedSessions):
 def _records_of(scope: Scope, ids: Iterable[str]) -> list[tuple[str, str]]:
     """Where the records of sessions are."""
     return [(scope.group_of_session(each), RECORD) for each in ids]
-
-
-def _evicted() -> SessionStoreError:
-    return SessionStoreError(
-        "The session store was full and has removed what it knew of this or another user: the "
-        "sign-out may have missed a session.",
-        hint="The sessions that the store still knows are cancelled. One that it does not know "
-        "ends when it expires. Make the store's `max_entries` greater, or use a Redis store.",
-    )
-
-
-def _not_confirmed() -> SessionStoreError:
-    return SessionStoreError(
-        "Too few replicas of the session store confirmed the sign-out in time.",
-        hint="The sessions are cancelled, but a failover may undo the sign-out: delete the user's "
-        "sessions again, and check that the replicas are connected.",
-    )

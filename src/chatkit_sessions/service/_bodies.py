@@ -43,9 +43,7 @@ def parse_create_body(body: bytes) -> SessionSettings:
     fields = _parse_object(
         body, {"user", "workflow", "expires_after", "rate_limits", "chatkit_configuration"}
     )
-    user = fields.required_string("user")
-    if not user:
-        raise refusals.empty_string("user")
+    user = _user(fields)
     fields.require("workflow")
     workflow = fields.object("workflow", {"id", "version", "state_variables", "tracing"})
     workflow_id = workflow.required_string("id")
@@ -90,6 +88,28 @@ def parse_refresh_body(body: bytes) -> SecretStr:
         Refusal: The body is not a JSON object with exactly this field.
     """
     return SecretStr(_parse_object(body, {"client_secret"}).required_string("client_secret"))
+
+
+def parse_sign_out_body(body: bytes) -> str:
+    """Parse the body of a request that ends all sessions of a user.
+
+    Args:
+        body: The request's body.
+
+    Returns:
+        The user.
+
+    Raises:
+        Refusal: The body is not a JSON object with exactly this field.
+    """
+    return _user(_parse_object(body, {"user"}))
+
+
+def _user(fields: _Object) -> str:
+    user = fields.required_string("user")
+    if not user:
+        raise refusals.empty_string("user")
+    return user
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import safe_repr
-from chatkit_sessions.errors import ConfigurationError
+from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 
 from ._records import digest
 
@@ -127,13 +127,26 @@ def validate_workflows(workflows: Collection[object] | None) -> frozenset[str] |
     return frozenset(map(str, workflows))
 
 
+def validate_user(user: object) -> str:
+    """Reject anything but a user's id.
+
+    Raises:
+        InvalidRequestError: It is not a string, or is empty.
+    """
+    if not isinstance(user, str) or not user:
+        raise InvalidRequestError(
+            f"`user` must be a string of 1 character or more, got {safe_repr(user)}."
+        )
+    return user
+
+
 def validate_service_store(store: object, *, asynchronous: bool) -> None:
     """Reject anything but a session store, and an async store where a sync one is expected.
 
     Raises:
         ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
     """
-    methods = [getattr(store, name, None) for name in ("get", "commit")]
+    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
     if not all(callable(method) for method in methods) or isinstance(store, type):
         raise ConfigurationError(
             "`store` must be a session store, such as those of chatkit_sessions.stores, got "

@@ -14,18 +14,25 @@ from pydantic import SecretStr
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.access import StoreAccess
+from chatkit_sessions._sessions.access import StoreAccess, evicted_error, not_confirmed_error
 from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import _refusals as refusals
-from ._records import REQUESTS, SESSION, SessionContext, StoredSession
+from ._records import (
+    CARRIED,
+    GENERATION,
+    REQUESTS,
+    SESSION,
+    SessionContext,
+    StoredSession,
+)
 from ._refusals import Refusal
-from ._routes import OPERATIONS, Operation
+from ._routes import EXTENSIONS, OPERATIONS, Operation
 from ._rules import SessionRules
-from ._tasks import Audience, Create, Read, Refresh, Task
+from ._tasks import Audience, Create, Read, Refresh, SignOut, Task
 from ._wire import Request, Response
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
@@ -33,6 +40,8 @@ __all__ = ["ServiceFlow", "run_blocking"]
 
 _MAX_ATTEMPTS: Final = 1_000
 """Attempts of a change; each failed one means that another process made its change first."""
+_USER_TIMEOUT: Final = 30.0
+"""Seconds that ending all sessions of a user may take: there may be thousands."""
 _LIMITS: Final = 3.0
 """How many times the limit of one store operation a request may take with all of its operations."""
 
@@ -100,12 +109,15 @@ class ServiceFlow:
         try:
             screened = self._rules.screen(request, served, project=project)
             body = request.body if read is None else MaskedBytes(await read())
-            return await self._carry_out(self._rules.parse(screened, body))
+            response = await self._carry_out(self._rules.parse(screened, body))
         except InvalidClientSecretError as error:
             _log_rejection(error)
-            return self._rules.refuse(refusals.ended_client_secret())
+            response = self._rules.refuse(refusals.ended_client_secret())
         except Refusal as refusal:
-            return self._rules.refuse(refusal)
+            response = self._rules.refuse(refusal)
+        return response.with_header(
+            "chatkit-extensions", ", ".join(sorted(EXTENSIONS & set(served)))
+        )
 
     async def verify(
         self,
@@ -186,15 +198,27 @@ class ServiceFlow:
     async def _carry_out(self, task: Task) -> Response:
         deadline = self._deadline()
         match task:
-            case Create(settings, project):
-                now = self._rules.now(await self._store_time(deadline))
-                issued = self._rules.issue(settings, project, now=now)
-                await self._access.commit(self._rules.open(issued), deadline)
-                return self._rules.succeed(issued.record, issued.client_secret, now=now)
+            case Create():
+                return await self._create(task, deadline)
             case Refresh():
                 return await self._refresh(task, deadline)
+            case SignOut(user, project):
+                ended = await self.end_sessions(user, project)
+                return self._rules.succeed_in_sign_out(user, ended)
             case _:
-                return await self._read(task, deadline)
+                session = await self._read(task, deadline)
+                return self._rules.succeed(session.record, now=self._rules.time_of(session))
+
+    async def _create(self, task: Create, deadline: Deadline) -> Response:
+        settings, project = task
+        group = self._rules.group_of_user(project, settings.user)
+        generation, requests = await self._access.get(group, [GENERATION, CARRIED], deadline)
+        now = self._rules.now(await self._store_time(deadline))
+        issued = self._rules.issue(settings, project, now=now)
+        # In this order: what is listed can be cancelled.
+        await self._access.commit(self._rules.open(issued, requests), deadline)
+        await self._access.commit(self._rules.list_session(issued.record, generation), deadline)
+        return self._rules.succeed(issued.record, issued.client_secret, now=now)
 
     async def _refresh(self, task: Refresh, deadline: Deadline) -> Response:
         group = self._rules.group_of_secret(task.client_secret)
@@ -204,26 +228,50 @@ class ServiceFlow:
             entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
             audience = Audience(project=task.project)
             old = self._authenticate(entry, task.client_secret, audience)
+            listed = self._rules.names_for_refresh(old.record)
+            generation, listing = await self._access.get(*listed, deadline)
+            self._rules.require_signed_in(old.record, generation, listing)
             cancelled = self._rules.cancel_for_refresh(old, requests)
             if await self._access.commit(cancelled, deadline):
-                record, now = old.record, self._rules.time_of(old)
-                issued = self._rules.issue(
-                    record.settings, record.project, now=now, refreshed_from=record.id
-                )
-                await self._access.commit(self._rules.open(issued, requests), deadline)
-                return self._rules.succeed(issued.record, issued.client_secret, now=now)
+                return await self._replace(old, generation, requests, deadline)
         raise _too_many_changes()
 
-    async def _read(self, task: Read, deadline: Deadline) -> Response:
+    async def _replace(
+        self,
+        old: StoredSession,
+        generation: Entry | None,
+        requests: Entry | None,
+        deadline: Deadline,
+    ) -> Response:
+        """Open a session in place of a cancelled one, unless the user has signed out meanwhile."""
+        record, now = old.record, self._rules.time_of(old)
+        issued = self._rules.issue(
+            record.settings, record.project, now=now, refreshed_from=record.id
+        )
+        await self._access.commit(self._rules.open(issued, requests), deadline)
+        listing = self._rules.list_session(issued.record, generation, replaces=record)
+        if not await self._access.commit(listing, deadline):
+            await self._access.commit(self._rules.forget(issued.record), deadline)
+            raise InvalidClientSecretError("cancelled", record.id)
+        return self._rules.succeed(issued.record, issued.client_secret, now=now)
+
+    async def _read(self, task: Read, deadline: Deadline) -> StoredSession:
         group = self._rules.group_of_session(task.session_id)
         for _ in range(_MAX_ATTEMPTS):
-            (entry,) = await self._access.get(group, [SESSION], deadline)
+            entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
             session = self._rules.require_visible(entry, task)
             if not task.cancel or self._rules.status(session) != "active":
-                return self._rules.succeed(session.record, now=self._rules.time_of(session))
-            # Read again, whoever made the change.
-            await self._access.commit(self._rules.cancel(session), deadline)
+                return session
+            await self._cancel(session, requests, deadline)  # read again, whoever made the change
         raise _too_many_changes()
+
+    async def _cancel(
+        self, session: StoredSession, requests: Entry | None, deadline: Deadline
+    ) -> None:
+        """Cancel a session, if it has not changed."""
+        if requests is not None:
+            await self._access.commit(self._rules.carry(session.record, requests), deadline)
+        await self._access.commit(self._rules.cancel(session), deadline)
 
     async def _store_time(self, deadline: Deadline) -> float | None:
         """The store's time in Unix seconds, for a new session; None if it shows none."""
@@ -231,6 +279,48 @@ class ServiceFlow:
             return None
         seconds = await self._access.now(CLOCK, deadline)
         return seconds if seconds is not None and seconds >= _FIRST_UNIX_TIME else None
+
+    # All sessions of a user
+
+    async def sessions_for(self, user: str, project: str) -> list[SessionContext]:
+        """Return a user's active sessions; see `SessionsService.sessions_for`."""
+        active = await self._active_sessions(user, project, self._deadline_of_user())
+        contexts = [SessionContext.of(session.record) for session, _ in active]
+        return sorted(contexts, key=lambda each: each.expires_at, reverse=True)
+
+    async def end_sessions(self, user: str, project: str) -> list[str]:
+        """End a user's sessions, and return their ids; see `SessionsService.delete_sessions`.
+
+        A refresh that has begun before lists its session before the generation changes, so that it
+        is found here, or fails. A create lists its session before it is returned.
+        """
+        deadline = self._deadline_of_user()
+        await self._access.commit(self._rules.sign_out(project, user), deadline)
+        active = await self._active_sessions(user, project, deadline)
+        for session, requests in active:
+            # One that has changed meanwhile has ended: nothing else changes it.
+            await self._cancel(session, requests, deadline)
+        if self._access.waits_for_replicas:
+            # Replicas that have confirmed this mark have everything before it.
+            mark = self._rules.mark(project, user)
+            if not await self._access.commit_to_replicas(mark, deadline):
+                raise not_confirmed_error()
+        group = self._rules.group_of_user(project, user)
+        if await self._access.has_evicted(group, deadline, now=time.monotonic()):
+            raise evicted_error()
+        return [session.record.id for session, _ in active]
+
+    async def _active_sessions(
+        self, user: str, project: str, deadline: Deadline
+    ) -> list[tuple[StoredSession, Entry | None]]:
+        names = await self._access.names(self._rules.group_of_user(project, user), deadline)
+        listed = self._rules.listed_sessions(names)
+        entries = await self._access.get_many(listed, deadline)
+        return self._rules.active_sessions(entries, project=project, user=user)
+
+    def _deadline_of_user(self) -> Deadline:
+        """When a call for all sessions of a user stops; each operation has its own limit."""
+        return Deadline.after(_USER_TIMEOUT, time.monotonic)
 
     def _deadline(self) -> Deadline:
         """When a request stops waiting for the store."""

@@ -8,6 +8,9 @@ Each session has its own group in the store, with two entries:
 Each user of a project has a group, too:
 
     requests    the same of all sessions of the user, if the service limits them
+    session:…   a session of the user: the generation that it was created in
+    generation  a name that each sign-out changes; none if there was no sign-out in the last day
+    carried     the requests of a session that was cancelled in the last minute
 """
 
 import hashlib
@@ -29,6 +32,8 @@ from ._settings import SessionSettings, StateValue
 from ._wire import JsonValue
 
 __all__ = [
+    "CARRIED",
+    "GENERATION",
     "REQUESTS",
     "RETENTION",
     "SESSION",
@@ -49,6 +54,8 @@ SCHEMA: Final = 1
 Within a version, releases do: a name may only be added, and with a default.
 """
 SESSION: Final = "session"
+GENERATION: Final = "generation"
+CARRIED: Final = "carried"
 RETENTION: Final = 3600.0
 """Seconds for which a session can be read after its expiry."""
 
@@ -189,7 +196,7 @@ def digest(secret: SecretStr) -> str:
 
 
 class Groups:
-    """The groups of sessions in a store.
+    """The groups of sessions, and of their users, in a store.
 
     Args:
         namespace: The store's namespace.
@@ -200,7 +207,7 @@ class Groups:
         self._place = hashlib.sha256(json.dumps(["issued", SCHEMA, namespace]).encode())
 
     def find_user(self, project: str, user: str) -> str:
-        """The group of a user."""
+        """The group of a user, whatever the format: a sign-out ends what any release issued."""
         place = json.dumps(["users of issued", self._namespace, project, user])
         return hashlib.sha256(place.encode()).hexdigest()[:_DIGITS]
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from . import _refusals as refusals
 from ._wire import Request
 
-Operation: TypeAlias = Literal["create", "refresh", "get", "cancel"]
+Operation: TypeAlias = Literal["create", "refresh", "sign_out", "get", "cancel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,13 @@ class _Route:
 _ROUTES: Final = (
     _Route("create", "POST", re.compile(r"/v1/chatkit/sessions")),
     _Route("refresh", "POST", re.compile(r"/v1/chatkit/sessions/refresh")),
-    _Route("get", "GET", re.compile(r"/v1/chatkit/sessions/(?!refresh\Z)([^/]+)")),
+    _Route("sign_out", "POST", re.compile(r"/v1/chatkit/sessions/cancel")),
+    _Route("get", "GET", re.compile(r"/v1/chatkit/sessions/(?!(?:refresh|cancel)\Z)([^/]+)")),
     _Route("cancel", "POST", re.compile(r"/v1/chatkit/sessions/([^/]+)/cancel")),
 )
 OPERATIONS: Final[frozenset[Operation]] = frozenset(route.operation for route in _ROUTES)
+EXTENSIONS: Final[frozenset[Operation]] = OPERATIONS - {"create", "cancel"}
+"""Those that OpenAI's API does not have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The service's decisions, on plain values: no store, no socket, no waiting."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -9,12 +9,15 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.stores.base import Transaction
 
 from . import _refusals as refusals
-from ._bodies import parse_create_body, parse_refresh_body
+from ._bodies import parse_create_body, parse_refresh_body, parse_sign_out_body
 from ._records import (
+    CARRIED,
+    GENERATION,
     REQUESTS,
     RETENTION,
     SESSION,
@@ -30,7 +33,7 @@ from ._records import (
 from ._refusals import Refusal
 from ._routes import Operation, find_call
 from ._settings import SessionSettings
-from ._tasks import Audience, Create, Read, Refresh, Screened, Task
+from ._tasks import Audience, Create, Read, Refresh, Screened, SignOut, Task
 from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
@@ -43,6 +46,10 @@ _BETA: Final = "chatkit_beta=v1"
 _STATUSES_WITHOUT_BODY: Final = (204, 304)
 _ID_DIGITS: Final = 24
 # The secret contains half of the id, so one look-up finds the session; the rest authenticates.
+_NAME_IN_LIST: Final = re.compile(rf"session:([0-9a-f]{{{_ID_DIGITS}}})")
+_MAX_IDS: Final = 10_000
+"""The most ids in a response, so that clients can read it; they cancel the others themselves."""
+_DAY: Final = 86_400.0
 _SECRET: Final = re.compile(rf"ek_([0-9a-f]{{{_ID_DIGITS}}})[0-9a-f]{{40}}")
 
 
@@ -115,6 +122,8 @@ class SessionRules:
             return Create(settings, project)
         if call.operation == "refresh":
             return Refresh(parse_refresh_body(body), project)
+        if call.operation == "sign_out":
+            return SignOut(parse_sign_out_body(body), project)
         if not call.session_id.startswith("cksess"):
             raise refusals.malformed_session_id(call.session_id)
         return Read(call.session_id, project, cancel=call.operation == "cancel")
@@ -136,12 +145,16 @@ class SessionRules:
 
     def group_of_session(self, session_id: str) -> str:
         """The group of a session's id."""
-        return self._groups.find(session_id.removeprefix("cksess_")[:_ID_DIGITS])
+        return self._groups.find(_digits(session_id))
 
     def group_of_secret(self, client_secret: SecretStr) -> str | None:
         """The group of a secret's session; None if the secret is malformed."""
         match = _SECRET.fullmatch(client_secret.get_secret_value())
         return None if match is None else self._groups.find(match[1])
+
+    def group_of_user(self, project: str, user: str) -> str:
+        """The group of a user's list of sessions."""
+        return self._groups.find_user(project, user)
 
     # By the clock of the store: those of the machines need not agree.
 
@@ -187,13 +200,98 @@ class SessionRules:
         )
         return IssuedSession(record, client_secret, now)
 
-    def open(self, issued: IssuedSession, requests: Entry | None = None) -> Transaction:
-        """Store a new session; `requests` are those of the session that it replaces."""
+    def open(self, issued: IssuedSession, requests: Entry | None) -> Transaction:
+        """Store a new session; `requests` are those of the session before it."""
         record = issued.record
         seconds = record.expires_at - issued.issued_at.timestamp() + RETENTION
         entry = Entry(record.encode(), seconds, retention=RETENTION)
         changes = {SESSION: entry, REQUESTS: requests}
         return Transaction(self.group_of_session(record.id), changes, {})
+
+    def forget(self, record: SessionRecord) -> Transaction:
+        """Remove a session."""
+        changes = {SESSION: None, REQUESTS: None}
+        return Transaction(self.group_of_session(record.id), changes, {})
+
+    def unlist(self, record: SessionRecord) -> Transaction:
+        """Remove a session from its user's list."""
+        return Transaction(self._group_of(record), {_name_in_list(record): None}, {})
+
+    def list_session(
+        self,
+        record: SessionRecord,
+        generation: Entry | None,
+        *,
+        replaces: SessionRecord | None = None,
+    ) -> Transaction:
+        """List a session for the next sign-out to end, before its secret is returned to anybody.
+
+        Args:
+            record: The session.
+            generation: The user's generation, as it was read before.
+            replaces: The session that it replaces by a refresh. The condition is then that the
+                user's generation has not changed: a sign-out ends both.
+        """
+        value = MaskedBytes(b"-") if generation is None else generation.value
+        seconds = record.settings.expires_after + RETENTION
+        listed = Entry(value, seconds, listed=True, retention=RETENTION)
+        changes: dict[str, Entry | None] = {_name_in_list(record): listed}
+        when: dict[str, bytes | None] = {}
+        if replaces is not None:
+            changes[_name_in_list(replaces)] = None
+            when[GENERATION] = _value(generation)
+        return Transaction(self._group_of(record), changes, when)
+
+    def sign_out(self, project: str, user: str) -> Transaction:
+        """Begin a new generation: no session of an earlier one is refreshed from now on."""
+        generation = Entry(MaskedBytes(self._token_hex(16).encode()), _DAY)
+        return Transaction(self.group_of_user(project, user), {GENERATION: generation}, {})
+
+    def mark(self, project: str, user: str) -> Transaction:
+        """Change something of the user that nobody reads."""
+        return Transaction(
+            self.group_of_user(project, user), {"mark": Entry(MaskedBytes(b"1"), 1.0)}, {}
+        )
+
+    def names_for_refresh(self, record: SessionRecord) -> tuple[str, Sequence[str]]:
+        """The group and the names of what `require_signed_in` needs."""
+        return self._group_of(record), (GENERATION, _name_in_list(record))
+
+    def require_signed_in(
+        self, record: SessionRecord, generation: Entry | None, listed: Entry | None
+    ) -> None:
+        """Refuse to refresh a session from before the user's last sign-out.
+
+        Raises:
+            InvalidClientSecretError: It is from before, though it may not be cancelled yet.
+        """
+        if generation is not None and (listed is None or listed.value != generation.value):
+            raise InvalidClientSecretError("cancelled", record.id)
+
+    def listed_sessions(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """The entries with the sessions of a list and their requests, in turn."""
+        found = (match[1] for name in names if (match := _NAME_IN_LIST.fullmatch(name)))
+        return [(self._groups.find(each), name) for each in found for name in (SESSION, REQUESTS)]
+
+    def active_sessions(
+        self, entries: Sequence[Entry | None], *, project: str, user: str
+    ) -> list[tuple[StoredSession, Entry | None]]:
+        """The user's active sessions, each with its requests, among what is listed."""
+        pairs = zip(map(StoredSession.parse, entries[::2]), entries[1::2], strict=True)
+        return [
+            (session, requests)
+            for session, requests in pairs
+            if session is not None
+            and (session.record.project, session.record.settings.user) == (project, user)
+            and self.status(session) == "active"
+        ]
+
+    def carry(self, record: SessionRecord, requests: Entry) -> Transaction:
+        """Keep the requests of a session that ends, for the user's next one."""
+        return Transaction(self._group_of(record), {CARRIED: requests}, {})
+
+    def _group_of(self, record: SessionRecord) -> str:
+        return self.group_of_user(record.project, record.settings.user)
 
     def cancel(self, session: StoredSession) -> Transaction:
         """Cancel a session, if it has not changed."""
@@ -230,7 +328,7 @@ class SessionRules:
         """Where the requests of the session's user are counted; None: without a limit."""
         if self._user_limit is None:
             return None
-        return self._groups.find_user(record.project, record.settings.user)
+        return self._group_of(record)
 
     def count_for_user(
         self, session: StoredSession, group: str, requests: Entry | None
@@ -293,6 +391,13 @@ class SessionRules:
         shown = "" if client_secret is None else client_secret.get_secret_value()
         return self._respond_json(200, session_object(record, now, client_secret=shown), now=now)
 
+    def succeed_in_sign_out(self, user: str, ended: Sequence[str]) -> Response:
+        """Return the response to a sign-out, with the ids of sessions that it has ended."""
+        ids: list[JsonValue] = [*ended[:_MAX_IDS]]
+        return self._respond_json(
+            200, {"object": "chatkit.user", "user": user, "cancelled_sessions": ids}
+        )
+
     def refuse(self, refusal: Refusal) -> Response:
         """Return the response that rejects a request."""
         headers = Headers(refusal.headers.items())
@@ -342,6 +447,14 @@ def bearer_token(authorization: str | None) -> SecretStr | None:
     scheme, _, token = (authorization or "").partition(" ")
     token = token.strip(" \t")  # HTTP knows no other white space
     return SecretStr(token) if scheme.lower() == "bearer" and token else None
+
+
+def _name_in_list(record: SessionRecord) -> str:
+    return f"session:{_digits(record.id)}"
+
+
+def _digits(session_id: str) -> str:
+    return session_id.removeprefix("cksess_")[:_ID_DIGITS]
 
 
 def _value(entry: Entry | None) -> bytes | None:

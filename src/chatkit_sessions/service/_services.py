@@ -16,6 +16,7 @@ from ._configuration import (
     ApiKeys,
     conceal_keys,
     validate_service_store,
+    validate_user,
     validate_user_limit,
     validate_workflows,
 )
@@ -111,6 +112,41 @@ class SessionsService:
         counts = _as_flow(count) if callable(count) else count
         return run_blocking(self._flow.verify, secret, Audience(workflow_id, project), count=counts)
 
+    def sessions_for(self, user: str, *, project: str = DEFAULT_PROJECT) -> list[SessionContext]:
+        """Return the user's active sessions, whoever created them.
+
+        Args:
+            user: The end user's id.
+            project: The project that they were created in.
+
+        Returns:
+            The sessions, the last to expire first.
+
+        Raises:
+            InvalidRequestError: The user is not a string, or is empty.
+            SessionStoreError: The store is unavailable.
+        """
+        return run_blocking(self._flow.sessions_for, validate_user(user), project)
+
+    def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
+        """End all of the user's sessions, whoever created them: in process, or over REST.
+
+        No secret that was returned before this call works after it. A refresh that is under way
+        fails. Clients that share a session (`get_or_create_session`) may return it until it expires
+        unless the user also signs out at one of them: `delete_sessions` of a client from `client`
+        does both.
+
+        Args:
+            user: The end user's id.
+            project: The project that the sessions were created in.
+
+        Raises:
+            InvalidRequestError: The user is not a string, or is empty.
+            SessionStoreError: The store is unavailable, and sessions may continue; or too few
+                replicas confirmed the sign-out (`wait_replicas`). Call it again.
+        """
+        run_blocking(self._flow.end_sessions, validate_user(user), project)
+
     def client(
         self,
         *,
@@ -126,8 +162,8 @@ class SessionsService:
         Args:
             workflow_id: As for `ChatKitClient`.
             project: The project whose sessions the client creates and sees; default `default`.
-            store: Where the client records sessions. Default: the service's store, so that
-                `delete_sessions` also ends sessions that another process created.
+            store: Where the client records and shares sessions. Default: the service's store, so
+                that clients in other processes share them, too.
             timeout: As for `ChatKitClient`.
 
         Returns:
@@ -207,6 +243,16 @@ class AsyncSessionsService:
         secret = _as_secret(client_secret)
         del client_secret
         return await self._flow.verify(secret, Audience(workflow_id, project), count=count)
+
+    async def sessions_for(
+        self, user: str, *, project: str = DEFAULT_PROJECT
+    ) -> list[SessionContext]:
+        """As `SessionsService.sessions_for`."""
+        return await self._flow.sessions_for(validate_user(user), project)
+
+    async def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
+        """As `SessionsService.delete_sessions`."""
+        await self._flow.end_sessions(validate_user(user), project)
 
     def client(
         self,

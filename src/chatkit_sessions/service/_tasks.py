@@ -37,6 +37,13 @@ class Read(NamedTuple):
     cancel: bool
 
 
+class SignOut(NamedTuple):
+    """End all sessions of a user."""
+
+    user: str
+    project: str
+
+
 class Audience(NamedTuple):
     """Whose sessions are accepted; None: those of any workflow, or any project."""
 
@@ -44,4 +51,4 @@ class Audience(NamedTuple):
     project: str | None = None
 
 
-Task: TypeAlias = Create | Refresh | Read
+Task: TypeAlias = Create | Refresh | Read | SignOut

@@ -77,6 +77,10 @@ class Response:
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
 
+    def with_header(self, name: str, value: str) -> Self:
+        """Return the response with another header."""
+        return replace(self, headers=Headers([*self.headers.items(), (name, value)]))
+
     def without_body(self) -> Self:
         """Return the response to HEAD: the same headers, no body."""
         return replace(self, body=b"")

@@ -46,11 +46,14 @@ class FakeChatKit:
             contract does not have it.
         read_route: Whether `GET /chatkit/sessions/{id}` is there. Some servers compatible with
             ChatKit have it, the published contract does not.
+        sign_out_route: Whether `POST /chatkit/sessions/cancel` is there, which ends all sessions of
+            a user. Only the sessions service of this library has it.
         clock: What sessions expire by. Default: real time, plus what the clock is advanced.
 
     Attributes:
         refresh_route: As above; may be changed at any time.
         read_route: As above; may be changed at any time.
+        sign_out_route: As above; may be changed at any time.
         clock_skew: How far the API's clock is ahead of `clock`, or behind it where this is less
             than zero; none to begin with. May be changed at any time.
     """
@@ -62,10 +65,12 @@ class FakeChatKit:
         workflow_id: str = "wf_test",
         refresh_route: bool = True,
         read_route: bool = False,
+        sign_out_route: bool = False,
         clock: FakeClock | None = None,
     ) -> None:
         self.refresh_route = refresh_route
         self.read_route = read_route
+        self.sign_out_route = sign_out_route
         self.clock_skew: timedelta = timedelta()
         self._api_key = api_key
         self._workflow_id = workflow_id
@@ -380,6 +385,8 @@ class FakeChatKit:
             switched_off.add("refresh")
         if not self.read_route:
             switched_off.add("get")
+        if not self.sign_out_route:
+            switched_off.add("sign_out")
         return OPERATIONS - switched_off
 
 

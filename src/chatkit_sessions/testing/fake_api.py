@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from chatkit_sessions.service._flow import ServiceFlow, run_blocking
 from chatkit_sessions.service._records import (
-    REQUESTS,
     SESSION,
     IssuedSession,
     StoredSession,
@@ -110,8 +109,9 @@ class FakeApi:
             KeyError: The session does not exist.
         """
         del self._secrets[session_id]
-        group = self._rules.group_of_session(session_id)
-        self._store.commit(group, {SESSION: None, REQUESTS: None}, when={})
+        record = self._find(session_id).record
+        for group, changes, when in (self._rules.forget(record), self._rules.unlist(record)):
+            self._store.commit(group, changes, when=when)
 
     def sessions(self) -> dict[str, FakeSession]:
         """Return the latest 10,000 sessions by id, oldest first, with their current status."""
