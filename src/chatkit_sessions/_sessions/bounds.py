@@ -1,7 +1,9 @@
 """How long an operation of a store can take, whoever made its connections."""
 
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable
+from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
@@ -78,7 +80,11 @@ class Bounds:
         hanging: int | None = None,
     ) -> None:
         self._tasks = _task_limiter(at_once) if inspect.iscoroutinefunction(store.get) else None
-        self._threads = PerProcess(lambda: ThreadLimiter(at_once, hanging=hanging))
+        # A thread's switch costs more than an operation. Only the main thread has signal handlers,
+        # whose exceptions would leave a connection with a reply that nobody has read.
+        inline = at_once // 4 if getattr(store, "limits_itself", False) else 0
+        self._inline = deque([None] * inline)
+        self._threads = PerProcess(lambda: ThreadLimiter(at_once - inline, hanging=hanging))
         timeout: float | None = getattr(store, "timeout", None)
         if timeout is None and self._tasks is not None:
             timeout = DEFAULT_LIMIT
@@ -117,6 +123,11 @@ class Bounds:
                     awaiting, queue_timeout=queue_timeout, limit=limit, overdue=fail
                 )
             blocking = _blocking(cast("Callable[[], T]", operation), attempt)
+            if self._place_inline(limit):
+                try:
+                    return blocking()
+                finally:
+                    self._inline.append(None)
             run = self._threads.get().run
             return run(blocking, queue_timeout=queue_timeout, limit=limit, overdue=fail)
         except NotStartedError:
@@ -124,6 +135,16 @@ class Bounds:
         except OverdueError:
             error = _overdue(limit)
         raise error
+
+    def _place_inline(self, limit: float) -> bool:
+        """Whether to run an operation in the caller's thread; takes one of the places for that."""
+        if limit != self.timeout or current_thread() is main_thread():
+            return False
+        try:
+            self._inline.pop()
+        except IndexError:
+            return False
+        return True
 
     def give_up_hanging(self) -> None:
         """Go on without the threads that hang, because the store responds again."""

@@ -217,9 +217,9 @@ _RETRIED: Final = (RedisConnectionError,)
 def pool_settings(timeout: float) -> dict[str, object]:
     """redis-py's words for the settings of connections of our own."""
     return {
-        # The clients wait no longer than `timeout`; this frees the thread that they have left.
-        "socket_timeout": 2 * timeout,
-        "socket_connect_timeout": 2 * timeout,
+        # An operation may run in the caller's thread, which nothing else would free.
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), _RETRIES, _RETRIED),
         "timeout": None,  # the clients use no more connections at once than there are
         "max_connections": MAX_CONNECTIONS,

@@ -81,6 +81,8 @@ class RedisSessionStore(RedisStore):
         )
         self._redis = Execution(cast("Commands", client), asynchronous=False)
         self._owned: redis.Redis | None = None
+        self.limits_itself = False
+        """Whether each operation ends within about `timeout` by itself."""
 
     @classmethod
     def from_url(
@@ -119,6 +121,7 @@ class RedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         store._owned = owned
+        store.limits_itself = True
         return store
 
     def __enter__(self) -> Self:

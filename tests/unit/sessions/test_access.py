@@ -222,3 +222,31 @@ def test_an_async_store_without_a_limit_gets_one() -> None:
 
     assert StoreAccess(gate).state.bounds.timeout == 1.0
     assert StoreAccess(MemorySessionStore()).state.bounds.timeout is None
+
+
+class TestAStoreThatLimitsItself:
+    """As one from a URL, whose connections have timeouts: a switch of threads costs more."""
+
+    def thread_of_an_operation(self, access: StoreAccess, gate: SyncGate) -> threading.Thread:
+        found: list[threading.Thread] = []
+        gate.held = lambda: found.append(threading.current_thread())
+        run(read(access))
+        return found[-1]
+
+    @pytest.mark.parametrize("limits_itself", [False, True])
+    def test_runs_in_the_caller_s_thread_unless_signals_may_interrupt_it(
+        self, *, limits_itself: bool
+    ) -> None:
+        gate = SyncGate()
+        vars(gate)["limits_itself"] = limits_itself
+        gate.is_out = False
+        access = StoreAccess(gate)
+
+        def is_own() -> bool:
+            return self.thread_of_an_operation(access, gate) is threading.current_thread()
+
+        assert not is_own(), "the main thread"
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(is_own).result(60) is limits_itself
+            vars(access.state.bounds)["_inline"].clear()
+            assert not pool.submit(is_own).result(60), "too many do so"
