@@ -21,7 +21,7 @@ from chatkit_sessions import (
     InternalServerError,
     InvalidRequestError,
 )
-from chatkit_sessions._sessions.transactions import LEASE
+from chatkit_sessions._sessions.entries import LEASE
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from support import KEY, Connect, Script, ok, session_json

@@ -29,7 +29,7 @@ from chatkit_sessions import (
 from chatkit_sessions._concurrency.tasks import TaskEvent
 from chatkit_sessions._concurrency.threads import ThreadEvent
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.transactions import LEASE
+from chatkit_sessions._sessions.entries import LEASE
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from support import Answer, Connect, Script, Time, invalid_url, ok, refused

@@ -2,9 +2,8 @@
 
 from chatkit_sessions import ChatKitSessionResponse
 from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._sessions.entries import DAY, CreatedSession, Lease, SessionRecord, publish
 from chatkit_sessions._sessions.identity import Scope
-from chatkit_sessions._sessions.records import DAY, SessionRecord
-from chatkit_sessions._sessions.transactions import CreatedSession, Lease, publish
 from chatkit_sessions.stores import Entry
 from support import NOON, SECRET, session_json
 

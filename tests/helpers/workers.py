@@ -14,7 +14,7 @@ from chatkit_sessions._concurrency.tasks import TaskEvent
 from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.transactions import Lease
+from chatkit_sessions._sessions.entries import Lease
 from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore

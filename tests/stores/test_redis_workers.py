@@ -23,7 +23,7 @@ from chatkit_sessions import (
     ConfigurationError,
     SessionStoreError,
 )
-from chatkit_sessions._sessions.transactions import LEASE
+from chatkit_sessions._sessions.entries import LEASE
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from redis_server import ACL_RULES, RedisServer, execute, running_redis

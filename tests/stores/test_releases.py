@@ -13,7 +13,7 @@ import pytest
 
 from chatkit_sessions import ChatKitClient, RateLimitError
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.records import record_schema
+from chatkit_sessions._sessions.entries import record_schema
 from chatkit_sessions.service import InvalidClientSecretError, SessionContext, SessionsService
 from chatkit_sessions.service._records import SessionRecord
 from chatkit_sessions.stores import Entry, MemorySessionStore

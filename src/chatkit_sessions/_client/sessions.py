@@ -38,29 +38,25 @@ from chatkit_sessions._config.settings import (
 from chatkit_sessions._config.validation import validate_clock
 from chatkit_sessions._http.connections import validate_url
 from chatkit_sessions._redaction import redact, safe_repr
-from chatkit_sessions._sessions.identity import Identity, Scope
-from chatkit_sessions._sessions.recent import RecentSessions
-from chatkit_sessions._sessions.records import (
+from chatkit_sessions._sessions.entries import (
+    RENEW_EVERY,
+    CreatedSession,
+    Lease,
     StoredRecord,
+    StoreSnapshot,
+    build_schemas,
     info_from_record,
+    poll_delay,
     record_of_cancelled,
     record_of_created,
     record_ttl,
     secret_lifetime,
+    sessions_deleted_error,
     with_current_status,
 )
+from chatkit_sessions._sessions.identity import Identity, Scope
+from chatkit_sessions._sessions.recent import RecentSessions
 from chatkit_sessions._sessions.registry import Registry
-from chatkit_sessions._sessions.snapshot import (
-    StoreSnapshot,
-    build_schemas,
-    sessions_deleted_error,
-)
-from chatkit_sessions._sessions.transactions import (
-    RENEW_EVERY,
-    CreatedSession,
-    Lease,
-    poll_delay,
-)
 from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,

@@ -24,8 +24,7 @@ from .bounds import (
 from .circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
-    from .snapshot import StoreSnapshot
-    from .transactions import CreatedSession
+    from .entries import CreatedSession, StoreSnapshot
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from chatkit_sessions.models import ChatKitSessionResponse, ChatKitWorkflow
 from chatkit_sessions.stores.base import Transaction
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from . import transactions
+from . import entries as transactions
+from .entries import DAY, SessionRecord, StoredRecord, record_ttl
 from .identity import Scope
-from .records import DAY, SessionRecord, StoredRecord, record_ttl
 
 _LIMIT: Final = 15_000
 """As many as the store holds, of which each takes two entries."""

@@ -1,4 +1,4 @@
-"""A store as the clients use it: `snapshot` and `transactions`, read and committed."""
+"""A store as the clients use it: its `entries`, read and committed."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -10,18 +10,17 @@ from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from . import transactions
+from . import entries as transactions
 from .access import evicted_error, not_confirmed_error
+from .entries import RECORD, StoredRecord, parse_record, session_ids
 from .identity import Scope
 from .recent import RecentSessions
-from .records import StoredRecord, parse_record, session_ids
 from .shared import SharedSessions
-from .transactions import RECORD
 
 if TYPE_CHECKING:
     from chatkit_sessions.models import ChatKitSessionResponse
 
-    from .snapshot import StoreSnapshot
+    from .entries import StoreSnapshot
 
 
 class Registry(SharedSessions):

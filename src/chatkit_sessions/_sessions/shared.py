@@ -12,20 +12,23 @@ from chatkit_sessions.errors import ChatKitError
 from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 
-from . import transactions
+from . import entries as transactions
 from .access import StoreAccess
-from .failures import encode_failure
-from .identity import Identity
-from .rate_limit import REQUESTS, count_request
-from .records import StoredRecord
-from .snapshot import (
+from .entries import (
     GENERATION,
+    RENEW_EVERY,
+    CreatedSession,
+    Lease,
+    Publication,
+    StoredRecord,
     StoreSnapshot,
+    encode_failure,
     parse_generation,
     parse_snapshot,
     snapshot_names,
 )
-from .transactions import RENEW_EVERY, CreatedSession, Lease, Publication
+from .identity import Identity
+from .rate_limit import REQUESTS, count_request
 
 MAX_PUBLISHED_AT_ONCE: Final = 50
 """Sessions of an outage that one call publishes."""

@@ -9,16 +9,16 @@ from hypothesis import given, strategies as st
 
 from chatkit_sessions import ChatKitSessionResponse
 from chatkit_sessions._api import operations
-from chatkit_sessions._sessions.records import (
+from chatkit_sessions._sessions.entries import (
     DAY,
     SessionRecord,
     StoredRecord,
     parse_record,
+    record,
     record_ttl,
     secret_lifetime,
     session_ids,
 )
-from chatkit_sessions._sessions.transactions import record
 from stored_sessions import RECORD, RECORD_GROUP, SESSION, entry
 from support import NOON
 

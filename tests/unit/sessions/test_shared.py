@@ -10,9 +10,8 @@ from chatkit_sessions import InternalServerError, SessionStoreError
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.bounds import AT_ONCE, Bounds
+from chatkit_sessions._sessions.entries import Lease, StoreSnapshot
 from chatkit_sessions._sessions.shared import SharedSessions
-from chatkit_sessions._sessions.snapshot import StoreSnapshot
-from chatkit_sessions._sessions.transactions import Lease
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.stores.base import Transaction
 from stored_sessions import IDENTITY, SESSION, created

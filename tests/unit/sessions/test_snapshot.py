@@ -18,15 +18,17 @@ from chatkit_sessions import (
     RateLimitError,
     SessionDeletedError,
 )
-from chatkit_sessions._sessions.failures import encode_failure, parse_failure
-from chatkit_sessions._sessions.identity import Identity
-from chatkit_sessions._sessions.records import DAY, parse_record
-from chatkit_sessions._sessions.snapshot import (
+from chatkit_sessions._sessions.entries import (
+    DAY,
     StoreSnapshot,
+    encode_failure,
+    parse_failure,
+    parse_record,
     parse_snapshot,
+    publish,
     snapshot_names,
 )
-from chatkit_sessions._sessions.transactions import publish
+from chatkit_sessions._sessions.identity import Identity
 from chatkit_sessions.stores import Entry
 from stored_sessions import (
     IDENTITY,

@@ -6,23 +6,21 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions import ChatKitSessionResponse
-from chatkit_sessions._sessions.records import StoredRecord
-from chatkit_sessions._sessions.snapshot import (
+from chatkit_sessions._sessions.entries import (
     GENERATION,
-    StoreSnapshot,
-    parse_snapshot,
-    snapshot_names,
-)
-from chatkit_sessions._sessions.transactions import (
     LEASE,
     RENEW_EVERY,
     Lease,
     Publication,
+    StoredRecord,
+    StoreSnapshot,
     acquire_lease,
     evict,
+    parse_snapshot,
     poll_delay,
     release_lease,
     renew_lease,
+    snapshot_names,
 )
 from chatkit_sessions.stores import MemorySessionStore
 from stored_sessions import IDENTITY, RECORD, RECORD_GROUP, SESSION, created, entry, stored
