@@ -173,7 +173,7 @@ class Sessions:
             if recent is not None:
                 return await self._create_and_remember(request, deadline, recent)
             snapshot = await self.registry.look_up_generation(request.identity, deadline)
-            await self._publish_kept(deadline)
+            await self._publish_unpublished(deadline)
             return await self._create_and_publish(request, deadline, snapshot=snapshot, share=False)
 
     async def get_or_create(
@@ -193,7 +193,7 @@ class Sessions:
         async with self.calls.limit(deadline):
             self.calls.lifetime.check_open()
             snapshot = await self._look_up(request.identity, deadline)
-            await self._publish_kept(deadline)
+            await self._publish_unpublished(deadline)
             session = snapshot.usable(request.min_remaining, now=self.calls.expiry_clock())
             if session is not None:
                 self.calls.report("reuse", "ok")
@@ -217,7 +217,7 @@ class Sessions:
             self.calls.lifetime.check_open()
             identity = request.identity
             snapshot = await self.registry.look_up(identity, deadline, presented=presented)
-            await self._publish_kept(deadline)
+            await self._publish_unpublished(deadline)
             session = snapshot.usable(
                 request.min_remaining, now=self.calls.expiry_clock(), instead_of=presented
             )
@@ -326,10 +326,10 @@ class Sessions:
             raise sessions_deleted_error()
         return session
 
-    async def _publish_kept(self, deadline: Deadline) -> None:
+    async def _publish_unpublished(self, deadline: Deadline) -> None:
         """Let the store learn of what was created while it did not respond."""
-        if self.registry.keeps_unpublished:
-            for session_id in await self.registry.publish_kept(deadline):
+        if self.registry.has_unpublished:
+            for session_id in await self.registry.publish_unpublished(deadline):
                 await self._discard(session_id, deadline)
 
     async def _try_refresh(
@@ -434,7 +434,7 @@ class Sessions:
             self.calls.lifetime.check_open()
 
     def _concerns_others(self, deadline: Deadline) -> bool:
-        """Whether a failure does; a call that ends by its own limits says nothing about others."""
+        """Whether a failure counts for all callers; one by the call's own limits does not."""
         return deadline.remaining() != 0 and not self.calls.lifetime.closed
 
     async def _lead(
@@ -530,7 +530,7 @@ class Sessions:
         deadline = self.calls.deadline(NOT_GIVEN)
         async with self.calls.limit(deadline):
             self.calls.lifetime.check_open()
-            await self._publish_kept(deadline)
+            await self._publish_unpublished(deadline)
             records = await self.registry.records(self.scope, user, deadline)
             infos = map(self._info_from, records)
             return sorted(infos, key=lambda info: info.expires_at, reverse=True)
@@ -551,7 +551,7 @@ class Sessions:
             self.calls.lifetime.check_open()
             store_error: SessionStoreError | None = None
             try:
-                self.registry.evict_kept(session_id)
+                self.registry.hide_unpublished(session_id)
                 stored = await self.registry.record(self.scope, session_id, deadline)
                 if stored is not None:
                     await self.registry.evict(stored, deadline)
@@ -577,7 +577,7 @@ class Sessions:
         try:
             cancelled = await self.calls.perform(operation, deadline, policy=policy)
         except SessionNotFoundError:
-            self.registry.forget_kept(session_id)
+            self.registry.drop_unpublished(session_id)
             await self.registry.forget(self.scope, session_id, deadline)
             if not missing_ok:
                 raise
@@ -588,11 +588,11 @@ class Sessions:
         self, cancelled: CancelledSession, deadline: Deadline, *, stored: StoredRecord | None
     ) -> None:
         """Record that a session is cancelled; `stored` is its record, if that has been read."""
-        self.registry.forget_kept(cancelled.id)
+        self.registry.drop_unpublished(cancelled.id)
         if stored is None:
             stored = await self.registry.record(self.scope, cancelled.id, deadline)
         record = record_of_cancelled(cancelled, stored, now=self.io.runtime.now())
-        await self.registry.keep(self.scope, record, deadline)
+        await self.registry.save_record(self.scope, record, deadline)
 
     async def _discard(self, session_id: str, deadline: Deadline) -> None:
         """Try to cancel a session that is not usable."""

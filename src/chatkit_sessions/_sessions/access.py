@@ -63,7 +63,7 @@ class StoreState:
         self.evictions: Final = Evictions()
         """Those of `unpublished` that have made room, by the expiry clock of their client."""
 
-    def keep(self, created: "CreatedSession", snapshot: "StoreSnapshot") -> None:
+    def defer_publication(self, created: "CreatedSession", snapshot: "StoreSnapshot") -> None:
         """Remember a session that could not be published."""
         self.unpublished[created.session.id] = created, snapshot
         # Listed in one step: other threads change the dictionary meanwhile.
@@ -182,7 +182,7 @@ class StoreAccess:
             None if clock is None else await self._run(lambda: clock(group), deadline, leads=True)
         )
 
-    async def unless_out(self, operation: Callable[[], Awaitable[T]]) -> T | None:
+    async def try_store(self, operation: Callable[[], Awaitable[T]]) -> T | None:
         """Do one of these if the store responds; None if it does not, or did not a moment ago."""
         if not self.state.circuit_breaker.allows_request():
             return None

@@ -15,7 +15,7 @@ from .access import evicted_error, not_confirmed_error
 from .entries import RECORD, StoredRecord, parse_record, session_ids
 from .identity import Scope
 from .recent import RecentSessions
-from .shared import SharedSessions
+from .shared import StoreWithFallback
 
 if TYPE_CHECKING:
     from chatkit_sessions.models import ChatKitSessionResponse
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .entries import StoreSnapshot
 
 
-class Registry(SharedSessions):
+class Registry(StoreWithFallback):
     """What both clients ask of a store; over a store of plain functions nothing here suspends.
 
-    What only the store can tell raises SessionStoreError; for the rest see `SharedSessions`.
+    What only the store can tell raises SessionStoreError; for the rest see `StoreWithFallback`.
 
     Args:
         store: Where everything lies.
@@ -81,7 +81,7 @@ class Registry(SharedSessions):
         records = map(parse_record, entries, ids)
         return [each for each in records if each is not None]
 
-    async def keep(self, scope: Scope, stored: StoredRecord, deadline: Deadline) -> None:
+    async def save_record(self, scope: Scope, stored: StoredRecord, deadline: Deadline) -> None:
         """Store a session's record in place of the one that is there."""
         group = scope.group_of_session(stored.record.id)
         await self._access.commit(transactions.record(group, stored), deadline)
@@ -124,7 +124,7 @@ class Registry(SharedSessions):
         # Again: a session that was published until then is listed by now, and none is after it.
         ids = session_ids(await self._listed(group, deadline), ended=False)
         records = _records_of(scope, ids)
-        entries = await self._access.unless_out(lambda: self._access.get_many(records, deadline))
+        entries = await self._access.try_store(lambda: self._access.get_many(records, deadline))
         stored = dict(zip(ids, map(parse_record, entries or [None] * len(ids), ids), strict=True))
         active = {id_: each for id_, each in stored.items() if each is None or each.may_be_active}
         return active, None if is_confirmed else not_confirmed_error()

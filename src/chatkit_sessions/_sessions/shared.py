@@ -36,7 +36,7 @@ RELEASE_TIMEOUT: Final = 1.0
 """Seconds that a call whose time may be up still takes to let others create."""
 
 
-class SharedSessions:
+class StoreWithFallback:
     """Looks sessions up and publishes them, as far as the store responds.
 
     During an outage a store in memory takes its place, and what could not be published is kept for
@@ -104,7 +104,7 @@ class SharedSessions:
 
     async def with_clock(self, identity: Identity, lease: Lease, deadline: Deadline) -> Lease:
         """The lease, with the offset between the store's clock and this process's."""
-        now = await self._access.unless_out(lambda: self._access.now(identity.group, deadline))
+        now = await self._access.try_store(lambda: self._access.now(identity.group, deadline))
         return lease if now is None else lease._replace(clock_offset=now - self._clock())
 
     async def renew_lease(self, identity: Identity, lease: Lease) -> None:
@@ -137,11 +137,11 @@ class SharedSessions:
         try:
             published = await self._publish(created, deadline, snapshot=snapshot, lease=lease)
         except BaseException:  # the call is cancelled
-            self._state.keep(created, snapshot)
+            self._state.defer_publication(created, snapshot)
             raise
-        return self._keep(created, snapshot) if published is None else published
+        return self._defer_publication(created, snapshot) if published is None else published
 
-    async def publish_kept(self, deadline: Deadline) -> list[str]:
+    async def publish_unpublished(self, deadline: Deadline) -> list[str]:
         """Publish what was created while the store was out.
 
         Returns:
@@ -159,7 +159,7 @@ class SharedSessions:
                 published = await self._publish(created, deadline, snapshot=snapshot, lease=None)
             finally:
                 if published is None:
-                    self._state.keep(created, snapshot)
+                    self._state.defer_publication(created, snapshot)
             if published is None:
                 break
             if not published:
@@ -198,10 +198,10 @@ class SharedSessions:
                 return not attempt.is_deleted
             attempt = following
 
-    def _keep(self, created: CreatedSession, snapshot: StoreSnapshot) -> bool:
+    def _defer_publication(self, created: CreatedSession, snapshot: StoreSnapshot) -> bool:
         """Remember a session that cannot be published now; False: the user has signed out."""
         if not self._state.circuit_breaker.is_open:
-            self._state.keep(created, snapshot)
+            self._state.defer_publication(created, snapshot)
             return True
         generation = None if snapshot.reachable else snapshot.generation
         group, changes, when = transactions.publish(
@@ -209,22 +209,22 @@ class SharedSessions:
         )
         if not self._state.stand_in.commit(group, changes, when=when):
             return False
-        self._state.keep(created, snapshot)
+        self._state.defer_publication(created, snapshot)
         return True
 
     @property
-    def keeps_unpublished(self) -> bool:
+    def has_unpublished(self) -> bool:
         """Whether the store is to learn of some sessions, and responds."""
         return bool(self._state.unpublished) and not self._state.circuit_breaker.is_open
 
-    def evict_kept(self, session_id: str) -> None:
+    def hide_unpublished(self, session_id: str) -> None:
         """Stop returning this session, if it was created during an outage."""
         found = self._state.unpublished.get(session_id)
         if found is not None:
             identity = found[0].identity
             self._state.stand_in.commit(identity.group, {f"secret:{identity.slot}": None}, when={})
 
-    def forget_kept(self, session_id: str) -> None:
+    def drop_unpublished(self, session_id: str) -> None:
         """The session has ended: the store need not learn of it."""
         self._state.unpublished.pop(session_id, None)
 
@@ -278,12 +278,12 @@ class SharedSessions:
     ) -> list[Entry | None] | None:
         if self.requires_store:
             return await self._access.get(group, names, deadline)
-        return await self._access.unless_out(lambda: self._access.get(group, names, deadline))
+        return await self._access.try_store(lambda: self._access.get(group, names, deadline))
 
     async def _try_commit(
         self, transaction: Transaction, deadline: Deadline, *, leads: bool = False
     ) -> bool | None:
-        return await self._access.unless_out(
+        return await self._access.try_store(
             lambda: self._access.commit(transaction, deadline, leads=leads)
         )
 

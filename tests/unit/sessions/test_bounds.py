@@ -173,7 +173,7 @@ class TestStoreState:
         ]
 
         for each in sessions:
-            state.keep(each, None)  # type: ignore[arg-type]  # what it kept with does not matter
+            state.defer_publication(each, None)  # type: ignore[arg-type]  # what it kept with does not matter
 
         assert [*state.unpublished] == ["cksess_1", "cksess_2"]
         group, works_until = sessions[0].identity.group, sessions[0].works_until

@@ -11,7 +11,7 @@ from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.bounds import AT_ONCE, Bounds
 from chatkit_sessions._sessions.entries import Lease, StoreSnapshot
-from chatkit_sessions._sessions.shared import SharedSessions
+from chatkit_sessions._sessions.shared import StoreWithFallback
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.stores.base import Transaction
 from stored_sessions import IDENTITY, SESSION, created
@@ -48,23 +48,23 @@ class Store(MemorySessionStore):
 OUT: BaseException | None = SessionStoreError("The session store does not respond.")
 
 
-def kept(shared: SharedSessions) -> list[str]:
+def kept(shared: StoreWithFallback) -> list[str]:
     return [*shared._state.unpublished]
 
 
 def test_a_session_whose_call_is_cancelled_is_kept() -> None:
-    shared = SharedSessions(Store(KeyboardInterrupt()), clock)
+    shared = StoreWithFallback(Store(KeyboardInterrupt()), clock)
 
     with pytest.raises(KeyboardInterrupt):
         run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
 
     assert kept(shared) == [SESSION.id]
-    assert run_blocking(shared.publish_kept, NO_LIMIT) == []
+    assert run_blocking(shared.publish_unpublished, NO_LIMIT) == []
     assert kept(shared) == []
 
 
 def test_a_session_that_is_recorded_and_not_listed_is_kept() -> None:
-    shared = SharedSessions(Store(None, OUT, OUT), clock)
+    shared = StoreWithFallback(Store(None, OUT, OUT), clock)
 
     assert run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
 
@@ -73,14 +73,14 @@ def test_a_session_that_is_recorded_and_not_listed_is_kept() -> None:
 
 def test_what_cannot_be_published_stays() -> None:
     store = Store()
-    shared = SharedSessions(store, clock)
-    shared._state.keep(created(), FIRST)
+    shared = StoreWithFallback(store, clock)
+    shared._state.defer_publication(created(), FIRST)
     store.outcomes = [OUT, OUT]
 
-    assert run_blocking(shared.publish_kept, NO_LIMIT) == []
+    assert run_blocking(shared.publish_unpublished, NO_LIMIT) == []
 
     assert kept(shared) == [SESSION.id]
-    assert not shared.keeps_unpublished, "not while the store is out"
+    assert not shared.has_unpublished, "not while the store is out"
 
 
 def test_what_another_call_publishes_is_left_to_it() -> None:
@@ -88,14 +88,14 @@ def test_what_another_call_publishes_is_left_to_it() -> None:
         def pop(self, *_: object) -> None:
             return None
 
-    shared = SharedSessions(Store(), clock)
+    shared = StoreWithFallback(Store(), clock)
     vars(shared._state)["unpublished"] = Taken({SESSION.id: (created(), FIRST)})
 
-    assert run_blocking(shared.publish_kept, NO_LIMIT) == []
+    assert run_blocking(shared.publish_unpublished, NO_LIMIT) == []
 
 
 def test_requests_are_counted_without_the_store_even_if_others_count_too() -> None:
-    shared = SharedSessions(Store(OUT, OUT), clock)
+    shared = StoreWithFallback(Store(OUT, OUT), clock)
     stand_in = Store()
     stand_in.conflicts = 2
     shared._state.stand_in = stand_in
@@ -106,7 +106,7 @@ def test_requests_are_counted_without_the_store_even_if_others_count_too() -> No
 
 def test_a_lease_is_renewed_and_released() -> None:
     store, lease = Store(), Lease(b"me")
-    shared = SharedSessions(store, clock)
+    shared = StoreWithFallback(store, clock)
     assert run_blocking(shared.acquire_lease, IDENTITY, FIRST, lease, NO_LIMIT)
 
     run_blocking(shared.renew_lease, IDENTITY, lease)
@@ -154,7 +154,7 @@ def test_a_lease_is_renewed_and_its_session_published_past_a_crowd_that_polls_fo
 
     async def main() -> None:
         store, lease = Crowded(), Lease(b"me")
-        shared = SharedSessions(store, clock)
+        shared = StoreWithFallback(store, clock)
         crowd = [
             asyncio.create_task(shared.look_up(IDENTITY, NO_LIMIT)) for _ in range(2 * AT_ONCE)
         ]
@@ -199,7 +199,7 @@ def test_a_crowd_of_tasks_that_waits_for_its_turn_learns_of_an_outage_from_the_f
 
     async def main() -> None:
         store = Silent()
-        shared = SharedSessions(store, clock)
+        shared = StoreWithFallback(store, clock)
         crowd = [shared.look_up(IDENTITY, NO_LIMIT) for _ in range(10 * AT_ONCE)]
 
         assert {found.reachable for found in await asyncio.gather(*crowd)} == {False}
@@ -221,7 +221,7 @@ def test_a_crowd_of_threads_that_waits_for_its_turn_learns_of_an_outage_from_the
             return super().get(group, names)
 
     store, found = Silent(), list[StoreSnapshot]()
-    shared = SharedSessions(store, clock)
+    shared = StoreWithFallback(store, clock)
     vars(shared._state)["bounds"] = Bounds(store, 4)
     crowd = [
         threading.Thread(
@@ -241,7 +241,7 @@ def test_a_crowd_of_threads_that_waits_for_its_turn_learns_of_an_outage_from_the
 
 def test_a_probe_of_an_outage_asks_the_store() -> None:
     store = Store(OUT, OUT)
-    shared = SharedSessions(store, clock)
+    shared = StoreWithFallback(store, clock)
     assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
 
     change = Transaction(IDENTITY.group, {}, {})
@@ -251,7 +251,7 @@ def test_a_probe_of_an_outage_asks_the_store() -> None:
 
 
 def test_a_sign_out_of_an_outage_is_seen_by_what_could_not_be_published() -> None:
-    shared = SharedSessions(Store(OUT, OUT), clock)
+    shared = StoreWithFallback(Store(OUT, OUT), clock)
     assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
     shared.sign_out_without_store(IDENTITY.group, generation=b"1")
 
@@ -263,9 +263,9 @@ def test_a_call_without_time_left_is_no_outage() -> None:
     class Bounded(Store):
         timeout = 1.0
 
-    shared = SharedSessions(Bounded(), clock)
+    shared = StoreWithFallback(Bounded(), clock)
 
     assert run_blocking(shared.publish, created(), Deadline(clock, clock()), snapshot=FIRST)
 
     assert kept(shared) == [SESSION.id]
-    assert shared.keeps_unpublished
+    assert shared.has_unpublished
