@@ -3,9 +3,13 @@
 import ast
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
+import fastapi  # noqa: F401 -- before autodoc, which sets TYPE_CHECKING while it imports
+import sphinx
 from pydantic import BaseModel
+from sphinx import locale
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
@@ -123,9 +127,41 @@ def import_for_annotations() -> None:
                 exec(code, vars(module))  # noqa: S102 -- it is this project's own
 
 
+CAPTIONS = {
+    "Start": "Para empezar (en inglés)",
+    "How to": "Guías prácticas (en inglés)",
+    "Production": "Producción (en inglés)",
+    "Reference": "Referencia (en inglés)",
+}
+
+
+def speak_spanish(
+    app: Sphinx, page: str, template: str, context: dict[str, object], doctree: object
+) -> None:
+    """Build a page of `es/` with its language, and its own pages first in the navigation."""
+    is_spanish = page.startswith("es/")
+    language = "es" if is_spanish else "en"
+    translations, _ = locale.init([Path(sphinx.__file__).with_name("locale")], language)
+    app.builder.templates.environment.install_gettext_translations(translations)
+    if is_spanish:
+        context["language"] = language
+        navigation = str(context["furo_navigation_tree"])
+        context["furo_navigation_tree"] = spanish_navigation(navigation)
+
+
+def spanish_navigation(navigation: str) -> str:
+    """The navigation's groups, that of the Spanish pages first, with Spanish captions."""
+    before, *groups = re.split(r'(?=<p class="caption")', navigation)
+    groups.sort(key=lambda group: ">Español<" not in group)
+    for english, spanish in CAPTIONS.items():
+        groups = [group.replace(f">{english}<", f">{spanish}<") for group in groups]
+    return before + "".join(groups)
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     import_for_annotations()
     app.connect("source-read", make_tabs)
+    app.connect("html-page-context", speak_spanish, priority=900)  # after the theme's own
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", read_signature)

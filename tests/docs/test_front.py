@@ -90,6 +90,22 @@ def test_variants_become_tabs_on_the_site(conf: ModuleType, text: str) -> None:
     ]
 
 
+def test_the_navigation_of_spanish_pages_begins_with_them(conf: ModuleType) -> None:
+    group = '<p class="caption"><span>{}</span></p><ul></ul>'
+    navigation = "<p>Search</p>" + group.format("How to") + group.format("Español")
+
+    shown = conf.spanish_navigation(navigation)
+
+    assert re.findall(r"<span>(.*?)</span>", shown) == ["Español", "Guías prácticas (en inglés)"]
+    assert shown.startswith("<p>Search</p>")
+
+
+def test_every_group_of_the_navigation_has_a_spanish_name(conf: ModuleType) -> None:
+    captions = re.findall(r"^:caption: (.*)$", (ROOT / "docs/index.md").read_text(), re.MULTILINE)
+
+    assert set(captions) == {*conf.CAPTIONS, "Español"}
+
+
 def test_a_framework_that_stands_alone_keeps_its_heading(conf: ModuleType) -> None:
     source = ["## Django\n\none\n\n## Next\n"]
 
