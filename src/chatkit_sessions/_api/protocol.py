@@ -138,7 +138,6 @@ def _request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | Non
     return _quotable(response.headers.get("x-request-id"), secrets)
 
 
-@hidden_from_tracebacks
 def has_sign_out_route(response: Response) -> bool:
     """Whether the server says that it ends all sessions of a user at once.
 
@@ -147,6 +146,7 @@ def has_sign_out_route(response: Response) -> bool:
     return "sign_out" in response.headers.get("chatkit-extensions", "")
 
 
+@hidden_from_tracebacks
 def parse_response(
     operation: Operation[T],
     response: Response,
