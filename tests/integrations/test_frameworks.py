@@ -230,7 +230,7 @@ async def waiting() -> str:
         ({"user": cached}, "`user` is a coroutine function in `functools.cache`"),
         ({"client": cached}, "`client` is a coroutine function in `functools.cache`"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
 def test_what_cannot_be_called_for_a_request_is_refused_at_once(
     framework: str,
