@@ -15,8 +15,8 @@ class ChatKitStandIn extends HTMLElement {
         openai-chatkit { display: flex; flex-direction: column; gap: 0.8rem; padding: 1rem; }
         openai-chatkit p, openai-chatkit ul { margin: 0; }
         openai-chatkit small { color: #66758a; }
-        openai-chatkit [aria-label="Your message"], openai-chatkit [aria-label=Answer] { padding: 0.6rem 0.9rem; border-radius: 0.9rem; }
-        openai-chatkit [aria-label="Your message"] { align-self: end; background: #e6edf7; }
+        openai-chatkit [aria-label="Question"], openai-chatkit [aria-label=Answer] { padding: 0.6rem 0.9rem; border-radius: 0.9rem; }
+        openai-chatkit [aria-label="Question"] { align-self: end; background: #e6edf7; }
         openai-chatkit [aria-label=Answer] { align-self: start; background: #f1f3f6; }
         openai-chatkit p:empty { display: none; }
         openai-chatkit form { display: flex; gap: 0.5rem; margin-top: auto; }
@@ -24,13 +24,13 @@ class ChatKitStandIn extends HTMLElement {
       </style>
       <small>A stand-in for OpenAI's widget. <span role="status"></span></small>
       <ul aria-label="Threads"></ul>
-      <p aria-label="Your message"></p>
+      <p aria-label="Question"></p>
       <p aria-label="Answer"></p>
       <form><input aria-label="Message" placeholder="Message" required /><button>Send</button></form>`;
     this.querySelector("form").addEventListener("submit", (event) => {
       event.preventDefault();
       const field = this.querySelector("input");
-      this.#part("Your message").textContent = field.value;
+      this.#part("Question").textContent = field.value;
       const content = [{ type: "input_text", text: field.value }];
       const input = { content, attachments: [], inference_options: {} };
       this.#show(this.request({ type: "threads.create", params: { input } }));
