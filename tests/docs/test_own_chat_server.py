@@ -41,7 +41,7 @@ Load = Callable[[dict[str, str], str], ModuleType]
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Load]:
     """Write files into the working directory, as a reader does, and import one of them."""
 
     def write_and_import(files: dict[str, str], name: str) -> ModuleType:
@@ -54,11 +54,13 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    return write_and_import
+    yield write_and_import
+    for name in ("app", "chat", "own", "threads"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(params=["self-hosted.md", *TUTORIALS])
-def app(request: pytest.FixtureRequest, load: Load) -> Iterator[FastAPI]:
+def app(request: pytest.FixtureRequest, load: Load) -> FastAPI:
     """The application of the tutorial, and the one that the other tutorial ends with."""
     if request.param == "self-hosted.md":
         made: FastAPI = load(FILES, "app").make_app("chat.db")
@@ -67,9 +69,7 @@ def app(request: pytest.FixtureRequest, load: Load) -> Iterator[FastAPI]:
         page = others["page.html"].partition('<script type="module">')[0]
         others["page.html"] = page + script_of(request.param)
         made = load(FILES | others, "own").make_own_app("chat.db")
-    yield made
-    for name in ("app", "chat", "own", "threads"):
-        sys.modules.pop(name, None)
+    return made
 
 
 def script_of(tutorial: str) -> str:
