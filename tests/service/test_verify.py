@@ -13,7 +13,7 @@ from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSe
 from chatkit_sessions.stores import Entry
 from redis_server import running_redis
 from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services
-from support import NOON, Kind
+from support import JSON, NOON, Kind
 
 
 def reason_of(
@@ -307,20 +307,40 @@ def test_a_request_that_is_counted_while_the_session_is_cancelled_is_rejected(
     services: Services, service: BlockingService
 ) -> None:
     session = service.create()
-    canceller = Services.__call__(services)
 
-    def cancel() -> None:
-        # In its own way: the service of this test may be in the middle of its event loop.
-        group = canceller.wrapped._flow._rules.group_of_session(str(session["id"]))
-        (entry,) = services.store._store.get(group, ["session"])
-        assert entry is not None
-        changed = json.loads(entry.value) | {"cancelled": True}
-        cancelled = type(entry)(type(entry.value)(json.dumps(changed).encode()), entry.seconds)
-        services.store._store.commit(group, {"session": cancelled}, when={})
-
-    services.store.before_commit = cancel
+    services.store.before_commit = lambda: cancel_in_store(services, service, session)
 
     assert reason_of(service, str(session["client_secret"])) == "cancelled"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_session_that_ends_while_the_body_is_read_is_rejected(
+    services: Services, service: BlockingService, *, counted: bool
+) -> None:
+    cancelled, expired = service.create(), service.create()
+
+    def read_while_it_is_cancelled() -> bool:
+        cancel_in_store(services, service, cancelled)
+        return counted
+
+    def read_until_it_expires() -> bool:
+        services.advance(600)
+        return counted
+
+    with pytest.raises(InvalidClientSecretError, match="cancelled"):
+        service.verify(str(cancelled["client_secret"]), count=read_while_it_is_cancelled)
+    with pytest.raises(InvalidClientSecretError, match="expired"):
+        service.verify(str(expired["client_secret"]), count=read_until_it_expires)
+
+
+def cancel_in_store(services: Services, service: BlockingService, session: JSON) -> None:
+    """Cancel a session while the service of a test may be in the middle of its event loop."""
+    group = service.wrapped._flow._rules.group_of_session(str(session["id"]))
+    (entry,) = services.store._store.get(group, ["session"])
+    assert entry is not None
+    changed = json.loads(entry.value) | {"cancelled": True}
+    cancelled = type(entry)(type(entry.value)(json.dumps(changed).encode()), entry.seconds)
+    services.store._store.commit(group, {"session": cancelled}, when={})
 
 
 def test_a_request_counted_meanwhile_is_counted_as_well(

@@ -159,7 +159,8 @@ class ServiceFlow:
             session = self._authenticate(entry, client_secret, audience)
             if callable(count):
                 count = await count()
-                deadline = self._deadline()  # the body may have taken its time
+                deadline = self._deadline()
+                continue  # the body may have taken its time, in which the session may have ended
             if not count:
                 return SessionContext.of(session.record)
             counted = self._rules.count(session, requests[0])

@@ -96,7 +96,8 @@ class SessionsService:
             project: The project whose sessions this chat server accepts. Default: any.
             count: Whether the request counts towards the session's `max_requests_per_1_minute`;
                 default: yes. Pass False for requests that only read. A function is called once
-                the secret is verified: let it read the body. Its exceptions propagate unchanged.
+                the secret is verified: let it read the body. The session is then read again, as it
+                may have ended meanwhile. The function's exceptions propagate unchanged.
 
         Returns:
             The session.
