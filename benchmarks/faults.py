@@ -292,9 +292,9 @@ def page(results: Sequence[Result], libraries: Sequence[Library]) -> str:
     return f"""\
 # Faults
 
-What becomes of `create_session`, and of the official SDK's `beta.chatkit.sessions.create`, when
-something goes wrong on the way. Each client meets each fault in a process of its own, served on
-loopback, with `timeout={TIMEOUT:.0f}` and `max_retries={RETRIES}`.
+`create_session`, and the official SDK's `beta.chatkit.sessions.create`, when a server or a proxy
+fails. Each client runs with each fault in its own process, against a server on loopback, with
+`timeout={TIMEOUT:.0f}` and `max_retries={RETRIES}`.
 
 ```console
 $ pip install . openai httpx-aiohttp socksio trustme uvloop
@@ -303,17 +303,16 @@ $ python benchmarks/faults.py
 
 {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, {python}: {used}.
 
-How to read it: ✓ is a call that ended as it should, within its timeout and a second, with less
-than {MOST_GROWTH // MB} MB of memory more, with neither key nor user sent to anyone else and
-without the key in the error. At most one connection is kept for the next call (or as many as were
-in use at once), and none once the client is closed.
-A typed error is a `ChatKitError` here and an `OpenAIError` there. Where the sync and the async
-client differ, a cell has both. A call is watched for {HARD_LIMIT:.0f} s: what it would have done
-later is not known, and its memory is what it held by then.
+A call passes (✓) if it ends as the second column says, within its timeout and a second. It takes
+less than {MOST_GROWTH // MB} MB of additional memory, sends neither key nor user to another host,
+and its error does not contain the key. The client keeps at most as many connections as were in use at once, and none
+after it is closed. A typed error is a `ChatKitError` here and an `OpenAIError` in the SDK. If the
+sync and the async client differ, a cell has both results. The measurement of a call stops after
+{HARD_LIMIT:.0f} s.
 
-What should happen is this library's idea of it. The SDK promises less: its timeout is for each
-attempt (and is judged as such), it does not check a success response against the contract, and it
-follows redirects, all by design. A session of another user is a failure for both.
+The second column is this library's expectation. The SDK promises less, by design: its timeout is
+for each attempt (and is judged as such), it does not check a success response, and it follows
+redirects. A session of another user is a failure for both.
 
 {score(results, libraries)}
 {table(results, libraries)}"""

@@ -194,7 +194,7 @@ def take_turns(laboratory: Laboratory, block: Block, shift: int, failures: list[
 
 
 def take_short_turns(laboratory: Laboratory, block: Block, failures: list[str]) -> Turn:
-    """Let clients that live at once make a few calls each, in another order each time.
+    """Let clients in one process make a few calls each, in another order each time.
 
     What counts of a client is a low quantile of its calls: what disturbs some of them is not there.
     """
@@ -289,11 +289,10 @@ $ {command}
 
 {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, {implementation}: {used}.
 
-How to read it: the clients of a row take turns ({turns} each), each time in a process of its own;
-for *one by one* they live at once, take {SHORT_TURNS} short turns, and their fastest twentieth
-counts.
-*measured* is the median of what each turn gave, *of* and *to* are medians of their own: a noise
-that lasts longer than a turn is in these and not in that. Rows without a goal are for information.
+The clients of a row take turns ({turns} each), each turn in a new process. For *one by one*, they
+run in one process and take {SHORT_TURNS} short turns, of which the fastest twentieth counts.
+*of* and *to* are the medians of all turns. *measured* is the median of the turns' ratios, so a disturbance that lasts
+longer than a turn affects both sides of it. Rows without a goal are for information.
 
 {tables}"""
 

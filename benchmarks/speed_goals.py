@@ -85,7 +85,7 @@ class Block:
 
 
 def one_by_one() -> Block:
-    """Synchronous calls on one connection, each after the other; all clients live at once."""
+    """Synchronous calls on one connection, each after the other; all clients in one process."""
     contenders = ("ours", "httpx", "openai", "http.client")
     text = "create, one by one: time of a call"
     return Block(
