@@ -303,12 +303,12 @@ $ python benchmarks/faults.py
 
 {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, {python}: {used}.
 
-A call passes (✓) if it ends as the second column says, within its timeout and a second. It takes
-less than {MOST_GROWTH // MB} MB of additional memory, sends neither key nor user to another host,
-and its error does not contain the key. The client keeps at most as many connections as were in use at once, and none
-after it is closed. A typed error is a `ChatKitError` here and an `OpenAIError` in the SDK. If the
-sync and the async client differ, a cell has both results. The measurement of a call stops after
-{HARD_LIMIT:.0f} s.
+A call passes (✓) if it ends as the second column says, within its timeout and a second. It
+takes less than {MOST_GROWTH // MB} MB of additional memory, sends neither key nor user to
+another host, and its error does not contain the key. The client keeps at most as many
+connections as were in use at once, and none after it is closed. A typed error is a
+`ChatKitError` here and an `OpenAIError` in the SDK. If the sync and the async client differ, a
+cell has both results. The measurement of a call stops after {HARD_LIMIT:.0f} s.
 
 The second column is this library's expectation. The SDK promises less, by design: its timeout is
 for each attempt (and is judged as such), it does not check a success response, and it follows

@@ -291,8 +291,9 @@ $ {command}
 
 The clients of a row take turns ({turns} each), each turn in a new process. For *one by one*, they
 run in one process and take {SHORT_TURNS} short turns, of which the fastest twentieth counts.
-*of* and *to* are the medians of all turns. *measured* is the median of the turns' ratios, so a disturbance that lasts
-longer than a turn affects both sides of it. Rows without a goal are for information.
+*of* and *to* are the medians of all turns. *measured* is the median of the turns' ratios, so a
+disturbance that lasts longer than a turn affects both sides of it.
+Rows without a goal are for information.
 
 {tables}"""
 
