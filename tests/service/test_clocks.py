@@ -35,7 +35,7 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
             def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # a plain one
                 return datetime.now(tz) + skew
 
-        for module in ("service._rules", "_client.state"):
+        for module in ("service._rules", "_client.calls"):
             monkeypatch.setattr(f"chatkit_sessions.{module}.datetime", Skewed)
 
     return go_on

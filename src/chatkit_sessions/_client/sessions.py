@@ -526,7 +526,7 @@ class Sessions:
 
     async def sessions_of(self, user: str) -> list[ChatKitSessionInfo]:
         """List the recorded sessions of a user."""
-        validate_user(user)
+        user = validate_user(user)
         deadline = self.calls.deadline(NOT_GIVEN)
         async with self.calls.limit(deadline):
             self.calls.lifetime.check_open()
@@ -609,7 +609,7 @@ class Sessions:
     async def delete_all(self, user: str, *, timeout: float | NotGiven | None) -> None:
         """End all of a user's sessions, whatever becomes of one."""
         deadline = self.calls.deadline(timeout)
-        validate_user(user)
+        user = validate_user(user)
         self.calls.lifetime.check_open()
         signing_out = SignOut()
         try:
