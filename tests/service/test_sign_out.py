@@ -365,16 +365,17 @@ def test_a_user_may_have_hundreds_of_sessions() -> None:
 
 
 class ReplicatedStore(MemorySessionStore):
-    """A store whose replicas confirm nothing."""
+    """A store whose replicas confirm what they are told to."""
 
     wait_replicas = 1
+    confirms = False
 
     def commit_to_replicas(
         self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
     ) -> bool:
         assert seconds > 0
         assert self.commit(group, changes, when={})
-        return False
+        return self.confirms
 
 
 def test_what_too_few_replicas_confirm_is_an_error() -> None:
@@ -384,6 +385,18 @@ def test_what_too_few_replicas_confirm_is_an_error() -> None:
 
     with pytest.raises(SessionStoreError, match="replicas"):
         service.delete_sessions("ada")
+
+    assert not is_active(service, secret)
+
+
+def test_what_enough_replicas_confirm_is_a_sign_out() -> None:
+    store = ReplicatedStore(namespace="shop")
+    store.confirms = True
+    service = SessionsService(store)
+    chatkit = service.client(workflow_id="support")
+    secret = chatkit.create_session("ada").client_secret.get_secret_value()
+
+    service.delete_sessions("ada")
 
     assert not is_active(service, secret)
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
@@ -288,3 +289,25 @@ class TestDjangosCache:
             assert {info.status for info in workers[0].sessions_for("user_1")} == {"cancelled"}
             assert caches["default"].get("of the cache") == {"of": "Django"}
             assert own.get("of the application") == "ä"
+
+
+def test_what_a_signal_handler_raises_in_redis_py_comes_out_unchanged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class TimeIsUpError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise TimeIsUpError
+
+    def wait(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    client = redis.Redis()
+    monkeypatch.setattr(client, "execute_command", wait)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(TimeIsUpError):
+            RedisSessionStore(client, namespace="shop").get("group", ["name"])
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -547,9 +547,9 @@ class Sessions:
     ) -> None:
         """End a session."""
         operation, deadline = operations.cancel(session_id), self.calls.deadline(timeout)
+        store_error: SessionStoreError | None = None
         async with self.calls.limit(deadline):
             self.calls.lifetime.check_open()
-            store_error: SessionStoreError | None = None
             try:
                 self.registry.hide_unpublished(session_id)
                 stored = await self.registry.record(self.scope, session_id, deadline)
@@ -560,8 +560,8 @@ class Sessions:
                     raise
                 store_error = error  # raised below: ending the session matters more
             await self._cancel(operation, session_id, deadline, missing_ok=missing_ok)
-            if store_error is not None:
-                raise store_error
+        if store_error is not None:
+            raise store_error
 
     async def _cancel(
         self,

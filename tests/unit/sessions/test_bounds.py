@@ -10,9 +10,9 @@ import trio
 
 from chatkit_sessions import SessionStoreError
 from chatkit_sessions._concurrency.tasks import RunningLimit, TaskLimiter
-from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError
+from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError, run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.access import StoreState, state_of
+from chatkit_sessions._sessions.access import StoreAccess, StoreState, state_of
 from chatkit_sessions._sessions.bounds import Bounds, StoreBusyError
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from stored_sessions import created
@@ -178,3 +178,29 @@ class TestStoreState:
         assert [*state.unpublished] == ["cksess_1", "cksess_2"]
         group, works_until = sessions[0].identity.group, sessions[0].works_until
         assert state.evictions.seconds_left(group, works_until - 5) == 5
+
+    def test_counts_a_session_that_another_call_publishes_as_kept(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Published(dict[object, object]):
+            def pop(self, *_: object) -> None:
+                return None
+
+        monkeypatch.setattr("chatkit_sessions._sessions.access.MAX_UNPUBLISHED", 0)
+        state = StoreState(MemorySessionStore())
+        vars(state)["unpublished"] = Published()
+
+        state.defer_publication(created(), None)  # type: ignore[arg-type]  # as above
+
+        assert state.evictions.seconds_left(created().identity.group, 0.0) == 0
+
+    def test_says_that_a_sign_out_may_miss_what_has_made_room(self) -> None:
+        access = StoreAccess(MemorySessionStore())
+        access.state.evictions.add("group", 10.0)
+
+        def has_evicted(group: str, now: float) -> bool:
+            deadline = Deadline(lambda: 0.0, None)
+            return run_blocking(access.has_evicted, group, deadline, now=now)
+
+        assert has_evicted("group", 9.0)
+        assert not has_evicted("group", 11.0)
