@@ -12,6 +12,7 @@ from chatkit_sessions.service import InvalidClientSecretError, SessionsService
 from chatkit_sessions.service._records import SESSION
 from chatkit_sessions.service._wire import Headers, Request
 from chatkit_sessions.stores import Entry, MemorySessionStore
+from chatkit_sessions.stores.base import Transaction
 from redis_server import RedisServer, execute, execute_for_list
 from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services, headers_for
 from support import JSON, NOON
@@ -362,6 +363,64 @@ def test_a_user_may_have_hundreds_of_sessions() -> None:
     case.sign_out()
 
     assert not any(map(case.is_active, secrets))
+
+
+class PipeliningStore(MemorySessionStore):
+    """A store that reads entries of several groups in one operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
+        self.read.append(len(entries))
+        return [self.get(group, [name])[0] for group, name in entries]
+
+
+def test_no_operation_of_the_store_grows_with_a_users_sessions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chatkit_sessions._sessions.access._MAX_READ", 4)
+    store = PipeliningStore()
+    service = SessionsService(store)
+    client = service.client(workflow_id="support")
+    secrets = [client.create_session("ada").client_secret.get_secret_value() for _ in range(5)]
+
+    assert len(service.sessions_for("ada")) == 5
+    service.delete_sessions("ada")
+
+    assert not any(is_active(service, secret) for secret in secrets)
+    assert store.read == [4, 4, 2] * 2
+
+
+class LateStore(MemorySessionStore):
+    """A store to which a network can deliver the requests of earlier attempts once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delivered: list[Transaction] = []
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        self.delivered.append(Transaction(group, changes, when))
+        return super().commit(group, changes, when=when)
+
+
+def test_a_change_that_arrives_again_afterwards_revives_nobody() -> None:
+    store = LateStore()
+    service = SessionsService(store)
+    client = service.client(workflow_id="support")
+    created = client.create_session("ada")
+    service.verify(created.client_secret)
+    renewed = client.refresh_session(created.client_secret, user="ada")
+    service.verify(renewed.client_secret)
+    service.delete_sessions("ada")
+
+    for group, changes, when in list(store.delivered):
+        store.commit(group, changes, when=when)
+        for session in (created, renewed):
+            assert not is_active(service, session.client_secret.get_secret_value())
 
 
 class ReplicatedStore(MemorySessionStore):

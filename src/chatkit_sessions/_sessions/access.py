@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 MAX_UNPUBLISHED: Final = 1_000
 """Sessions that are remembered during an outage; the oldest make room."""
+
+_MAX_READ: Final = 1_000
+"""Entries that are read in one operation, whose time is limited."""
 
 
 class ReplicatedStore(Protocol):
@@ -119,8 +123,13 @@ class StoreAccess:
     ) -> list[Entry | None]:
         """Read entries of several groups, each named by its group and its name."""
         read: Callable[[object], list[Entry | None]] | None = getattr(self.store, "get_many", None)
-        if read is not None and entries:
-            return await self._run(lambda: read(entries), deadline)
+        if read is not None:
+            # In parts: a user with thousands of sessions is no outage.
+            starts = range(0, len(entries), _MAX_READ)
+            parts = [entries[start : start + _MAX_READ] for start in starts]
+            return [
+                entry for part in parts for entry in await self._run(partial(read, part), deadline)
+            ]
         return [(await self.get(group, [name], deadline))[0] for group, name in entries]
 
     async def names(self, group: str, deadline: Deadline) -> list[str]:

@@ -206,7 +206,8 @@ class SessionRules:
         seconds = record.expires_at - issued.issued_at.timestamp() + RETENTION
         entry = Entry(record.encode(), seconds, retention=RETENTION)
         changes = {SESSION: entry, REQUESTS: requests}
-        return Transaction(self.group_of_session(record.id), changes, {})
+        # Only once: an attempt that arrives late must not revive what a sign-out has cancelled.
+        return Transaction(self.group_of_session(record.id), changes, {SESSION: None})
 
     def forget(self, record: SessionRecord) -> Transaction:
         """Remove a session."""
