@@ -53,11 +53,13 @@ class ChatKitError(Exception):
     _advice: ClassVar[str] = "Look this kind of error up."
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.args = (message, hint)
+        self._restored_by(message, hint)
         self.message = message
         where = reference(_section(type(self)))
         self.hint: str = f"{(hint or self._advice).removesuffix(where).rstrip()} {where}"
+
+    def _restored_by(self, *args: object) -> None:
+        Exception.__init__(self, *args)
 
     def __str__(self) -> str:
         return f"{self._headline()}\nHint: {self.hint}"
@@ -135,7 +137,7 @@ class APIConnectionError(ChatKitError):
         permanent: bool = False,  # noqa: FBT001, FBT002 -- as above
     ) -> None:
         super().__init__(message, hint)
-        self.args = (message, hint, answered, permanent)
+        self._restored_by(message, hint, answered, permanent)
         self.answered = answered
         self.permanent = permanent
 
@@ -171,7 +173,7 @@ class APIResponseValidationError(ChatKitError):
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint)
-        self.args = (
+        self._restored_by(
             message, status_code, content_type, content_length, request_id, session_id, hint,
         )  # fmt: skip
         self.status_code = status_code
@@ -213,7 +215,7 @@ class APIStatusError(ChatKitError):
         super().__init__(message, hint)
         if isinstance(error, dict):
             error = ChatKitErrorDetail.model_validate(error)
-        self.args = (
+        self._restored_by(
             message, status_code, request_id, detail_as_dict(error), retry_after, should_retry,
             hint,
         )  # fmt: skip

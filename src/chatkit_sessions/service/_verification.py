@@ -18,7 +18,7 @@ class BrokenBodyError(ChatKitError):
 
     def __init__(self) -> None:
         super().__init__("The request's body is not as long as its Content-Length.")
-        self.args = ()
+        self._restored_by()
 
 
 VerificationError: TypeAlias = (

@@ -34,7 +34,7 @@ class InvalidClientSecretError(ChatKitError):
 
     def __init__(self, reason: InvalidReason, session_id: str | None = None) -> None:
         super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
-        self.args = (reason, session_id)
+        self._restored_by(reason, session_id)
         self.reason: InvalidReason = reason
         self.session_id = session_id
 
@@ -51,6 +51,6 @@ class ClientSecretRateLimitError(ChatKitError):
         super().__init__(
             f"The rate limit is reached; the next request is allowed in {retry_after:.1f} seconds."
         )
-        self.args = (retry_after, session_id)
+        self._restored_by(retry_after, session_id)
         self.retry_after = retry_after
         self.session_id = session_id
