@@ -104,11 +104,15 @@ def test_the_active_sessions_of_a_user_are_listed(services: Services) -> None:
     assert [each.session_id for each in service.sessions_for("ada")] == [last["id"]]
 
 
-@pytest.mark.parametrize("user", ["", None, 1, b"ada"])
-def test_a_user_is_needed(services: Services, service: BlockingService, user: str) -> None:
+@pytest.mark.parametrize("wrong", ["", None, 1, b"ada"])
+def test_a_user_and_a_project_are_needed(
+    services: Services, service: BlockingService, wrong: str
+) -> None:
     for call in (service.sessions_for, service.delete_sessions):
         with pytest.raises(InvalidRequestError, match="`user`"):
-            call(user)
+            call(wrong)
+        with pytest.raises(InvalidRequestError, match="`project`"):
+            call("ada", project=wrong)
     assert services.store.calls == []
 
 

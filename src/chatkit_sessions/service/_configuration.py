@@ -127,17 +127,17 @@ def validate_workflows(workflows: Collection[object] | None) -> frozenset[str] |
     return frozenset(map(str, workflows))
 
 
-def validate_user(user: object) -> str:
-    """Reject anything but a user's id.
+def validate_text(argument: str, value: object) -> str:
+    """Reject anything but a user's id, or a project.
 
     Raises:
         InvalidRequestError: It is not a string, or is empty.
     """
-    if not isinstance(user, str) or not user:
+    if not isinstance(value, str) or not value:
         raise InvalidRequestError(
-            f"`user` must be a string of 1 character or more, got {safe_repr(user)}."
+            f"`{argument}` must be a string of 1 character or more, got {safe_repr(value)}."
         )
-    return user
+    return value
 
 
 def validate_service_store(store: object, *, asynchronous: bool) -> None:

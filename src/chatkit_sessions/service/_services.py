@@ -16,7 +16,7 @@ from ._configuration import (
     ApiKeys,
     conceal_keys,
     validate_service_store,
-    validate_user,
+    validate_text,
     validate_user_limit,
     validate_workflows,
 )
@@ -124,10 +124,12 @@ class SessionsService:
             The sessions, the last to expire first.
 
         Raises:
-            InvalidRequestError: The user is not a string, or is empty.
+            InvalidRequestError: The user or the project is not a string, or is empty.
             SessionStoreError: The store is unavailable.
         """
-        return run_blocking(self._flow.sessions_for, validate_user(user), project)
+        return run_blocking(
+            self._flow.sessions_for, validate_text("user", user), validate_text("project", project)
+        )
 
     def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
         """End all of the user's sessions, whoever created them: in process, or over REST.
@@ -142,11 +144,13 @@ class SessionsService:
             project: The project that the sessions were created in.
 
         Raises:
-            InvalidRequestError: The user is not a string, or is empty.
+            InvalidRequestError: The user or the project is not a string, or is empty.
             SessionStoreError: The store is unavailable, and sessions may continue; or too few
                 replicas confirmed the sign-out (`wait_replicas`). Call it again.
         """
-        run_blocking(self._flow.end_sessions, validate_user(user), project)
+        run_blocking(
+            self._flow.end_sessions, validate_text("user", user), validate_text("project", project)
+        )
 
     def client(
         self,
@@ -249,11 +253,15 @@ class AsyncSessionsService:
         self, user: str, *, project: str = DEFAULT_PROJECT
     ) -> list[SessionContext]:
         """As `SessionsService.sessions_for`."""
-        return await self._flow.sessions_for(validate_user(user), project)
+        return await self._flow.sessions_for(
+            validate_text("user", user), validate_text("project", project)
+        )
 
     async def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
         """As `SessionsService.delete_sessions`."""
-        await self._flow.end_sessions(validate_user(user), project)
+        await self._flow.end_sessions(
+            validate_text("user", user), validate_text("project", project)
+        )
 
     def client(
         self,
