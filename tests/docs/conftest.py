@@ -1,0 +1,18 @@
+"""What the docs' code may leave behind."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _event_loop_that_mangum_makes() -> Iterator[None]:
+    """Mangum makes an event loop for its thread, as Lambda wants it, and never closes it."""
+    yield
+    try:
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+    except RuntimeError:
+        return
+    loop.close()
+    asyncio.set_event_loop(None)
