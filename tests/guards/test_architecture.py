@@ -166,7 +166,7 @@ def test_the_service_shares_no_code_with_the_client() -> None:
         if room_of(name) == "service":
             imported = own_imports_of(name, tree) - {"", *SERVICE_SHARES}
             assert {room_of(each) for each in imported} <= SERVICE_MAY_IMPORT, name
-            assert imports_the_library_itself(tree) == (name == "service._clients"), name
+            assert imports_the_library_itself(tree) == (name == "service._in_process"), name
 
 
 def imports_the_library_itself(tree: ast.Module) -> bool:

@@ -11,7 +11,7 @@ from threading import Barrier
 
 from chatkit_sessions import ChatKitError
 from chatkit_sessions.service import SessionsService
-from chatkit_sessions.service._wire import Headers, Request
+from chatkit_sessions.service._rules import Headers, Request
 from chatkit_sessions.stores.redis import RedisSessionStore
 from services import API_KEY, SESSIONS, headers_for
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitClient, ChatKitError, SessionStoreError
 from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
-from chatkit_sessions.service._wire import Headers, Request, Response
+from chatkit_sessions.service._rules import Headers, Request, Response
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer

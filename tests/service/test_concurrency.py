@@ -13,7 +13,7 @@ import pytest
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.service import InvalidClientSecretError
-from chatkit_sessions.service._wire import Headers, Request
+from chatkit_sessions.service._rules import Headers, Request
 from redis_server import RedisServer
 from services import (
     API_KEY,

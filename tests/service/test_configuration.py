@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions import ConfigurationError
 from chatkit_sessions.service import AsyncSessionsService, SessionsService
-from chatkit_sessions.service._wire import Headers, Request
+from chatkit_sessions.service._rules import Headers, Request
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from secrets_shown import everything_shown

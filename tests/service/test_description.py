@@ -18,9 +18,7 @@ from chatkit_sessions import (
     SessionOptions,
 )
 from chatkit_sessions._api.create_body import create_body
-from chatkit_sessions.service._routes import EXTENSIONS, OPERATIONS, find_call
-from chatkit_sessions.service._rules import MAX_BODY
-from chatkit_sessions.service._wire import Request
+from chatkit_sessions.service._rules import EXTENSIONS, MAX_BODY, OPERATIONS, Request, find_call
 from chatkit_sessions.testing import FakeChatKit
 from contract import facts_of, read_description
 from contract_cases import MINIMAL

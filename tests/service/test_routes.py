@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from chatkit_sessions.service._wire import Headers, Request
+from chatkit_sessions.service._rules import Headers, Request
 from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services, headers_for
 from support import JSON
 

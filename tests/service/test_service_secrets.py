@@ -15,7 +15,7 @@ from chatkit_sessions.service import (
     InvalidClientSecretError,
     SessionsService,
 )
-from chatkit_sessions.service._wire import Headers, Request
+from chatkit_sessions.service._rules import Headers, Request
 from chatkit_sessions.stores import MemorySessionStore
 from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services, headers_for
 

@@ -10,7 +10,7 @@ import pytest
 from chatkit_sessions import InvalidRequestError, SessionStoreError
 from chatkit_sessions.service import InvalidClientSecretError, SessionsService
 from chatkit_sessions.service._records import SESSION
-from chatkit_sessions.service._wire import Headers, Request
+from chatkit_sessions.service._rules import Headers, Request
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.stores.base import Transaction
 from redis_server import RedisServer, execute, execute_for_list

@@ -12,7 +12,7 @@ import redis.asyncio
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ChatKitError
 from chatkit_sessions.service import AsyncSessionsService, SessionsService
-from chatkit_sessions.service._wire import Headers, Request, Response
+from chatkit_sessions.service._rules import Headers, Request, Response
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer
 from services import API_KEY, SESSIONS, BlockingService, all_at_once, headers_for

@@ -17,9 +17,8 @@ Use it if your own chat server cannot rely on your login's session:
 """
 
 from ._apps import SessionsApp, SessionsWSGIApp
-from ._records import SessionContext
+from ._records import SessionContext, SessionSettings
 from ._services import AsyncSessionsService, SessionsService
-from ._settings import SessionSettings
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 __all__ = [

@@ -11,8 +11,7 @@ from urllib.parse import quote
 from chatkit_sessions._redaction import MaskedBytes, redact
 
 from ._refusals import incomplete_request
-from ._rules import MAX_BODY
-from ._wire import Headers, Request, Response
+from ._rules import MAX_BODY, Headers, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping

@@ -1,23 +1,29 @@
-"""Parsing request bodies by the published contract: known fields, types and bounds."""
+"""JSON bodies by the published contract: requests are parsed, sessions are written."""
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from pydantic import SecretStr
 
 from . import _refusals as refusals
-from ._settings import (
+from ._records import (
     DEFAULT_LIFETIME,
     DEFAULT_REQUESTS_PER_MINUTE,
     SessionSettings,
     StateValue,
 )
-from ._wire import JsonValue, decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
+
+    from ._records import SessionRecord
+
+JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
 _MAX_LIFETIME: Final = 600
 _DEFAULT_FILE_SIZE: Final = 512
@@ -103,6 +109,46 @@ def parse_sign_out_body(body: bytes) -> str:
         Refusal: The body is not a JSON object with exactly this field.
     """
     return _user(_parse_object(body, {"user"}))
+
+
+def session_object(record: SessionRecord, now: datetime, *, client_secret: str = "") -> JsonValue:
+    """Return the session as the API returns it, with every field of the published contract.
+
+    Args:
+        record: The session.
+        now: The time for its status.
+        client_secret: Its secret; empty in responses without the secret.
+    """
+    settings = record.settings
+    variables = settings.state_variables
+    return {
+        "id": record.id,
+        "object": "chatkit.session",
+        "client_secret": client_secret,
+        "expires_at": record.expires_at,
+        "workflow": {
+            "id": settings.workflow_id,
+            "version": settings.workflow_version,
+            "state_variables": None if variables is None else dict(variables),
+            "tracing": {"enabled": settings.tracing},
+        },
+        "user": settings.user,
+        "rate_limits": {"max_requests_per_1_minute": settings.max_requests_per_1_minute},
+        "max_requests_per_1_minute": settings.max_requests_per_1_minute,
+        "status": record.status(now),
+        "chatkit_configuration": {
+            "automatic_thread_titling": {"enabled": settings.automatic_thread_titling},
+            "file_upload": {
+                "enabled": settings.file_upload,
+                "max_file_size": settings.max_file_size,
+                "max_files": settings.max_files,
+            },
+            "history": {
+                "enabled": settings.history,
+                "recent_threads": settings.recent_threads,
+            },
+        },
+    }
 
 
 def _user(fields: _Object) -> str:
@@ -234,3 +280,34 @@ def _state_value(variables: _Object, name: str) -> StateValue:
             variables.path_of(name), _MAX_STATE_TEXT, len(value)
         )
     return value
+
+
+def decode_json(body: bytes) -> JsonValue:
+    """Parse `body` as JSON in UTF-8, strictly: no `NaN`, no number that overflows.
+
+    Raises:
+        ValueError: The body is not JSON, or nested too deeply.
+    """
+    try:
+        value: JsonValue = json.loads(
+            body.decode(), parse_float=_finite_float, parse_constant=_refuse_constant
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def encode_json(value: JsonValue) -> bytes:
+    """Return `value` as JSON."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"out of range: {text}")
+    return number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"not JSON: {name}")

@@ -30,10 +30,20 @@ from ._records import (
     StoredSession,
 )
 from ._refusals import Refusal
-from ._routes import EXTENSIONS, OPERATIONS, Operation
-from ._rules import SessionRules
-from ._tasks import Audience, Create, Read, Refresh, SignOut, Task
-from ._wire import Request, Response
+from ._rules import (
+    EXTENSIONS,
+    OPERATIONS,
+    Audience,
+    CreateTask,
+    Operation,
+    ReadTask,
+    RefreshTask,
+    Request,
+    Response,
+    SessionRules,
+    SignOutTask,
+    Task,
+)
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 __all__ = ["ServiceFlow", "run_blocking"]
@@ -199,18 +209,18 @@ class ServiceFlow:
     async def _carry_out(self, task: Task) -> Response:
         deadline = self._deadline()
         match task:
-            case Create():
+            case CreateTask():
                 return await self._create(task, deadline)
-            case Refresh():
+            case RefreshTask():
                 return await self._refresh(task, deadline)
-            case SignOut(user, project):
+            case SignOutTask(user, project):
                 ended = await self.end_sessions(user, project)
                 return self._rules.succeed_in_sign_out(user, ended)
             case _:
                 session = await self._read(task, deadline)
                 return self._rules.succeed(session.record, now=self._rules.time_of(session))
 
-    async def _create(self, task: Create, deadline: Deadline) -> Response:
+    async def _create(self, task: CreateTask, deadline: Deadline) -> Response:
         settings, project = task
         group = self._rules.group_of_user(project, settings.user)
         generation, requests = await self._access.get(group, [GENERATION, CARRIED], deadline)
@@ -221,7 +231,7 @@ class ServiceFlow:
         await self._access.commit(self._rules.list_session(issued.record, generation), deadline)
         return self._rules.succeed(issued.record, issued.client_secret, now=now)
 
-    async def _refresh(self, task: Refresh, deadline: Deadline) -> Response:
+    async def _refresh(self, task: RefreshTask, deadline: Deadline) -> Response:
         group = self._rules.group_of_secret(task.client_secret)
         if group is None:
             raise InvalidClientSecretError("unknown")
@@ -256,7 +266,7 @@ class ServiceFlow:
             raise InvalidClientSecretError("cancelled", record.id)
         return self._rules.succeed(issued.record, issued.client_secret, now=now)
 
-    async def _read(self, task: Read, deadline: Deadline) -> StoredSession:
+    async def _read(self, task: ReadTask, deadline: Deadline) -> StoredSession:
         group = self._rules.group_of_session(task.session_id)
         for _ in range(_MAX_ATTEMPTS):
             entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)

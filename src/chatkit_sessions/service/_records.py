@@ -1,4 +1,4 @@
-"""A session as stored, as returned by the API, and as passed to the chat server.
+"""A session as stored, and as passed to the chat server.
 
 Each session has its own group in the store, with two entries:
 
@@ -28,9 +28,6 @@ from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import REQUESTS
 from chatkit_sessions.stores.base import Entry
 
-from ._settings import SessionSettings, StateValue
-from ._wire import JsonValue
-
 __all__ = [
     "CARRIED",
     "GENERATION",
@@ -42,10 +39,11 @@ __all__ = [
     "IssuedSession",
     "SessionContext",
     "SessionRecord",
+    "SessionSettings",
     "SessionStatus",
+    "StateValue",
     "StoredSession",
     "digest",
-    "session_object",
 ]
 
 SCHEMA: Final = 1
@@ -59,9 +57,48 @@ CARRIED: Final = "carried"
 RETENTION: Final = 3600.0
 """Seconds for which a session can be read after its expiry."""
 
+DEFAULT_LIFETIME: Final = 600
+DEFAULT_REQUESTS_PER_MINUTE: Final = 10
+
+StateValue: TypeAlias = str | int | float | bool
 SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
 
 _DIGITS: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """The settings of a create request, with the defaults for omitted ones.
+
+    Attributes:
+        user: The end user's id, from the backend.
+        workflow_id: The session's workflow.
+        workflow_version: The workflow's version; None: the latest deployed one.
+        state_variables: The backend's values for the workflow; None if it passed none.
+        tracing: Whether the workflow's runs are traced.
+        expires_after: The session's lifetime in seconds, 1 to 600.
+        max_requests_per_1_minute: The session's rate limit.
+        automatic_thread_titling: Whether threads get titles automatically.
+        file_upload: Whether users can upload files.
+        max_file_size: The most megabytes of a file; None if uploads are off.
+        max_files: The most files; None if uploads are off.
+        history: Whether users see their earlier threads.
+        recent_threads: How many earlier threads users see; None: all.
+    """
+
+    user: str
+    workflow_id: str
+    workflow_version: str | None = None
+    state_variables: Mapping[str, StateValue] | None = field(default=None, repr=False)
+    tracing: bool = True
+    expires_after: int = DEFAULT_LIFETIME
+    max_requests_per_1_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    automatic_thread_titling: bool = True
+    file_upload: bool = False
+    max_file_size: int | None = None
+    max_files: int | None = None
+    history: bool = True
+    recent_threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +148,9 @@ class SessionRecord:
         try:
             values = json.loads(value.decode())
             settings = SessionSettings(**_known(SessionSettings, values["settings"]))
-            return cls(**{**_known(cls, values), "settings": settings})
+            known = _known(cls, values)
+            known["settings"] = settings
+            return cls(**known)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
@@ -220,43 +259,3 @@ class Groups:
         place = self._place.copy()
         place.update(id_digits.encode("utf-8", "surrogatepass"))
         return place.hexdigest()[:_DIGITS]
-
-
-def session_object(record: SessionRecord, now: datetime, *, client_secret: str = "") -> JsonValue:
-    """Return the session as the API returns it, with every field of the published contract.
-
-    Args:
-        record: The session.
-        now: The time for its status.
-        client_secret: Its secret; empty in responses without the secret.
-    """
-    settings = record.settings
-    variables = settings.state_variables
-    return {
-        "id": record.id,
-        "object": "chatkit.session",
-        "client_secret": client_secret,
-        "expires_at": record.expires_at,
-        "workflow": {
-            "id": settings.workflow_id,
-            "version": settings.workflow_version,
-            "state_variables": None if variables is None else dict(variables),
-            "tracing": {"enabled": settings.tracing},
-        },
-        "user": settings.user,
-        "rate_limits": {"max_requests_per_1_minute": settings.max_requests_per_1_minute},
-        "max_requests_per_1_minute": settings.max_requests_per_1_minute,
-        "status": record.status(now),
-        "chatkit_configuration": {
-            "automatic_thread_titling": {"enabled": settings.automatic_thread_titling},
-            "file_upload": {
-                "enabled": settings.file_upload,
-                "max_file_size": settings.max_file_size,
-                "max_files": settings.max_files,
-            },
-            "history": {
-                "enabled": settings.history,
-                "recent_threads": settings.recent_threads,
-            },
-        },
-    }

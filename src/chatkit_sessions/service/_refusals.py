@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ._wire import JsonValue
+    from ._bodies import JsonValue
 
 _SERVER_FAULT = (
     "The server had an error while processing your request. Sorry about that!",

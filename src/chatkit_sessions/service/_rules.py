@@ -1,11 +1,12 @@
 """The service's decisions, on plain values: no store, no socket, no waiting."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Final
+from typing import Final, Literal, NamedTuple, Self, TypeAlias
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
@@ -14,7 +15,14 @@ from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.stores.base import Transaction
 
 from . import _refusals as refusals
-from ._bodies import parse_create_body, parse_refresh_body, parse_sign_out_body
+from ._bodies import (
+    JsonValue,
+    encode_json,
+    parse_create_body,
+    parse_refresh_body,
+    parse_sign_out_body,
+    session_object,
+)
 from ._records import (
     CARRIED,
     GENERATION,
@@ -25,16 +33,12 @@ from ._records import (
     Groups,
     IssuedSession,
     SessionRecord,
+    SessionSettings,
     SessionStatus,
     StoredSession,
     digest,
-    session_object,
 )
 from ._refusals import Refusal
-from ._routes import Operation, find_call
-from ._settings import SessionSettings
-from ._tasks import Audience, Create, Read, Refresh, Screened, SignOut, Task
-from ._wire import Headers, JsonValue, Request, Response, encode_json
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 MAX_BODY: Final = 65_536
@@ -51,6 +55,160 @@ _MAX_IDS: Final = 10_000
 """The most ids in a response, so that clients can read it; they cancel the others themselves."""
 _DAY: Final = 86_400.0
 _SECRET: Final = re.compile(rf"ek_([0-9a-f]{{{_ID_DIGITS}}})[0-9a-f]{{40}}")
+
+
+class Headers(Mapping[str, str]):
+    """HTTP headers. Look-ups ignore case; iteration returns lower-case names.
+
+    The values of a repeated header are joined by commas. The repr shows the names only: a value
+    may be an API key.
+
+    Args:
+        fields: Pairs of name and value.
+    """
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields: dict[str, str] = {}
+        for name, value in fields:
+            known = self._fields.get(name.lower())
+            self._fields[name.lower()] = value if known is None else f"{known}, {value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(self._fields)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it arrived.
+
+    Attributes:
+        method: The verb, in upper case.
+        path: The path, percent-encoded, with the query if there is one.
+        headers: The headers.
+        body: The body, without transfer coding.
+    """
+
+    method: str
+    path: str
+    headers: Headers = field(default_factory=Headers, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        # It may contain a client secret, and tracebacks show local variables.
+        object.__setattr__(self, "body", MaskedBytes(self.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response, ready to be sent.
+
+    Attributes:
+        status_code: The HTTP status.
+        headers: All headers, except those of the connection.
+        body: The complete body.
+    """
+
+    status_code: int
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def with_header(self, name: str, value: str) -> Self:
+        """Return the response with another header."""
+        return replace(self, headers=Headers([*self.headers.items(), (name, value)]))
+
+    def without_body(self) -> Self:
+        """Return the response to HEAD: the same headers, no body."""
+        return replace(self, body=b"")
+
+
+Operation: TypeAlias = Literal["create", "refresh", "sign_out", "get", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    operation: Operation
+    method: str
+    path: re.Pattern[str]
+
+
+_ROUTES: Final = (
+    _Route("create", "POST", re.compile(r"/v1/chatkit/sessions")),
+    _Route("refresh", "POST", re.compile(r"/v1/chatkit/sessions/refresh")),
+    _Route("sign_out", "POST", re.compile(r"/v1/chatkit/sessions/cancel")),
+    _Route("get", "GET", re.compile(r"/v1/chatkit/sessions/(?!(?:refresh|cancel)\Z)([^/]+)")),
+    _Route("cancel", "POST", re.compile(r"/v1/chatkit/sessions/([^/]+)/cancel")),
+)
+OPERATIONS: Final[frozenset[Operation]] = frozenset(route.operation for route in _ROUTES)
+EXTENSIONS: Final[frozenset[Operation]] = OPERATIONS - {"create", "cancel"}
+"""Those that OpenAI's API does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request's operation and session.
+
+    Attributes:
+        operation: The operation of its method and path.
+        session_id: The session id in the path, percent-decoded; empty if the path has none.
+    """
+
+    operation: Operation
+    session_id: str
+
+
+class Screened(NamedTuple):
+    """A request whose route, API key and headers are right."""
+
+    call: Call
+    project: str
+
+
+class CreateTask(NamedTuple):
+    """Create a session."""
+
+    settings: SessionSettings
+    project: str
+
+
+class RefreshTask(NamedTuple):
+    """Replace the session of a secret."""
+
+    client_secret: SecretStr
+    project: str
+
+
+class ReadTask(NamedTuple):
+    """Return a session, after cancelling it if `cancel` is true."""
+
+    session_id: str
+    project: str
+    cancel: bool
+
+
+class SignOutTask(NamedTuple):
+    """End all sessions of a user."""
+
+    user: str
+    project: str
+
+
+class Audience(NamedTuple):
+    """Whose sessions are accepted; None: those of any workflow, or any project."""
+
+    workflow_id: str | None = None
+    project: str | None = None
+
+
+Task: TypeAlias = CreateTask | RefreshTask | ReadTask | SignOutTask
 
 
 class SessionRules:
@@ -119,14 +277,14 @@ class SessionRules:
             settings = parse_create_body(body)
             if not self._has_workflow(settings.workflow_id, project):
                 raise refusals.workflow_not_found(settings.workflow_id)
-            return Create(settings, project)
+            return CreateTask(settings, project)
         if call.operation == "refresh":
-            return Refresh(parse_refresh_body(body), project)
+            return RefreshTask(parse_refresh_body(body), project)
         if call.operation == "sign_out":
-            return SignOut(parse_sign_out_body(body), project)
+            return SignOutTask(parse_sign_out_body(body), project)
         if not call.session_id.startswith("cksess"):
             raise refusals.malformed_session_id(call.session_id)
-        return Read(call.session_id, project, cancel=call.operation == "cancel")
+        return ReadTask(call.session_id, project, cancel=call.operation == "cancel")
 
     def _require_bounded(self, length: int) -> None:
         if self._max_body is not None and length > self._max_body:
@@ -371,7 +529,7 @@ class SessionRules:
             and audience.project in {None, project}
         )
 
-    def require_visible(self, entry: Entry | None, task: Read) -> StoredSession:
+    def require_visible(self, entry: Entry | None, task: ReadTask) -> StoredSession:
         """Return the session to read or cancel.
 
         Raises:
@@ -441,6 +599,31 @@ class SessionRules:
         else:
             usual["content-length"] = str(len(body))
         return Response(status_code, Headers({**usual, **(headers or {})}.items()), body)
+
+
+def find_call(request: Request, served: Collection[Operation]) -> Call:
+    """Find a request's operation.
+
+    Args:
+        request: The request; its query is ignored.
+        served: The operations that the service offers.
+
+    Raises:
+        Refusal: 404 if no offered operation has this path, 405 if one has it with another method.
+    """
+    path = request.path.partition("?")[0]
+    matches = [
+        (route, match)
+        for route in _ROUTES
+        if route.operation in served and (match := route.path.fullmatch(path))
+    ]
+    if not matches:
+        raise refusals.invalid_url(request.method, path)
+    for route, match in matches:
+        if route.method == request.method:
+            return Call(route.operation, unquote("".join(match.groups())))
+    allowed = sorted({route.method for route, _ in matches})
+    raise refusals.invalid_method(request.method, path, allowed=allowed)
 
 
 def bearer_token(authorization: str | None) -> SecretStr | None:

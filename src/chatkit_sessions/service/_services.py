@@ -1,36 +1,31 @@
-"""The two services."""
+"""The two services, and the checks of their arguments."""
 
+import hmac
+import inspect
+import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
+from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 from chatkit_sessions.events import OnEvent, validate_on_event
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from ._configuration import (
-    DEFAULT_PROJECT,
-    ApiKeys,
-    conceal_keys,
-    validate_service_store,
-    validate_text,
-    validate_user_limit,
-    validate_workflows,
-)
 from ._flow import ServiceFlow, run_blocking
-from ._records import SessionContext
-from ._rules import SessionRules
-from ._tasks import Audience
-from ._wire import Request, Response
+from ._records import SessionContext, digest
+from ._rules import Audience, Request, Response, SessionRules
 
 if TYPE_CHECKING:
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
-
 T = TypeVar("T")
+
+DEFAULT_PROJECT: Final = "default"
 
 
 class SessionsService:
@@ -65,13 +60,13 @@ class SessionsService:
         clock: Callable[[], datetime] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        keys = conceal_keys(api_keys)
+        keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
         self._store = store
         self._clock = clock
-        validate_service_store(store, asynchronous=False)
-        user_limit = validate_user_limit(max_requests_per_user_per_1_minute)
-        rules = _rules(store.namespace, ApiKeys(keys), workflows, user_limit, clock)
+        _validate_store(store, asynchronous=False)
+        user_limit = _validate_user_limit(max_requests_per_user_per_1_minute)
+        rules = _make_rules(store.namespace, keys, workflows, user_limit, clock)
         validate_on_event(on_event)
         self._on_event = on_event
         self._flow = ServiceFlow(store, rules, on_event)
@@ -110,8 +105,10 @@ class SessionsService:
         """
         secret = _as_secret(client_secret)
         del client_secret
-        counts = _as_flow(count) if callable(count) else count
-        return run_blocking(self._flow.verify, secret, Audience(workflow_id, project), count=counts)
+        is_counted = _as_flow(count) if callable(count) else count
+        return run_blocking(
+            self._flow.verify, secret, Audience(workflow_id, project), count=is_counted
+        )
 
     def sessions_for(self, user: str, *, project: str = DEFAULT_PROJECT) -> list[SessionContext]:
         """Return the user's active sessions, whoever created them.
@@ -128,7 +125,9 @@ class SessionsService:
             SessionStoreError: The store is unavailable.
         """
         return run_blocking(
-            self._flow.sessions_for, validate_text("user", user), validate_text("project", project)
+            self._flow.sessions_for,
+            _validate_text("user", user),
+            _validate_text("project", project),
         )
 
     def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
@@ -149,7 +148,9 @@ class SessionsService:
                 replicas confirmed the sign-out (`wait_replicas`). Call it again.
         """
         run_blocking(
-            self._flow.end_sessions, validate_text("user", user), validate_text("project", project)
+            self._flow.end_sessions,
+            _validate_text("user", user),
+            _validate_text("project", project),
         )
 
     def client(
@@ -174,7 +175,7 @@ class SessionsService:
         Returns:
             The client. Close it when it is no longer used.
         """
-        from ._clients import in_process_client  # noqa: PLC0415 -- only this needs httpx
+        from ._in_process import in_process_client  # noqa: PLC0415 -- only this needs httpx
 
         return in_process_client(
             self._flow,
@@ -222,13 +223,13 @@ class AsyncSessionsService:
         clock: Callable[[], datetime] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        keys = conceal_keys(api_keys)
+        keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
         self._store = store
         self._clock = clock
-        validate_service_store(store, asynchronous=not isinstance(store, MemorySessionStore))
-        user_limit = validate_user_limit(max_requests_per_user_per_1_minute)
-        rules = _rules(store.namespace, ApiKeys(keys), workflows, user_limit, clock)
+        _validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+        user_limit = _validate_user_limit(max_requests_per_user_per_1_minute)
+        rules = _make_rules(store.namespace, keys, workflows, user_limit, clock)
         validate_on_event(on_event)
         self._on_event = on_event
         self._flow = ServiceFlow(store, rules, on_event)
@@ -254,13 +255,13 @@ class AsyncSessionsService:
     ) -> list[SessionContext]:
         """As `SessionsService.sessions_for`."""
         return await self._flow.sessions_for(
-            validate_text("user", user), validate_text("project", project)
+            _validate_text("user", user), _validate_text("project", project)
         )
 
     async def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
         """As `SessionsService.delete_sessions`."""
         await self._flow.end_sessions(
-            validate_text("user", user), validate_text("project", project)
+            _validate_text("user", user), _validate_text("project", project)
         )
 
     def client(
@@ -272,7 +273,7 @@ class AsyncSessionsService:
         timeout: float | None = 30.0,
     ) -> "AsyncChatKitClient":
         """As `SessionsService.client`, for an `AsyncChatKitClient`."""
-        from ._clients import in_process_async_client  # noqa: PLC0415 -- as above
+        from ._in_process import in_process_async_client  # noqa: PLC0415 -- as above
 
         return in_process_async_client(
             self._flow,
@@ -291,17 +292,178 @@ class AsyncSessionsService:
         return await self._flow.handle(request, read=read)
 
 
-def _rules(
+_KEY: Final = re.compile(r"[!-~]+")
+_MIN_KEY_LENGTH: Final = 16
+# `sk-…` and `ek_…`, random base64, and 160 random bits or more in hexadecimal.
+_LIKE_A_KEY: Final = re.compile(
+    r"(?:sk-|ek_)[!-~]{13,}"
+    r"|(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_+/=\-]{32,}"
+    r"|[0-9a-fA-F]{40,}"
+)
+_KEYS_HINT: Final = (
+    'The key comes first, then its project: `api_keys={"sk-…": "shop"}`. '
+    "`secrets.token_urlsafe(32)` makes a key."
+)
+
+_ConcealedKeys: TypeAlias = Sequence[tuple[SecretStr | None, SecretStr | None]] | None
+
+
+def _conceal_keys(api_keys: object) -> _ConcealedKeys:
+    """Wrap keys and projects as SecretStr, before any validation.
+
+    A traceback has the local variables of its frames, and many error reports print them. A project
+    may be a key, too, if somebody confused the two.
+
+    Returns:
+        Each key with its project, None in place of what is no string; None if `api_keys` is not a
+        collection.
+    """
+    if isinstance(api_keys, str | bytes | SecretStr) or not isinstance(api_keys, Iterable):
+        return None
+    if isinstance(api_keys, Mapping):
+        projects = cast("Mapping[object, object]", api_keys)
+        return [(_conceal(key), _conceal(project)) for key, project in projects.items()]
+    default = SecretStr(DEFAULT_PROJECT)
+    return [(_conceal(key), default) for key in cast("Iterable[object]", api_keys)]
+
+
+def _conceal(text: object) -> SecretStr | None:
+    if isinstance(text, str):
+        return SecretStr(text)
+    return text if isinstance(text, SecretStr) else None
+
+
+class _ApiKeys:
+    """The accepted API keys, as digests.
+
+    Args:
+        keys: The result of `_conceal_keys`.
+
+    Raises:
+        ConfigurationError: A key or a project is invalid.
+    """
+
+    def __init__(self, keys: _ConcealedKeys) -> None:
+        if keys is None:
+            raise ConfigurationError(
+                "`api_keys` must be a collection of keys, or a mapping of keys to projects."
+            )
+        self._projects: Final = [
+            (digest(_validate_key(key)), _validate_project(project)) for key, project in keys
+        ]
+
+    def find_project(self, api_key: SecretStr) -> str | None:
+        """Return the key's project; None if the key is unknown."""
+        presented, found = digest(api_key), None
+        for known, project in self._projects:  # all of them, whichever is equal
+            if hmac.compare_digest(known, presented):
+                found = project
+        return found
+
+
+def _validate_key(key: SecretStr | None) -> SecretStr:
+    # A header can carry it, as one word.
+    if key is None or not _KEY.fullmatch(key.get_secret_value()):
+        raise ConfigurationError(
+            "Each of `api_keys` must be a string of printable ASCII characters without spaces."
+        )
+    if len(key) < _MIN_KEY_LENGTH:
+        raise ConfigurationError(
+            f"Each of `api_keys` must have {_MIN_KEY_LENGTH} characters or more, and one has "
+            f"{len(key)}.",
+            hint=_KEYS_HINT,
+        )
+    return key
+
+
+def _validate_project(project: SecretStr | None) -> str:
+    if not project:
+        raise ConfigurationError("The project of each of `api_keys` must be a name.")
+    if _LIKE_A_KEY.fullmatch(project.get_secret_value()):
+        raise ConfigurationError("A project of `api_keys` looks like a key.", hint=_KEYS_HINT)
+    return project.get_secret_value()
+
+
+def _validate_workflows(workflows: Collection[object] | None) -> frozenset[str] | None:
+    """Reject anything but a collection of workflow ids.
+
+    Raises:
+        ConfigurationError: It is a single string, or an element is not a string.
+    """
+    if workflows is None:
+        return None
+    if isinstance(workflows, str | bytes):
+        raise ConfigurationError(
+            f"`workflows` must be a collection of ids, such as {{'support'}}, got "
+            f"{safe_repr(workflows)}."
+        )
+    for each in workflows:
+        if not isinstance(each, str) or not each:
+            raise ConfigurationError(
+                f"Each of `workflows` must be an id, such as 'support', got {safe_repr(each)}."
+            )
+    return frozenset(map(str, workflows))
+
+
+def _validate_text(argument: str, value: object) -> str:
+    """Reject anything but a user's id, or a project.
+
+    Raises:
+        InvalidRequestError: It is not a string, or is empty.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError(
+            f"`{argument}` must be a string of 1 character or more, got {safe_repr(value)}."
+        )
+    return value
+
+
+def _validate_store(store: object, *, asynchronous: bool) -> None:
+    """Reject anything but a session store, and an async store where a sync one is expected.
+
+    Raises:
+        ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
+    """
+    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
+    if not all(callable(method) for method in methods) or isinstance(store, type):
+        raise ConfigurationError(
+            "`store` must be a session store, such as those of chatkit_sessions.stores, got "
+            f"{safe_repr(store)}."
+        )
+    if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
+        service = "AsyncSessionsService" if asynchronous else "SessionsService"
+        raise ConfigurationError(
+            f"{service} needs a store whose methods are "
+            f"{'async' if asynchronous else 'plain'} functions, got {safe_repr(store)}."
+        )
+
+
+def _validate_user_limit(limit: object) -> int | None:
+    """Reject anything but a number of requests, 1 or more, or None.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+        return limit
+    raise ConfigurationError(
+        "`max_requests_per_user_per_1_minute` must be an integer, 1 or more, or None, got "
+        f"{safe_repr(limit)}."
+    )
+
+
+def _make_rules(
     namespace: str,
-    keys: ApiKeys,
+    keys: _ConcealedKeys,
     workflows: Collection[str] | None,
     user_limit: int | None,
     clock: Callable[[], datetime] | None,
 ) -> SessionRules:
-    known = validate_workflows(workflows)
+    accepted = _ApiKeys(keys)
+    known = _validate_workflows(workflows)
     return SessionRules(
         namespace=namespace,
-        find_project=keys.find_project,
+        find_project=accepted.find_project,
         has_workflow=lambda workflow_id, _: known is None or workflow_id in known,
         clock=_utc(clock) if clock else None,
         token_hex=secrets.token_hex,

@@ -11,8 +11,7 @@ from chatkit_sessions.service._records import (
     IssuedSession,
     StoredSession,
 )
-from chatkit_sessions.service._routes import OPERATIONS, Operation, find_call
-from chatkit_sessions.service._rules import SessionRules
+from chatkit_sessions.service._rules import OPERATIONS, Operation, SessionRules, find_call
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from .sessions import FakeSession
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
-    from chatkit_sessions.service._settings import SessionSettings
-    from chatkit_sessions.service._wire import Headers, Request, Response
+    from chatkit_sessions.service._records import SessionSettings
+    from chatkit_sessions.service._rules import Headers, Request, Response
 
 __all__ = ["MAX_SESSIONS", "OPERATIONS", "FakeApi", "Operation", "find_call"]
 

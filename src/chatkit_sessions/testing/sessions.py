@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from chatkit_sessions.service._records import SessionStatus
-from chatkit_sessions.service._settings import SessionSettings, StateValue
+from chatkit_sessions.service._records import SessionSettings, SessionStatus, StateValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

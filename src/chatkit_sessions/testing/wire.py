@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chatkit_sessions.service._wire import (
-    Headers,
-    JsonValue,
-    Request,
-    Response as WholeResponse,
-    decode_json,
-    encode_json,
-)
+from chatkit_sessions.service._bodies import JsonValue, decode_json, encode_json
+from chatkit_sessions.service._rules import Headers, Request, Response as WholeResponse
 
 if TYPE_CHECKING:
     from .faults import Fault

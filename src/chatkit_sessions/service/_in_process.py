@@ -9,7 +9,7 @@ import httpx
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
 from ._flow import ServiceFlow, run_blocking
-from ._wire import Headers, Request, Response
+from ._rules import Headers, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
