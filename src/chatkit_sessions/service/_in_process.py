@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BASE_URL: Final = "https://chatkit-sessions.invalid/v1"
 """Nothing connects to it: the transport responds."""
 API_KEY: Final = "sk-in-process"
-"""A placeholder: a transport knows its project."""
+"""A placeholder: the transport knows the project."""
 
 
 def in_process_client(

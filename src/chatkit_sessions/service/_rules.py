@@ -149,7 +149,7 @@ _ROUTES: Final = (
 )
 OPERATIONS: Final[frozenset[Operation]] = frozenset(route.operation for route in _ROUTES)
 EXTENSIONS: Final[frozenset[Operation]] = OPERATIONS - {"create", "cancel"}
-"""Those that OpenAI's API does not have."""
+"""The operations that OpenAI's API does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,13 +407,13 @@ class SessionRules:
         return Transaction(self.group_of_user(project, user), {GENERATION: generation}, {})
 
     def mark(self, project: str, user: str) -> Transaction:
-        """Change something of the user that nobody reads."""
+        """Write an entry that nobody reads: replicas that have it have all earlier changes."""
         return Transaction(
             self.group_of_user(project, user), {"mark": Entry(MaskedBytes(b"1"), 1.0)}, {}
         )
 
     def names_for_refresh(self, record: SessionRecord) -> tuple[str, Sequence[str]]:
-        """The group and the names of what `require_signed_in` needs."""
+        """Return the group and names of the entries that `require_signed_in` needs."""
         return self._group_of(record), (GENERATION, _name_in_list(record))
 
     def require_signed_in(

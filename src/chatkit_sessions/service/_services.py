@@ -312,10 +312,10 @@ def _conceal_keys(api_keys: object) -> _ConcealedKeys:
     """Wrap keys and projects as SecretStr, before any validation.
 
     A traceback has the local variables of its frames, and many error reports print them. A project
-    may be a key, too, if somebody confused the two.
+    may be a key, too: callers confuse the two.
 
     Returns:
-        Each key with its project, None in place of what is no string; None if `api_keys` is not a
+        Each key with its project, None for one that is not a string; None if `api_keys` is not a
         collection.
     """
     if isinstance(api_keys, str | bytes | SecretStr) or not isinstance(api_keys, Iterable):
@@ -442,7 +442,7 @@ def _validate_user_limit(limit: object) -> int | None:
     """Reject anything but a number of requests, 1 or more, or None.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is anything else.
     """
     if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
         return limit

@@ -1,4 +1,4 @@
-"""How a chat server rejects a request, and which requests it counts; for all frameworks."""
+"""How a chat server rejects a request, and which requests count, for all frameworks."""
 
 import json
 import logging
@@ -76,10 +76,11 @@ def rejection_of(error: VerificationError) -> Rejection:
 
 
 def length_to_read(content_length: str | None, transfer_encoding: str | None) -> int | None:
-    """The length of a body that may be one of a request that only reads, which are short.
+    """Return how many bytes to read to see whether a request counts.
 
-    None: the request counts, and its body is left to the chat server. So a length that is missing,
-    or beside a transfer coding that overrides it, does not make this server read without a bound.
+    None: the request counts, and the chat server reads its body. Requests that only read are short,
+    so a body is not read if it is long, or if its length is missing or overridden by a transfer
+    coding.
     """
     length = content_length or ""
     if transfer_encoding is not None or not length.isdecimal() or len(length) > _MAX_DIGITS:
