@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import cast
 
 import pytest
+from pydantic import SecretStr
 
-from chatkit_sessions import InvalidRequestError, SessionStoreError
+from chatkit_sessions import ChatKitError, InvalidRequestError, SessionStoreError
 from chatkit_sessions.service import InvalidClientSecretError, SessionsService
 from chatkit_sessions.service._records import SESSION
 from chatkit_sessions.service._rules import Headers, Request
@@ -205,6 +207,26 @@ class TestRequestCounts:
         services.advance(61)
         assert self.left(service, service.create_secret()) == 10
 
+    @pytest.mark.parametrize("end", ["cancel", "sign out"])
+    def test_include_what_is_admitted_while_the_session_is_ended(self, end: str) -> None:
+        for at in range(100):
+            case = Interleaved()
+            session = json.loads(case.create())
+            path, content = f"{SESSIONS}/{session['id']}/cancel", {}
+            if end == "sign out":
+                path, content = CANCEL, {"user": "ada"}
+            admitted = [case.admitted(session, most=1)]
+
+            def use() -> None:
+                admitted.append(case.admitted(session))  # noqa: B023
+
+            if not case.run(lambda: case.ask(path, content), use, at):  # noqa: B023
+                break
+            admitted.append(case.admitted(json.loads(case.create())))
+            assert sum(admitted) == 10, at
+            assert not case.is_active(session["client_secret"])
+        assert at > 2
+
     def test_are_not_reset_by_a_sign_out(self, service: BlockingService) -> None:
         self.used(service, service.create_secret(), 7)
 
@@ -271,6 +293,15 @@ class Interleaved:
     def is_active(self, secret: str) -> bool:
         return is_active(self.service, secret)
 
+    def admitted(self, session: JSON, most: int = 20) -> int:
+        """How many requests with a session's secret are admitted."""
+        for number in range(most):
+            try:
+                self.service.verify(str(session["client_secret"]))
+            except ChatKitError:
+                return number
+        return most
+
     def run(self, outer: Callable[[], object], inner: Callable[[], object], at: int) -> bool:
         """Whether the outer call had that many operations."""
         self.store.operations = 0
@@ -323,6 +354,19 @@ def test_a_create_during_a_sign_out_is_ended_or_new() -> None:
         case.sign_out()
         assert not case.is_active(case.secret_of(created[0])), "the next one finds it in any case"
     assert at > 3
+
+
+def test_a_session_that_is_lost_during_a_sign_out_has_ended() -> None:
+    for at in range(100):
+        case = Interleaved()
+        group = case.service._flow._rules.group_of_secret(SecretStr(case.old))
+        assert group is not None
+        lose = partial(MemorySessionStore.commit, case.store, group, {SESSION: None}, when={})
+
+        if not case.run(case.sign_out, lose, at):
+            break
+        assert not case.is_active(case.old)
+    assert at > 2
 
 
 def test_two_sign_outs_at_once_are_as_good_as_one() -> None:

@@ -7,6 +7,7 @@ without an event loop.
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Final
 
 from pydantic import SecretStr
@@ -242,7 +243,7 @@ class ServiceFlow:
             listed = self._rules.names_for_refresh(old.record)
             generation, listing = await self._access.get(*listed, deadline)
             self._rules.require_signed_in(old.record, generation, listing)
-            cancelled = self._rules.cancel_for_refresh(old, requests)
+            cancelled = self._rules.cancel(old, requests)
             if await self._access.commit(cancelled, deadline):
                 return await self._replace(old, generation, requests, deadline)
         raise _too_many_changes()
@@ -278,11 +279,11 @@ class ServiceFlow:
 
     async def _cancel(
         self, session: StoredSession, requests: Entry | None, deadline: Deadline
-    ) -> None:
-        """Cancel a session, if it has not changed."""
+    ) -> bool:
+        """Cancel a session, if neither it nor the count of its requests has changed."""
         if requests is not None:
             await self._access.commit(self._rules.carry(session.record, requests), deadline)
-        await self._access.commit(self._rules.cancel(session), deadline)
+        return await self._access.commit(self._rules.cancel(session, requests), deadline)
 
     async def _store_time(self, deadline: Deadline) -> float | None:
         """The store's time in Unix seconds, for a new session; None if it shows none."""
@@ -309,8 +310,9 @@ class ServiceFlow:
         await self._access.commit(self._rules.sign_out(project, user), deadline)
         active = await self._active_sessions(user, project, deadline)
         for session, requests in active:
-            # One that has changed meanwhile has ended: nothing else changes it.
-            await self._cancel(session, requests, deadline)
+            if not await self._cancel(session, requests, deadline):
+                with suppress(Refusal):  # it is gone
+                    await self._read(ReadTask(session.record.id, project, cancel=True), deadline)
         if self._access.waits_for_replicas:
             # Replicas that have confirmed this mark have everything before it.
             mark = self._rules.mark(project, user)

@@ -452,13 +452,9 @@ class SessionRules:
     def _group_of(self, record: SessionRecord) -> str:
         return self.group_of_user(record.project, record.settings.user)
 
-    def cancel(self, session: StoredSession) -> Transaction:
-        """Cancel a session, if it has not changed."""
-        return self.rewrite(session, replace(session.record, cancelled=True))
-
-    def cancel_for_refresh(self, session: StoredSession, requests: Entry | None) -> Transaction:
+    def cancel(self, session: StoredSession, requests: Entry | None) -> Transaction:
         """Cancel a session, if neither it nor the count of its requests has changed."""
-        group, changes, when = self.cancel(session)
+        group, changes, when = self.rewrite(session, replace(session.record, cancelled=True))
         return Transaction(group, changes, {**when, REQUESTS: _value(requests)})
 
     def rewrite(self, session: StoredSession, record: SessionRecord) -> Transaction:
