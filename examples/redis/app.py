@@ -4,7 +4,7 @@ uvicorn --factory app:make_app --workers 2
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -27,7 +27,7 @@ def make_app() -> FastAPI:
     chatkit = AsyncChatKitClient(store=store)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with store, chatkit:
             yield
 
