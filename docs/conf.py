@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import fastapi  # noqa: F401 -- before autodoc, which sets TYPE_CHECKING while it imports
+# Before autodoc, which sets TYPE_CHECKING while it imports.
+import fastapi  # noqa: F401  # pyright: ignore[reportUnusedImport] -- see above
 import sphinx
 from pydantic import BaseModel
 from sphinx import locale
@@ -142,7 +143,7 @@ def speak_spanish(
     is_spanish = page.startswith("es/")
     language = "es" if is_spanish else "en"
     translations, _ = locale.init([Path(sphinx.__file__).with_name("locale")], language)
-    app.builder.templates.environment.install_gettext_translations(translations)
+    app.builder.templates.environment.install_gettext_translations(translations)  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType] -- jinja2.ext.i18n adds it
     if is_spanish:
         context["language"] = language
         navigation = str(context["furo_navigation_tree"])

@@ -23,7 +23,7 @@ def read(language: str) -> str:
     """The page's Markdown. It is part of the wheel; in a clone, it is the file in `docs`."""
     from importlib.resources import files  # noqa: PLC0415 -- takes longer than all else here
 
-    packaged = files(__package__) / "_docs"
+    packaged = files("chatkit_sessions") / "_docs"
     docs = packaged if packaged.is_dir() else Path(__file__).parents[2] / "docs"
     return (docs / PAGES[language]).read_text(encoding="utf-8")
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -142,7 +143,7 @@ def test_an_outage_is_reported_once_when_it_begins_and_once_when_it_ends(
     chatkit.create_session("user_123")
     chatkit.create_session("user_123")
     store.is_out = False
-    monkeypatch.setattr(CircuitBreaker, "allows_request", lambda _: True)
+    monkeypatch.setattr(CircuitBreaker, "allows_request", Mock(return_value=True))
     chatkit.create_session("user_123")
 
     assert [event for event in events if event.name == "store"] == [

@@ -11,7 +11,7 @@ def _event_loop_that_mangum_makes() -> Iterator[None]:
     """Mangum makes an event loop for its thread, as Lambda wants it, and never closes it."""
     yield
     try:
-        loop = asyncio.get_event_loop_policy().get_event_loop()
+        loop = asyncio.get_event_loop()
     except RuntimeError:
         return
     loop.close()

@@ -61,7 +61,7 @@ def test_an_application_serves_by_the_command_beneath_it(
         (tmp_path / name).write_text(content)
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType] -- untyped
 
     with ExitStack() as stack:
         stack.callback(lambda: [sys.modules.pop(name.removesuffix(".py"), None) for name in files])

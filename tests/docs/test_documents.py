@@ -51,7 +51,7 @@ def _environment(
         (tmp_path / name).write_text(content)
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType] -- untyped
     if is_installed():
         redis: RedisServer = request.getfixturevalue("redis_server")
         monkeypatch.setenv("REDIS_URL", redis.url)

@@ -52,7 +52,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Load]:
         return importlib.import_module(name)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType] -- untyped
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     yield write_and_import
     for name in ("app", "chat", "own", "threads"):
@@ -184,7 +184,7 @@ def model_of(asked: list[JSON]) -> FastAPI:
 
         async def events() -> AsyncIterator[str]:
             for number, piece in enumerate(["Good ", "day."]):
-                event = {
+                event: JSON = {
                     "type": "response.output_text.delta",
                     "delta": piece,
                     "content_index": 0,

@@ -315,10 +315,10 @@ def test_a_refresh_during_a_sign_out_revives_nobody() -> None:
         case = Interleaved()
         renewed: list[bytes] = []
         if not case.run(case.sign_out, lambda: renewed.append(case.refresh()), at):  # noqa: B023
+            assert at > 3
             break
         assert not case.is_active(case.secret_of(renewed[0])), at
         assert not case.is_active(case.old)
-    assert at > 3
 
 
 def test_a_sign_out_during_a_refresh_leaves_nothing() -> None:
@@ -326,6 +326,7 @@ def test_a_sign_out_during_a_refresh_leaves_nothing() -> None:
         case = Interleaved()
         renewed: list[bytes] = []
         if not case.run(lambda: renewed.append(case.refresh()), case.sign_out, at):  # noqa: B023
+            assert at > 3
             break
         assert not case.is_active(case.secret_of(renewed[0])), at
         assert not case.is_active(case.old)
@@ -333,16 +334,15 @@ def test_a_sign_out_during_a_refresh_leaves_nothing() -> None:
             value for (_, name), (value, _) in case.store._entries.items() if name == SESSION
         ]
         assert all(json.loads(each)["cancelled"] for each in records), "nor a record of a session"
-    assert at > 3
 
 
 def test_a_sign_out_during_a_create_ends_what_was_returned_before() -> None:
     for at in range(100):
         case = Interleaved()
         if not case.run(case.create, case.sign_out, at):
+            assert at > 1
             break
         assert not case.is_active(case.old)
-    assert at > 1
 
 
 def test_a_create_during_a_sign_out_is_ended_or_new() -> None:
@@ -350,10 +350,10 @@ def test_a_create_during_a_sign_out_is_ended_or_new() -> None:
         case = Interleaved()
         created: list[bytes] = []
         if not case.run(case.sign_out, lambda: created.append(case.create()), at):  # noqa: B023
+            assert at > 3
             break
         case.sign_out()
         assert not case.is_active(case.secret_of(created[0])), "the next one finds it in any case"
-    assert at > 3
 
 
 def test_a_session_that_is_lost_during_a_sign_out_has_ended() -> None:
@@ -373,11 +373,11 @@ def test_two_sign_outs_at_once_are_as_good_as_one() -> None:
     for at in range(100):
         case = Interleaved()
         if not case.run(case.sign_out, case.sign_out, at):
+            assert at > 3
             break
         assert not case.is_active(case.old)
         case.old = case.secret_of(case.create())
         assert case.is_active(case.secret_of(case.refresh())), "a new session is a new session"
-    assert at > 3
 
 
 def test_after_an_error_midway_the_next_call_ends_the_rest() -> None:
@@ -392,16 +392,17 @@ def test_after_an_error_midway_the_next_call_ends_the_rest() -> None:
                 break
             raise SessionStoreError("The store is down.")
 
-        case.store.operations, case.store.before = 0, {at: fail}
+        case.store.operations = 0
+        case.store.before = {at: fail}
         try:
             case.sign_out()
         except SessionStoreError:
             case.store.before = {}
         else:
+            assert at > 6
             break
         case.sign_out()
         assert not any(map(case.is_active, secrets)), at
-    assert at > 6
 
 
 def test_a_user_may_have_hundreds_of_sessions() -> None:

@@ -6,7 +6,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -63,11 +63,10 @@ def with_more_names(value: Any) -> Any:  # noqa: ANN401 -- JSON
     """JSON whose objects all have one more name, but those whose names are the user's."""
     if not isinstance(value, dict):
         return value
-    more = {"of_a_newer_release": {"mode": [1, None]}}
-    return more | {
-        name: each if name == "state_variables" else with_more_names(each)
-        for name, each in value.items()
-    }
+    names: dict[str, Any] = {"of_a_newer_release": {"mode": [1, None]}}
+    for name, each in cast("dict[str, Any]", value).items():
+        names[name] = each if name == "state_variables" else with_more_names(each)
+    return names
 
 
 @pytest.fixture(params=RELEASES)

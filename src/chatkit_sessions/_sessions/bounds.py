@@ -49,6 +49,7 @@ class Attempt(Protocol):
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None: ...
 
     def fail(self, error: SessionStoreError) -> None:

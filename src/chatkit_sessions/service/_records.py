@@ -146,11 +146,9 @@ class SessionRecord:
         Names that this release does not know are ignored; those that are missing have a default.
         """
         try:
-            values = json.loads(value.decode())
-            settings = SessionSettings(**_known(SessionSettings, values["settings"]))
-            known = _known(cls, values)
-            known["settings"] = settings
-            return cls(**known)
+            values = _known(cls, json.loads(value.decode()))
+            settings = SessionSettings(**_known(SessionSettings, values.pop("settings")))
+            return cls(**values, settings=settings)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 

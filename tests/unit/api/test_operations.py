@@ -942,7 +942,7 @@ class TestRefresh:
     def test_no_state_variables_are_none_of_them(self) -> None:
         nones: list[dict[str, Any]] = [{}, {"state_variables": None}, {"state_variables": {}}]
         for none in nones:
-            answer = {**GOOD, "workflow": {"id": "wf_1", **none}}
+            answer: dict[str, object] = {**GOOD, "workflow": {"id": "wf_1", **none}}
             session = refresh(state_variables={}).parse(answer)
             assert isinstance(session, ChatKitSessionResponse)
 

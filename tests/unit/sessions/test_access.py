@@ -26,7 +26,7 @@ class Gate:
     namespace = "shop"
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked: int = 0
         self.is_out = True
         self.held: Callable[[], object] = lambda: None
 
@@ -37,7 +37,8 @@ class Gate:
 
 
 class SyncGate(Gate):
-    def get(self, _group: str, names: Sequence[str]) -> list[Entry | None]:
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        del group
         self.asked += 1
         self.held()
         return self._serve(names)
@@ -52,7 +53,8 @@ class SyncGate(Gate):
 
 
 class AsyncGate(Gate):
-    async def get(self, _group: str, names: Sequence[str]) -> list[Entry | None]:
+    async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        del group
         self.asked += 1
         held = self.held()
         if isinstance(held, Awaitable):
