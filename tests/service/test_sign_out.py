@@ -221,11 +221,11 @@ class TestRequestCounts:
                 admitted.append(case.admitted(session))  # noqa: B023
 
             if not case.run(lambda: case.ask(path, content), use, at):  # noqa: B023
+                assert at > 2
                 break
             admitted.append(case.admitted(json.loads(case.create())))
             assert sum(admitted) == 10, at
             assert not case.is_active(session["client_secret"])
-        assert at > 2
 
     def test_are_not_reset_by_a_sign_out(self, service: BlockingService) -> None:
         self.used(service, service.create_secret(), 7)
@@ -364,9 +364,9 @@ def test_a_session_that_is_lost_during_a_sign_out_has_ended() -> None:
         lose = partial(MemorySessionStore.commit, case.store, group, {SESSION: None}, when={})
 
         if not case.run(case.sign_out, lose, at):
+            assert at > 2
             break
         assert not case.is_active(case.old)
-    assert at > 2
 
 
 def test_two_sign_outs_at_once_are_as_good_as_one() -> None:
