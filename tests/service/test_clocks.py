@@ -1,15 +1,17 @@
 """Hosts whose clocks are minutes apart, over one Redis: its clock is the one that counts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
-from chatkit_sessions.service import InvalidClientSecretError
+from chatkit_sessions.service import InvalidClientSecretError, SessionsService
+from chatkit_sessions.service._records import SESSION
+from chatkit_sessions.stores import Entry, MemorySessionStore
 from redis_server import RedisServer
-from services import SESSIONS, BlockingService, Services
-from support import Kind
+from services import API_KEY, SESSIONS, BlockingService, Services
+from support import NOON, Kind
 
 SKEWS = [timedelta(minutes=3), timedelta(minutes=-3)]
 
@@ -100,3 +102,35 @@ def test_a_client_in_process_reuses_and_reads_a_session_by_that_clock(
     assert again.id == session.id
     assert client.get_session(session.id).status == "active"
     assert [info.status for info in client.sessions_for("ada")] == ["active"]
+
+
+class LateStore(MemorySessionStore):
+    """A store with a clock of its own, at which new sessions arrive late."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=lambda: self.seconds)
+        self.seconds = NOON.timestamp()
+
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        if SESSION in changes and when == {SESSION: None}:
+            self.seconds += 30
+        return super().commit(group, changes, when=when)
+
+
+@pytest.mark.parametrize("refreshes", [False, True])
+def test_a_session_that_is_stored_late_expires_when_it_says_so(*, refreshes: bool) -> None:
+    store = LateStore()
+    service = BlockingService(SessionsService(store, api_keys={API_KEY: "shop"}), None)
+    session = service.create()
+    if refreshes:
+        _, session = service.ask(f"{SESSIONS}/refresh", {"client_secret": session["client_secret"]})
+    secret, expires_at = str(session["client_secret"]), float(str(session["expires_at"]))
+
+    store.seconds = expires_at - 1
+    assert service.verify(secret).user == "ada"
+    store.seconds = expires_at
+
+    with pytest.raises(InvalidClientSecretError, match="expired"):
+        service.verify(secret)

@@ -104,7 +104,7 @@ def in_memory(kind: Kind, runner: asyncio.Runner) -> BlockingService:
 def test_no_secret_and_no_key_is_in_any_line(
     services: Services, service: BlockingService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger().setLevel(logging.DEBUG)
+    caplog.set_level(logging.DEBUG)
     session = service.create(rate_limits={"max_requests_per_1_minute": 1})
     secret = str(session["client_secret"])
     client = service.client(project="shop")

@@ -225,10 +225,12 @@ class ServiceFlow:
         settings, project = task
         group = self._rules.group_of_user(project, settings.user)
         generation, requests = await self._access.get(group, [GENERATION, CARRIED], deadline)
-        now = self._rules.now(await self._store_time(deadline))
+        store_time = await self._store_time(deadline)
+        now = self._rules.now(store_time)
         issued = self._rules.issue(settings, project, now=now)
         # In this order: what is listed can be cancelled.
-        await self._access.commit(self._rules.open(issued, requests), deadline)
+        opening = self._rules.open(issued, requests, store_time=store_time)
+        await self._access.commit(opening, deadline)
         await self._access.commit(self._rules.list_session(issued.record, generation), deadline)
         return self._rules.succeed(issued.record, issued.client_secret, now=now)
 
@@ -260,7 +262,8 @@ class ServiceFlow:
         issued = self._rules.issue(
             record.settings, record.project, now=now, refreshed_from=record.id
         )
-        await self._access.commit(self._rules.open(issued, requests), deadline)
+        opening = self._rules.open(issued, requests, store_time=old.store_time)
+        await self._access.commit(opening, deadline)
         listing = self._rules.list_session(issued.record, generation, replaces=record)
         if not await self._access.commit(listing, deadline):
             await self._access.commit(self._rules.forget(issued.record), deadline)

@@ -170,6 +170,12 @@ class StoredSession(NamedTuple):
         seconds = self.record.expires_at + RETENTION - self.entry.seconds
         return datetime.fromtimestamp(seconds, UTC)
 
+    @property
+    def store_time(self) -> float | None:
+        """The same by the clock that entries expire by, in seconds; None if the store has none."""
+        ends = self.entry.expires_at
+        return None if ends is None else ends - self.entry.seconds
+
     @classmethod
     def parse(cls, entry: Entry | None) -> Self | None:
         """Parse an entry; None if it is not a session."""

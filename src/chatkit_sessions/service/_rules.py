@@ -358,11 +358,21 @@ class SessionRules:
         )
         return IssuedSession(record, client_secret, now)
 
-    def open(self, issued: IssuedSession, requests: Entry | None) -> Transaction:
-        """Store a new session; `requests` are those of the session before it."""
+    def open(
+        self, issued: IssuedSession, requests: Entry | None, *, store_time: float | None
+    ) -> Transaction:
+        """Store a new session.
+
+        Args:
+            issued: The session.
+            requests: Those of the session before it.
+            store_time: When it was issued, by the clock that entries expire by; None: unknown. A
+                change that is made late does not prolong the session then.
+        """
         record = issued.record
         seconds = record.expires_at - issued.issued_at.timestamp() + RETENTION
-        entry = Entry(record.encode(), seconds, retention=RETENTION)
+        ends = None if store_time is None else store_time + seconds
+        entry = Entry(record.encode(), seconds, expires_at=ends, retention=RETENTION)
         changes = {SESSION: entry, REQUESTS: requests}
         # Only once: an attempt that arrives late must not revive what a sign-out has cancelled.
         return Transaction(self.group_of_session(record.id), changes, {SESSION: None})
