@@ -47,8 +47,9 @@ class MemorySessionStore:
 
     Threads and event loops can share it. The next change removes expired entries. A full store
     first removes entries of sessions that have ended, then those that expire soonest, and warns
-    once. A sign-out that may have missed a session because of that raises SessionStoreError. A
-    session takes two entries, or five if callers share it.
+    once. A sign-out that may have missed a session because of that raises SessionStoreError, and
+    rate limits may admit more than they say, because what they count expires soonest. A session
+    takes two entries, or five if callers share it.
 
     Args:
         namespace: Clients with the same namespace share sessions. Default: clients share sessions
@@ -187,6 +188,6 @@ class MemorySessionStore:
 
 _FULL: Final = (
     "The session store in memory is full: it has removed an entry that was still needed, one of "
-    "%d. Sessions may end early, and a sign-out may raise SessionStoreError. Make `max_entries` "
-    "greater, or use a Redis store."
+    "%d. Sessions may end early, rate limits may admit more, and a sign-out may raise "
+    "SessionStoreError. Make `max_entries` greater, or use a Redis store."
 )
