@@ -419,7 +419,7 @@ def test_a_tls_handshake_that_is_cancelled_under_trio_closes_its_connection() ->
     async def main(url: str) -> None:
         async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=url) as chatkit:
             with pytest.raises(APITimeoutError):
-                await chatkit.create_session("user_123", timeout=0.05)
+                await chatkit.create_session("user_123", timeout=0.5)
             await trio.to_thread.run_sync(gone.wait)
 
     with raw_server(never_shake_hands) as server:

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from enum import Enum
 from http import HTTPStatus
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
@@ -34,7 +34,7 @@ from chatkit_sessions._concurrency.single_flight import CompletionEvent
 from chatkit_sessions._concurrency.suspension import seconds_suspended
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry import Failure, RetryPolicy
-from chatkit_sessions._config.settings import DEFAULT_BASE_URL, NotGiven, Settings
+from chatkit_sessions._config.settings import DEFAULT_BASE_URL, KeyFunction, NotGiven, Settings
 from chatkit_sessions._config.validation import validate_key
 from chatkit_sessions.errors import (
     APIConnectionError,
@@ -328,9 +328,7 @@ class Calls:
 
     async def _current_headers(self) -> CommonHeaders:
         """The headers with the key that the application's function returns now."""
-        key: object = self.settings.api_key
-        if callable(key):
-            key = await self.io.call_key_function(key)
+        key = await self.io.call_key_function(cast("KeyFunction", self.settings.api_key))
         return common_headers(self.settings, validate_key(key, "`api_key`"))
 
     def _parse(self, operation: Operation[T], response: Response, key: SecretStr) -> T:
