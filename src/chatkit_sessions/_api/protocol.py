@@ -30,6 +30,9 @@ MAX_ESCAPED: Final = 6
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error response that are read."""
 
+EXTENSIONS: Final = "chatkit-extensions"
+SIGN_OUT_EXTENSION: Final = "sign_out"
+"""What the sessions service of this library lists in that header (`openapi.json`)."""
 _NOT_THE_API: Final = (
     "The response may come from something other than the ChatKit sessions API (a proxy, a login "
     "page, a gateway). Check OPENAI_BASE_URL (or `base_url`); the session may exist and then "
@@ -136,14 +139,6 @@ def parse_request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str 
 
 def _request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
     return _quotable(response.headers.get("x-request-id"), secrets)
-
-
-def has_sign_out_route(response: Response) -> bool:
-    """Whether the server says that it ends all sessions of a user at once.
-
-    The sessions service of this library lists its extensions in each response (`openapi.json`).
-    """
-    return "sign_out" in response.headers.get("chatkit-extensions", "")
 
 
 @hidden_from_tracebacks

@@ -20,12 +20,13 @@ from chatkit_sessions._api.arguments import validate_call_timeout
 from chatkit_sessions._api.diagnosis import is_permanent, is_rejection, is_route_missing
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.protocol import (
+    EXTENSIONS,
+    SIGN_OUT_EXTENSION,
     CommonHeaders,
     Request,
     Response,
     build_request,
     common_headers,
-    has_sign_out_route,
     is_success,
     parse_request_id,
     parse_response,
@@ -332,7 +333,11 @@ class Calls:
         return common_headers(self.settings, validate_key(key, "`api_key`"))
 
     def _parse(self, operation: Operation[T], response: Response, key: SecretStr) -> T:
-        self._learn_routes(response)
+        # Every response of the sessions service says so; one of another server says nothing.
+        if SIGN_OUT_EXTENSION in response.headers.get(EXTENSIONS, ""):
+            self.shared.missing_until[Route.SIGN_OUT] = _NEVER_MISSING
+        elif Route.SIGN_OUT not in self.shared.missing_until and is_success(response.status_code):
+            self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(
                 "%s %s: %d (request id %s)",
@@ -411,13 +416,6 @@ class Calls:
     def is_known_to_have(self, route: Route) -> bool:
         """Whether the server has said that it has the route."""
         return self.shared.missing_until.get(route) == _NEVER_MISSING
-
-    def _learn_routes(self, response: Response) -> None:
-        """Whether the server ends all of a user's sessions at once: every response says so."""
-        if has_sign_out_route(response):
-            self.shared.missing_until[Route.SIGN_OUT] = _NEVER_MISSING
-        elif is_success(response.status_code) and not self.is_known_to_have(Route.SIGN_OUT):
-            self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR
 
 
 def client_closed_error() -> APIConnectionError:
