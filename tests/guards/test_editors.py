@@ -10,7 +10,7 @@ import chatkit_sessions
 from chatkit_sessions import service, stores, testing
 
 MODULES: list[ModuleType] = [chatkit_sessions, service, stores, testing]
-VALUES = {"__version__", "NOT_GIVEN"}
+VALUES = {"__version__", "NOT_GIVEN", "OnEvent"}
 """What nobody calls."""
 
 
