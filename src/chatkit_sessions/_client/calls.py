@@ -333,11 +333,7 @@ class Calls:
         return common_headers(self.settings, validate_key(key, "`api_key`"))
 
     def _parse(self, operation: Operation[T], response: Response, key: SecretStr) -> T:
-        # Every response of the sessions service says so; one of another server says nothing.
-        if SIGN_OUT_EXTENSION in response.headers.get(EXTENSIONS, ""):
-            self.shared.missing_until[Route.SIGN_OUT] = _NEVER_MISSING
-        elif Route.SIGN_OUT not in self.shared.missing_until and is_success(response.status_code):
-            self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR
+        self._note_extensions(response)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(
                 "%s %s: %d (request id %s)",
@@ -349,6 +345,16 @@ class Calls:
         return parse_response(
             operation, response, key=key, host=self.settings.host, now=self.io.runtime.now
         )
+
+    def _note_extensions(self, response: Response) -> None:
+        """Remember whether the server has the route that signs a user out.
+
+        Every response of the sessions service says so; one of another server says nothing.
+        """
+        if SIGN_OUT_EXTENSION in response.headers.get(EXTENSIONS, ""):
+            self.shared.missing_until[Route.SIGN_OUT] = _NEVER_MISSING
+        elif Route.SIGN_OUT not in self.shared.missing_until and is_success(response.status_code):
+            self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR
 
     def _delay_after(
         self,
