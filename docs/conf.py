@@ -16,7 +16,7 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 from chatkit_sessions import __version__
-from chatkit_sessions.testing import clock, fake, server, sessions, wire
+from chatkit_sessions.testing import fake_api, server, wire
 
 project = "chatkit_sessions"
 author = "The chatkit-sessions contributors"
@@ -121,7 +121,7 @@ def tab_set(text: str, label: str) -> str:
 
 def import_for_annotations() -> None:
     """Import what the test kit's modules import for type checkers alone."""
-    for module in (clock, fake, server, sessions, wire):
+    for module in (fake_api, server, wire):
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 code = compile(ast.Module(node.body, type_ignores=[]), str(module.__file__), "exec")

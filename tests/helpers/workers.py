@@ -18,8 +18,7 @@ from chatkit_sessions._sessions.entries import Lease
 from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
-from chatkit_sessions.testing import FakeChatKit
-from chatkit_sessions.testing.clock import FakeClock
+from chatkit_sessions.testing import FakeChatKit, FakeClock
 from redis_server import RedisServer
 from support import NOON, Blocking, Connect
 

@@ -4,8 +4,7 @@ from typing import cast
 
 import pytest
 
-from chatkit_sessions.testing import FakeChatKit
-from chatkit_sessions.testing.clock import FakeClock
+from chatkit_sessions.testing import FakeChatKit, FakeClock
 from endpoint_apps import FRAMEWORKS, App, Backend, Framework
 from support import NOON, Time
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import re
 import socket
 import threading
-from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,9 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from chatkit_sessions.service._refusals import Refusal
 from chatkit_sessions.testing import FakeChatKit, FakeServer, server as server_module
-from chatkit_sessions.testing.server import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -264,30 +260,22 @@ class TestRequestsOfOtherClients:
         assert "longer than 16777216 bytes" in response.json()["error"]["message"]
         assert server.fake.requests == ()
 
+    def test_that_are_too_long_are_refused_in_chunks_too(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server_module, "MAX_BODY", 4)
+        chunks = b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+
+        received = exchange(server, CREATE_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+
+        assert statuses(received) == [413]
+        assert b"longer than 4 bytes" in received
+        assert server.fake.requests == ()
+
     def test_of_the_greatest_length_are_taken(self, client: httpx.Client) -> None:
         padded = b'{"user": "alice", "workflow": {"id": "wf_test"}}'.ljust(16 * 1024 * 1024)
 
         assert client.post("/chatkit/sessions", content=padded).status_code == 200
-
-
-class TestReadBody:
-    def test_notices_that_the_client_left(self) -> None:
-        headers = Message()
-        headers["content-length"] = "10"
-
-        with pytest.raises(ConnectionError):
-            read_body(headers, io.BytesIO(b"short"))
-
-    def test_bounds_chunked_bodies_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server_module, "MAX_BODY", 4)
-        headers = Message()
-        headers["transfer-encoding"] = "chunked"
-        stream = io.BytesIO(b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\nnext")
-
-        with pytest.raises(Refusal, match="longer than 4 bytes"):
-            read_body(headers, stream)
-
-        assert stream.read() == b"next"
 
 
 class TestQuiet:

@@ -12,13 +12,13 @@ import respx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from chatkit_sessions.testing.guard import guarded_transports
 from chatkit_sessions.testing.pytest_plugin import (
     async_chatkit_client,
     chatkit_client,
     chatkit_environment,
     chatkit_fake,
     chatkit_server,
+    guarded_transports,
 )
 
 pytest_plugins = ["pytester"]

@@ -17,10 +17,7 @@ request fail. `python -m chatkit_sessions.testing` serves it to other programs, 
 `chatkit_sessions.testing.pytest_plugin` has fixtures for pytest.
 """
 
-from .clock import FakeClock
-from .fake import FakeChatKit
-from .server import FakeServer
-from .sessions import FakeSession
+from .fake_api import FakeChatKit, FakeClock, FakeServer, FakeSession
 from .wire import RecordedRequest
 
 __all__ = ["FakeChatKit", "FakeClock", "FakeServer", "FakeSession", "RecordedRequest"]

@@ -11,13 +11,13 @@ import sys
 from time import sleep
 from typing import TYPE_CHECKING, NoReturn
 
-from .fake import FakeChatKit
+from .fake_api import FakeChatKit
 from .server import EVERY_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .server import FakeServer
+    from .fake_api import FakeServer
     from .wire import Request, Response
 
 _CANNOT_LISTEN = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .in_process import FamilyTransport
+from .transport import FamilyTransport
 
 try:
     import httpx2

@@ -3,71 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import socket
 import socketserver
 import struct
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from http.client import responses
-from http.server import BaseHTTPRequestHandler
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
+import h11
+
 from chatkit_sessions.service._refusals import Refusal
 
+from .fake_api import FakeServer
 from .faults import length_claimed, pieces_sent
 from .wire import Headers, Request, Response, encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
-    from email.message import Message
-    from io import BufferedIOBase
+    from collections.abc import Callable, Generator
 
-    from .fake import FakeChatKit
+    from .fake_api import FakeChatKit
 
 MAX_BODY: Final = 16 * 1024 * 1024
 EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- only compared with what the user passes
-_PIECE: Final = 64 * 1024
-_MAX_LINE: Final = 64 * 1024
-_DECIMAL: Final = re.compile(r"[0-9]{1,18}")
-_HEXADECIMAL: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_READ_SIZE: Final = 64 * 1024
+_MAX_HEAD: Final = 64 * 1024
 _SECONDS_BETWEEN_LOOKS_AT_SHUTDOWN: Final = 0.02
 _SECONDS_BETWEEN_DRIPS: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class FakeServer:
-    """A local API that is served over HTTP.
-
-    Attributes:
-        url: The base URL, which ends in `/v1`.
-        fake: The local API.
-    """
-
-    url: str
-    fake: FakeChatKit
-
-    @property
-    def api_key(self) -> str:
-        """The API key."""
-        return self.fake.api_key
-
-    @property
-    def workflow_id(self) -> str:
-        """The workflow id."""
-        return self.fake.workflow_id
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that let a `ChatKitClient()` without arguments use this server."""
-        return {
-            "OPENAI_API_KEY": self.api_key,
-            "OPENAI_CHATKIT_WORKFLOW_ID": self.workflow_id,
-            "OPENAI_BASE_URL": self.url,
-        }
 
 
 @contextmanager
@@ -95,72 +59,6 @@ def serve(fake: FakeChatKit, host: str, port: int) -> Generator[FakeServer]:
             listener.shutdown()
             accepting.join()
             listener.end_connections()
-
-
-def read_body(headers: Message, stream: BufferedIOBase) -> bytes:
-    """Read a request's body.
-
-    A body that is too long is still read to its end: if the connection closes while the client
-    writes, the client may not get the response.
-
-    Args:
-        headers: The request's headers; without a length, there is no body.
-        stream: The stream to read from.
-
-    Raises:
-        Refusal: Its length or its coding cannot be made out, or it is longer than 16 MiB.
-        ConnectionError: The stream ended within it.
-    """
-    coding = headers.get("transfer-encoding")
-    if coding is None:
-        return _joined(_exactly(stream, _content_length(headers)))
-    if coding.strip().lower() == "chunked":
-        return _joined(_chunks(stream))
-    raise Refusal(501, "Transfer codings other than chunked are not supported.")
-
-
-def _content_length(headers: Message) -> int:
-    lengths = set(headers.get_all("content-length", ["0"]))
-    length = lengths.pop()
-    if lengths or not _DECIMAL.fullmatch(length):
-        raise Refusal(400, "The Content-Length header is not one number.")
-    return int(length)
-
-
-def _joined(pieces: Iterable[bytes]) -> bytes:
-    body = bytearray()
-    length = 0
-    for piece in pieces:
-        length += len(piece)
-        if length <= MAX_BODY:
-            body += piece
-    if length > MAX_BODY:
-        raise Refusal(413, f"The request body is longer than {MAX_BODY} bytes.")
-    return bytes(body)
-
-
-def _exactly(stream: BufferedIOBase, length: int) -> Iterator[bytes]:
-    while length:
-        piece = stream.read(min(length, _PIECE))
-        if not piece:
-            raise ConnectionError("the client left in the middle of a body")
-        length -= len(piece)
-        yield piece
-
-
-def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
-    while length := _chunk_length(stream.readline(_MAX_LINE)):
-        yield from _exactly(stream, length)
-        stream.readline(_MAX_LINE)
-    while stream.readline(_MAX_LINE).strip():
-        pass  # trailer fields say nothing that matters here
-
-
-def _chunk_length(line: bytes) -> int:
-    length = line.partition(b";")[0].strip()
-    if not _HEXADECIMAL.fullmatch(length):
-        raise Refusal(400, "The request body is not chunked as its headers say.")
-    return int(length, 16)
 
 
 class _Listener(socketserver.TCPServer):
@@ -206,76 +104,82 @@ class _Listener(socketserver.TCPServer):
             self.shutdown_request(connection)
 
 
-class _Connection(BaseHTTPRequestHandler):
-    """One connection, for any number of requests."""
+class _Connection(socketserver.StreamRequestHandler):
+    """One connection, for any number of requests. h11 reads them."""
 
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    connection: socket.socket
 
-    def __init__(
-        self,
-        respond: Callable[[Request], Response],
-        connection: socket.socket,
-        client_address: object,
-        server: socketserver.BaseServer,
-    ) -> None:
+    def __init__(self, respond: Callable[[Request], Response], *connection: Any) -> None:  # noqa: ANN401 -- the standard library's
         self._respond = respond
-        super().__init__(connection, client_address, server)
+        self._received = b""  # of the next request
+        super().__init__(*connection)
 
     def handle(self) -> None:
         with suppress(ConnectionError):  # the client left, as clients may
-            super().handle()
+            while self._handle_request():
+                pass
 
-    def send_error(
-        self,
-        code: int,
-        message: str | None = None,
-        explain: str | None = None,  # noqa: ARG002 - the standard library hands it over
-    ) -> None:
-        """Reject what is not HTTP; called by the standard library."""
-        self._refuse(Refusal(code, message or responses.get(code, "")))
-
-    def log_message(
-        self,
-        format: str,  # noqa: A002 - the standard library's name
-        *args: object,
-    ) -> None:
-        """Log nothing: `FakeChatKit.requests` has the requests."""
-
-    def _handle_request(self) -> None:
+    def _handle_request(self) -> bool:
+        """Read a request and respond to it; return whether another one may follow."""
+        reader = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
+        if self._received:
+            reader.receive_data(self._received)
         try:
-            body = read_body(self.headers, self.rfile)
-        except Refusal as refusal:
-            self._refuse(refusal)
+            request = self._read(reader)
+        except h11.RemoteProtocolError as error:
+            request = Refusal(error.error_status_hint, str(error))
+        if request is None:
+            return False
+        if isinstance(request, Refusal):  # where the next request begins is not known
+            body = encode_json(request.envelope())
+            fields = {"content-type": "application/json", "content-length": str(len(body))}
+            response = Response(request.status_code, Headers(fields.items()), body)
+            stays_open = False
         else:
-            headers = Headers(self.headers.items())
-            self._send(self._respond(Request(self.command, self.path, headers, body)))
+            response = self._respond(request)
+            stays_open = response.fault is None and reader.their_state is h11.DONE
+        self._received = reader.trailing_data[0]
+        self._send(response, stays_open=stays_open)
+        return stays_open
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        # The standard library looks for a method of the verb's name: every verb has a response.
-        if name.startswith("do_"):
-            return self._handle_request
-        raise AttributeError(name)
+    def _read(self, reader: h11.Connection) -> Request | Refusal | None:
+        """Return the next request; None if the client sends no more.
 
-    def _refuse(self, refusal: Refusal) -> None:
-        # Where the next request begins is no longer known.
-        self.close_connection = True
-        body = encode_json(refusal.envelope())
-        headers = {"content-type": "application/json", "content-length": str(len(body))}
-        self._send(Response(refusal.status_code, Headers(headers.items()), body))
+        A body that is too long is still read to its end: if the connection closes while the client
+        writes, the client may not get the response.
+        """
+        head = self._next_event(reader)
+        if not isinstance(head, h11.Request):
+            return None
+        body = bytearray()
+        length = 0
+        while isinstance(event := self._next_event(reader), h11.Data):
+            length += len(event.data)
+            if length <= MAX_BODY:
+                body += event.data
+        if length > MAX_BODY:
+            return Refusal(413, f"The request body is longer than {MAX_BODY} bytes.")
+        headers = Headers((name.decode(), value.decode("latin-1")) for name, value in head.headers)
+        return Request(head.method.decode(), head.target.decode("latin-1"), headers, bytes(body))
 
-    def _send(self, response: Response) -> None:
-        if response.fault is not None:
-            self.close_connection = True
+    def _next_event(self, reader: h11.Connection) -> object:
+        while (event := reader.next_event()) is h11.NEED_DATA:
+            if reader.they_are_waiting_for_100_continue:
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            reader.receive_data(self.connection.recv(_READ_SIZE))
+        return event
+
+    def _send(self, response: Response, *, stays_open: bool) -> None:
         if response.fault == "reset":
             self._reset()
             return
         if response.fault == "hang":
-            self.rfile.read()  # returns when the client goes
+            self.rfile.read()  # returns when the client leaves
             return
         length = length_claimed(response.body, response.fault)
         fields = {**response.headers, "content-length": str(length)}
-        if self.close_connection:
+        if not stays_open:
             fields["connection"] = "close"
         status = f"HTTP/1.1 {response.status_code} {responses.get(response.status_code, '')}"
         lines = [status, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
