@@ -5,12 +5,14 @@ required, unknown fields are kept in `model_extra`, and an unknown `status` is k
 """
 
 import builtins
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import ClassVar, Final, Literal, cast
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,7 +26,6 @@ from pydantic import (
 # Not typing's: pydantic, and so FastAPI, takes only this one as a response type on Python 3.11.
 from typing_extensions import TypedDict
 
-from ._moment import Moment
 from ._redaction import (
     MASK,
     hidden_from_tracebacks,
@@ -40,6 +41,38 @@ from .options import (  # for those who look for them here
     History as History,
     StateVariable as StateVariable,
 )
+
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2101, 1, 1, tzinfo=UTC)
+
+
+def parse_timestamp(value: object) -> datetime:
+    """Read Unix seconds, as the contract has them, or ISO 8601, as compatible servers send it.
+
+    Raises:
+        ValueError: The value is neither, or lies outside the years 2000 to 2100.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str | datetime):
+        raise ValueError("must be Unix seconds or an ISO 8601 string")  # noqa: TRY004 -- pydantic turns only a ValueError into its own error
+    try:
+        timestamp = _to_utc(value)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("must be a date that exists") from None
+    if not _EARLIEST <= timestamp < _LATEST:
+        raise ValueError("must lie in the years 2000 to 2100")
+    return timestamp
+
+
+def _to_utc(value: float | str | datetime) -> datetime:
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise ValueError
+        return datetime.fromtimestamp(value, UTC)
+    timestamp = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
+
+
+Timestamp: TypeAlias = Annotated[datetime, BeforeValidator(parse_timestamp)]
 
 
 class BrowserSession(TypedDict):
@@ -162,7 +195,7 @@ class _Session(_Model):
     """The fields that both views of a session have."""
 
     id: str = Field(min_length=1)
-    expires_at: Moment
+    expires_at: Timestamp
     object: str | None = None
     status: str | None = None
     user: str | None = None
@@ -171,7 +204,7 @@ class _Session(_Model):
     rate_limits: ChatSessionRateLimits | None = Field(default=None, repr=False)
     chatkit_configuration: ChatSessionChatKitConfiguration | None = Field(default=None, repr=False)
     request_id: str | None = None
-    answered_at: Moment | None = Field(default=None, repr=False)
+    answered_at: Timestamp | None = Field(default=None, repr=False)
 
     def expires_in(self, *, now: datetime | None = None) -> float:
         """Return how long the session still lasts.
@@ -216,7 +249,7 @@ class ChatKitSessionResponse(_Session):
 
     @field_validator("client_secret")
     @classmethod
-    def _refuse_a_secret_that_is_none(cls, secret: SecretStr) -> SecretStr:
+    def _reject_unusable_secret(cls, secret: SecretStr) -> SecretStr:
         plain = secret.get_secret_value()
         if not plain.strip():
             raise ValueError("must not be empty")
@@ -231,7 +264,9 @@ class ChatKitSessionResponse(_Session):
         return mask(super().__str__(), [self.client_secret])
 
     @model_serializer(mode="wrap")
-    def _mask_the_secret(self, dump: SerializerFunctionWrapHandler) -> dict[str, builtins.object]:
+    def _mask_secret_everywhere(
+        self, dump: SerializerFunctionWrapHandler
+    ) -> dict[str, builtins.object]:
         """Mask the secret in every field: a server may repeat it anywhere."""
         dumped = self._mask_secrets(dump)
         return {name: mask_json(value, [self.client_secret]) for name, value in dumped.items()}
@@ -266,7 +301,7 @@ class ChatKitSessionInfo(_Session):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_the_secret(cls, data: builtins.object) -> builtins.object:
+    def _drop_secret(cls, data: builtins.object) -> builtins.object:
         if not isinstance(data, dict):
             return data
         fields = cast("dict[str, builtins.object]", data)
@@ -278,13 +313,13 @@ class CancelledSession(_Model):
 
     id: str = Field(min_length=1)
     status: str | None = None
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
     user: str | None = None
     workflow: ChatKitWorkflow | None = None
 
     @field_validator("status")
     @classmethod
-    def _refuse_active(cls, status: str | None) -> str | None:
+    def _reject_active(cls, status: str | None) -> str | None:
         if status == "active":
             raise ValueError("must not be active after cancelling")
         return status

@@ -30,7 +30,7 @@ PACKAGE = Path(chatkit_sessions.__file__).parent
 
 # Who may import whom: each room those that stand before it, rooms of one line not each other.
 ROOMS = [
-    {"_version", "_redaction", "_moment", "_troubleshooting", "options"},
+    {"_version", "_redaction", "_troubleshooting", "options"},
     {"models"},
     {"errors"},
     {"events"},

@@ -1,9 +1,10 @@
 """Operation → request; status, headers and body → the result or a typed error. No socket here."""
 
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -11,7 +12,6 @@ from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._config.retry import parse_retry_after, parse_should_retry
 from chatkit_sessions._config.settings import Settings
-from chatkit_sessions._moment import parse_http_date
 from chatkit_sessions._redaction import hidden_from_tracebacks, redact, redact_json
 from chatkit_sessions._version import __version__
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
@@ -24,9 +24,9 @@ from .operations import Operation, UnacceptableResponseError, describe_validatio
 T = TypeVar("T")
 
 MAX_SUCCESS_BODY: Final = 1024 * 1024
+"""Bytes of a success response that are read; a session takes about one thousandth of it."""
 MAX_ESCAPED: Final = 6
 """Bytes that JSON may take for one: `\\u003c` for `<`."""
-"""Bytes of a success response that are read; a session takes about one thousandth of it."""
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error response that are read."""
 
@@ -47,6 +47,13 @@ _MAX_QUOTED: Final = 500
 _MAX_SECRET: Final = 1024
 _CHARACTERS_OF_SECRETS: Final = string.ascii_letters + string.digits + "_-.+/=*%\\~"
 
+_MONTHS: Final[list[str]] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+]  # fmt: skip
+_HTTP_DATE: Final = re.compile(
+    rf"[A-Z][a-z]{{2}}, ([0-9]{{2}}) ({'|'.join(_MONTHS)}) (20[0-9]{{2}}) "
+    r"([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
+)
 
 Headers: TypeAlias = Mapping[str, str | SecretStr]
 
@@ -217,6 +224,23 @@ def _parse_success(
         return _Problem(str(error), mixed_up=error.mixed_up, session_id=error.session_id)
     except UnreadableBodyError as error:
         return _Problem(str(error))
+
+
+def parse_http_date(text: str) -> datetime | None:
+    """Read a `Date` header; None where it is none (RFC 9110, section 5.6.7).
+
+    Of the formats that HTTP has had, only the one that servers may still send is read, and of
+    centuries the present one.
+    """
+    match = _HTTP_DATE.fullmatch(text)
+    if match is None:
+        return None
+    day, month, year, hour, minute, second = match.groups()
+    time = int(hour), int(minute), int(second)
+    try:
+        return datetime(int(year), _MONTHS.index(month) + 1, int(day), *time, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _decode(response: Response) -> JsonValue:

@@ -24,13 +24,13 @@ from chatkit_sessions._api.protocol import (
     common_headers,
     is_success,
     max_body,
+    parse_http_date,
     parse_request_id,
     parse_response,
 )
 from chatkit_sessions._api.refresh import RejectedSession, refresh
 from chatkit_sessions._config.retry import RetryPolicy
 from chatkit_sessions._config.settings import Settings
-from chatkit_sessions._moment import parse_http_date
 from chatkit_sessions._redaction import plain_headers
 from chatkit_sessions.errors import (
     APIResponseValidationError,
