@@ -42,7 +42,7 @@ def explain(page: str, title: str) -> str | None:
             break
         if found or heading.lower() == title.lower():
             depth = depth or level
-            found.append(f"{heading}\n{'=' * len(heading)}\n\n{_plain(text).strip()}")
+            found.append(f"{heading}\n{'=' * len(heading)}\n\n{_without_markup(text).strip()}")
     return "\n\n".join(found) or None
 
 
@@ -55,7 +55,7 @@ def _sections(page: str) -> list[tuple[int, str, str]]:
     ]
 
 
-def _plain(text: str) -> str:
+def _without_markup(text: str) -> str:
     linked = re.sub(r"\[([^\]]+)\]\((https://[^)]+)\)", r"\1 <\2>", text)
     titled = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", linked)
     return re.sub(r"^```.*\n|(?<!\*)\*\*(?!\*)", "", titled, flags=re.MULTILINE)

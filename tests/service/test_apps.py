@@ -14,7 +14,7 @@ from chatkit_sessions.service import (
     SessionsService,
     SessionsWSGIApp,
 )
-from chatkit_sessions.service._rules import MAX_BODY
+from chatkit_sessions.service._rules import MAX_REQUEST_BODY
 from chatkit_sessions.stores import MemorySessionStore
 from service_servers import MOUNTINGS, Mounting, serving_service
 from services import API_KEY, SESSIONS, headers_for
@@ -83,7 +83,7 @@ def test_asgi_finds_its_routes_below_the_path_that_it_is_mounted_at(root_path: s
 
 
 def test_asgi_stops_reading_a_body_that_is_too_long() -> None:
-    (start, _), read = asgi(SESSIONS, [b" " * MAX_BODY, b" ", b" ", b" "])
+    (start, _), read = asgi(SESSIONS, [b" " * MAX_REQUEST_BODY, b" ", b" ", b" "])
 
     assert (start["status"], read) == (413, 2)
 
@@ -161,12 +161,12 @@ def test_wsgi_reads_as_much_as_there_is(changes: dict[str, object], expected: st
 
 
 def test_wsgi_reads_one_byte_more_than_is_allowed() -> None:
-    source = io.BytesIO(b" " * (2 * MAX_BODY))
+    source = io.BytesIO(b" " * (2 * MAX_REQUEST_BODY))
 
     unknown = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
     status, _, _ = wsgi(b"", **{**unknown, "wsgi.input": source})
 
-    assert (status.partition(" ")[0], source.tell()) == ("413", MAX_BODY + 1)
+    assert (status.partition(" ")[0], source.tell()) == ("413", MAX_REQUEST_BODY + 1)
 
 
 def test_wsgi_sends_no_body_to_head() -> None:

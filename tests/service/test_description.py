@@ -18,7 +18,13 @@ from chatkit_sessions import (
     SessionOptions,
 )
 from chatkit_sessions._api.create_body import create_body
-from chatkit_sessions.service._rules import EXTENSIONS, MAX_BODY, OPERATIONS, Request, find_call
+from chatkit_sessions.service._rules import (
+    EXTENSIONS,
+    MAX_REQUEST_BODY,
+    OPERATIONS,
+    Request,
+    find_call,
+)
 from chatkit_sessions.testing import FakeChatKit
 from contract import facts_of, read_description
 from contract_cases import MINIMAL
@@ -177,7 +183,8 @@ def _paths(content: Mapping[str, Any]) -> Iterator[str]:
 
 def test_the_limit_of_the_services_bodies_is_the_one_described() -> None:
     assert (
-        f"{MAX_BODY:,} bytes" in DESCRIPTION["components"]["responses"]["TooLarge"]["description"]
+        f"{MAX_REQUEST_BODY:,} bytes"
+        in DESCRIPTION["components"]["responses"]["TooLarge"]["description"]
     )
 
 

@@ -263,7 +263,7 @@ class TestRequestsOfOtherClients:
     def test_that_are_too_long_are_refused_in_chunks_too(
         self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server_module, "MAX_BODY", 4)
+        monkeypatch.setattr(server_module, "MAX_LOCAL_BODY", 4)
         chunks = b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
 
         received = exchange(server, CREATE_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)

@@ -72,7 +72,7 @@ def get(session_id: str) -> Operation[ChatKitSessionInfo]:
 
     def parse(document: dict[str, object]) -> ChatKitSessionInfo:
         info = ChatKitSessionInfo.model_validate({**document, "source": "api"})
-        return _about(session_id, info)
+        return _require_same_session(session_id, info)
 
     return Operation("get", "GET", _session_path(session_id), None, parse)
 
@@ -85,7 +85,7 @@ def cancel(session_id: str) -> Operation[CancelledSession]:
         return CancelledSession(id=session_id, status=status) if status else None
 
     def parse(document: dict[str, object]) -> CancelledSession:
-        return _about(session_id, CancelledSession.model_validate(document))
+        return _require_same_session(session_id, CancelledSession.model_validate(document))
 
     path = f"{_session_path(session_id)}/cancel"
     return Operation("cancel", "POST", path, None, parse, parse_error)
@@ -154,7 +154,7 @@ def id_to_cancel(session_id: object, *, secrets: Iterable[SecretStr]) -> str | N
     return session_id if mask(session_id, secrets) == session_id else None
 
 
-def _about(session_id: str, session: SessionT) -> SessionT:
+def _require_same_session(session_id: str, session: SessionT) -> SessionT:
     if session.id != session_id:
         raise UnacceptableResponseError("it is about another session", mixed_up=True)
     return session

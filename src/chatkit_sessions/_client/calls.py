@@ -34,7 +34,7 @@ from chatkit_sessions._api.protocol import (
 from chatkit_sessions._concurrency.single_flight import CompletionEvent
 from chatkit_sessions._concurrency.suspension import seconds_suspended
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._config.retry import Failure, RetryPolicy
+from chatkit_sessions._config.retry import FailedAttempt, RetryPolicy
 from chatkit_sessions._config.settings import DEFAULT_BASE_URL, KeyFunction, NotGiven, Settings
 from chatkit_sessions._config.validation import validate_key
 from chatkit_sessions.errors import (
@@ -367,7 +367,7 @@ class Calls:
     ) -> float | None:
         """Seconds to wait before the next attempt; None where there is to be none."""
         if isinstance(error, APIStatusError):
-            failure = Failure(
+            failure = FailedAttempt(
                 status_code=error.status_code,
                 should_retry=error.should_retry,
                 retry_after=error.retry_after,
@@ -375,7 +375,7 @@ class Calls:
             )
             reason = f"{error.status_code} (request id {error.request_id})"
         else:
-            failure = Failure(permanent=error.answered or error.permanent)
+            failure = FailedAttempt(permanent=error.answered or error.permanent)
             reason = error.message
             logger.debug("%s %s: %s", operation.method, operation.path, reason)
         if self.lifetime.closed:

@@ -130,7 +130,7 @@ class Admission(NamedTuple):
     """Seconds that remain of the client's timeout; None: no limit."""
 
 
-class SignOut:
+class SignOutProgress:
     """What has become of one user's sessions so far."""
 
     def __init__(self) -> None:
@@ -505,7 +505,7 @@ class Sessions:
             if info is None:
                 stored = await self.registry.record(self.scope, session_id, deadline)
                 if stored is None:
-                    raise _not_recorded(session_id, host=self.calls.settings.host)
+                    raise _not_recorded_error(session_id, host=self.calls.settings.host)
                 return self._info_from(stored)
             # By the server's clock, if it shows it: this machine's may be minutes off.
             return with_current_status(info, now=info.answered_at or self.io.runtime.now())
@@ -582,9 +582,9 @@ class Sessions:
             if not missing_ok:
                 raise
         else:
-            await self._keep_cancelled(cancelled, deadline, stored=stored)
+            await self._record_cancelled(cancelled, deadline, stored=stored)
 
-    async def _keep_cancelled(
+    async def _record_cancelled(
         self, cancelled: CancelledSession, deadline: Deadline, *, stored: StoredRecord | None
     ) -> None:
         """Record that a session is cancelled; `stored` is its record, if that has been read."""
@@ -611,7 +611,7 @@ class Sessions:
         deadline = self.calls.deadline(timeout)
         user = validate_user(user)
         self.calls.lifetime.check_open()
-        signing_out = SignOut()
+        signing_out = SignOutProgress()
         try:
             async with self.calls.limit(deadline):
                 await self._end_all(user, deadline, signing_out)
@@ -619,8 +619,8 @@ class Sessions:
             signing_out.errors.append(error)
         self._report(signing_out)
 
-    async def _end_all(self, user: str, deadline: Deadline, signing_out: SignOut) -> None:
-        """Cancel every session that may be active, and keep what goes wrong for the end."""
+    async def _end_all(self, user: str, deadline: Deadline, signing_out: SignOutProgress) -> None:
+        """Cancel every session that may be active, and collect what goes wrong."""
         generation, group = new_token(), self.scope.group_of_user(user)
         kept = self.registry.sign_out_without_store(group, generation=generation)
         active: dict[str, StoredRecord | None] = dict.fromkeys(kept)
@@ -650,7 +650,7 @@ class Sessions:
             try:
                 if ended is not None and session_id in ended:
                     cancelled = CancelledSession(id=session_id, status="cancelled")
-                    await self._keep_cancelled(cancelled, deadline, stored=active[session_id])
+                    await self._record_cancelled(cancelled, deadline, stored=active[session_id])
                     return
                 cancel = operations.cancel(session_id)
                 await self._cancel(
@@ -664,7 +664,7 @@ class Sessions:
         await self.io.for_each(end, active, at_once=CANCELS_AT_ONCE)
 
     async def _end_at_once(
-        self, user: str, deadline: Deadline, signing_out: SignOut
+        self, user: str, deadline: Deadline, signing_out: SignOutProgress
     ) -> Collection[str] | None:
         """Let the server end all of the user's sessions, whoever created them.
 
@@ -687,20 +687,22 @@ class Sessions:
             signing_out.errors.append(error)  # raised below, after the others are ended
         return None
 
-    async def _check_list(self, user: str, deadline: Deadline, signing_out: SignOut) -> None:
+    async def _check_list(
+        self, user: str, deadline: Deadline, signing_out: SignOutProgress
+    ) -> None:
         try:
             await self.registry.check_list(self.scope, user, deadline)
         except SessionStoreError as error:
             signing_out.errors.append(error)
 
-    def _report(self, signing_out: SignOut) -> None:
+    def _report(self, signing_out: SignOutProgress) -> None:
         """Raise the first error, and log the others."""
         lifetime = self.calls.lifetime
         errors, left = signing_out.errors, len(signing_out.left)
         if left and lifetime.closed and not errors:
             lifetime.check_open()
         if left and not lifetime.closed:
-            errors.insert(0, _time_is_up(left, signing_out.found))
+            errors.insert(0, _too_late_error(left, signing_out.found))
         # What the store has not learned weighs most: sessions may go on that nobody knows of.
         errors.sort(key=lambda error: not isinstance(error, SessionStoreError))
         for also in errors[1:]:
@@ -854,7 +856,7 @@ def new_token() -> bytes:
     return os.urandom(16).hex().encode()
 
 
-def _not_recorded(session_id: str, *, host: str) -> SessionNotRecordedError:
+def _not_recorded_error(session_id: str, *, host: str) -> SessionNotRecordedError:
     return SessionNotRecordedError(
         f"{host} has no route for reading a session, and this client did not create, refresh or "
         f"delete {safe_repr(session_id)} in the last day.",
@@ -863,7 +865,7 @@ def _not_recorded(session_id: str, *, host: str) -> SessionNotRecordedError:
     )
 
 
-def _time_is_up(left: int, found: int) -> APITimeoutError:
+def _too_late_error(left: int, found: int) -> APITimeoutError:
     return APITimeoutError(
         f"The call had no time left to delete {left} of the user's {found} sessions.",
         hint="Delete the user's sessions again, or allow the call more time: `timeout`.",

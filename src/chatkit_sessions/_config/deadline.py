@@ -64,7 +64,7 @@ class Deadline(NamedTuple):
         return None if self.end is None else max(0.0, self.end - self.clock())
 
     def half(self) -> float | None:
-        """Half of that: for a wait after which there is to be time for the API."""
+        """Half of the seconds left, for a wait that an API call follows; None for no limit."""
         return None if self.end is None else max(0.0, self.end - self.clock()) / 2
 
     @staticmethod

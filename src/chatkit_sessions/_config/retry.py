@@ -24,7 +24,7 @@ _RETRIED_STATUSES: Final = frozenset(
 )
 
 
-class Failure(NamedTuple):
+class FailedAttempt(NamedTuple):
     """How an attempt failed, as far as retrying needs to know.
 
     Attributes:
@@ -92,7 +92,7 @@ class RetryPolicy:
 
     def delay(
         self,
-        failure: Failure,
+        failure: FailedAttempt,
         *,
         retries_done: int,
         remaining: float | None,
@@ -125,7 +125,7 @@ class RetryPolicy:
 RetryPolicy.__module__ = "chatkit_sessions"  # what a pickle names: this module may move
 
 
-def _is_worth_repeating(failure: Failure) -> bool:
+def _is_worth_repeating(failure: FailedAttempt) -> bool:
     if failure.permanent:
         return False
     if failure.status_code is None:

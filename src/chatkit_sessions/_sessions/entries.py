@@ -215,7 +215,7 @@ FAILURE_TTL: Final = 3.0
 """Seconds for which a failure is kept for those who wait, unless the API says `retry-after`."""
 MAX_RETRY_AFTER: Final = 60.0
 """Seconds for which a `retry-after` keeps everybody from asking."""
-SHARED: Final = (APIStatusError, APIConnectionError, APIResponseValidationError)
+SHARED_ERRORS: Final = (APIStatusError, APIConnectionError, APIResponseValidationError)
 """What the API did, or did not; any other error is the caller's own."""
 
 
@@ -250,7 +250,7 @@ def encode_failure(error: ChatKitError, *, token: bytes) -> Entry | None:
 
     What it holds has been redacted: errors of this library hold no secret.
     """
-    if not isinstance(error, SHARED):
+    if not isinstance(error, SHARED_ERRORS):
         return None
     values = {name: value for name, value in vars(error).items() if name in _ATTRIBUTES}
     if isinstance(error, APIStatusError):
@@ -268,7 +268,7 @@ def parse_failure(entry: Entry) -> ChatKitError | None:
     except ValidationError:
         return None
     kind: object = getattr(errors, stored.kind, None)
-    if not isinstance(kind, type) or not issubclass(kind, SHARED):
+    if not isinstance(kind, type) or not issubclass(kind, SHARED_ERRORS):
         return None
     values = {name: getattr(stored, name) for name in stored.model_fields_set & _ATTRIBUTES}
     if stored.retry_after is not None:
@@ -454,14 +454,14 @@ def encode_session(
         JSON.encode(
             {
                 "identity": identity.description,
-                "session": _plain(session),
+                "session": _unmasked(session),
                 "generation": _text(generation),
             }
         ).encode()
     )
 
 
-def _plain(value: object) -> object:
+def _unmasked(value: object) -> object:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, datetime):
@@ -471,7 +471,7 @@ def _plain(value: object) -> object:
     values = {name: getattr(value, name) for name in type(value).model_fields}
     # The workflow's state may be large and confidential; the caller knows it.
     return {
-        name: _plain(field)
+        name: _unmasked(field)
         for name, field in values.items()
         if field is not None and name != "state_variables"
     }

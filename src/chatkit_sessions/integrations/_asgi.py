@@ -43,7 +43,7 @@ class RouteGuard(NamedTuple):
         - A body is read up to its bound only.
         - A page of an allowed origin can also read the application's errors.
         """
-        asked = _plain(scope, self.path)
+        asked = _endpoint_request(scope, self.path)
         response = self.endpoint.screen(asked)
         if response is None:
             headers = self.endpoint.cors_headers(asked)
@@ -58,7 +58,7 @@ class RouteGuard(NamedTuple):
     async def respond(self, scope: Scope, hooks: Hooks) -> EndpointResponse:
         """Respond to a request to this route."""
         _keep_body_from_sentry()
-        asked = _plain(scope, self.path)
+        asked = _endpoint_request(scope, self.path)
         try:
             return await self.endpoint.serve(asked, hooks)
         except _UnreadBodyError as error:
@@ -182,7 +182,7 @@ def _encode(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def _plain(scope: Scope, path: str) -> EndpointRequest:
+def _endpoint_request(scope: Scope, path: str) -> EndpointRequest:
     """The request without its body; a repeated header's values are joined."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

@@ -29,14 +29,14 @@ from chatkit_sessions.stores.base import Entry
 
 from ._requests import (
     Action,
-    Create,
+    CreateAction,
     EndpointRequest,
     EndpointResponse,
     EndpointSettings,
     ErrorCode,
-    Read,
-    Refresh,
-    SignOut,
+    ReadAction,
+    RefreshAction,
+    SignOutAction,
     header,
 )
 from ._rules import (
@@ -159,7 +159,7 @@ class EndpointFlow:
             admission = await self._admit(client, action)
             if admission.wait > 0:
                 return self._rules.limit(request, admission.wait)
-            creates = isinstance(action, Create | Refresh)
+            creates = isinstance(action, CreateAction | RefreshAction)
             # The client validates them.
             options = cast("SessionOptions", (creates and await self._call(hooks.options)) or {})
             done = await self._carry_out(client, action, options, timeout=admission.left)
@@ -188,7 +188,7 @@ class EndpointFlow:
     async def _admit(self, client: AnyClient, action: Action) -> Admission:
         """Count a request, within the endpoint's timeout."""
         limit, counts = self._rate_limit, self._counts
-        if limit is None or counts is None or isinstance(action, SignOut):
+        if limit is None or counts is None or isinstance(action, SignOutAction):
             return Admission(0.0, self._timeout)
         admit = client._sessions.admit  # noqa: SLF001 -- one package
         return await admit(action.user, limit=limit, counts=counts)
@@ -202,17 +202,17 @@ class EndpointFlow:
         timeout: float | None,
     ) -> ChatKitSessionResponse | ChatKitSessionInfo | None:
         match action:
-            case Create(user):
+            case CreateAction(user):
                 create = client.get_or_create_session if self._reuse else client.create_session
                 return await maybe_await(create(user, timeout=timeout, **options))
-            case Refresh(user, client_secret):
+            case RefreshAction(user, client_secret):
                 return await maybe_await(
                     client.refresh_session(client_secret, user=user, timeout=timeout, **options)
                 )
-            case SignOut(user):
+            case SignOutAction(user):
                 await maybe_await(client.delete_sessions(user, timeout=timeout))
                 return None
-            case Read(user, session_id):
+            case ReadAction(user, session_id):
                 return await _get_owned(client, user, session_id, timeout)
             case _:
                 await _delete_owned(client, action.user, action.session_id, timeout)

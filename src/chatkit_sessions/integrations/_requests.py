@@ -220,40 +220,40 @@ class Problem(NamedTuple):
     """The message for the page; None: the code's own."""
 
 
-class Create(NamedTuple):
+class CreateAction(NamedTuple):
     """Get a session for the user."""
 
     user: str
 
 
-class Refresh(NamedTuple):
+class RefreshAction(NamedTuple):
     """Get a session with another secret for the user."""
 
     user: str
     client_secret: SecretStr
 
 
-class SignOut(NamedTuple):
+class SignOutAction(NamedTuple):
     """End all of the user's sessions."""
 
     user: str
 
 
-class Read(NamedTuple):
+class ReadAction(NamedTuple):
     """Return a session, if it is the user's."""
 
     user: str
     session_id: str
 
 
-class Delete(NamedTuple):
+class DeleteAction(NamedTuple):
     """End a session, if it is the user's."""
 
     user: str
     session_id: str
 
 
-Action: TypeAlias = Create | Refresh | SignOut | Read | Delete
+Action: TypeAlias = CreateAction | RefreshAction | SignOutAction | ReadAction | DeleteAction
 
 
 def parse_action(request: EndpointRequest, user: str, paths: Paths) -> Action | Problem:
@@ -263,21 +263,21 @@ def parse_action(request: EndpointRequest, user: str, paths: Paths) -> Action | 
     if route == paths.by_id:
         if problem_with_session_id(session_id) is not None:
             return Problem("not_found")
-        return Delete(user, session_id) if deletes else Read(user, session_id)
+        return DeleteAction(user, session_id) if deletes else ReadAction(user, session_id)
     if deletes:
-        return SignOut(user)
+        return SignOutAction(user)
     # The rest of the body is ignored: the server decides on user and options.
     return _refresh(request, user) if route == paths.refresh else _create(request, user)
 
 
 @hidden_from_tracebacks
-def _create(request: EndpointRequest, user: str) -> Create | Problem:
+def _create(request: EndpointRequest, user: str) -> CreateAction | Problem:
     is_object = not request.body or _parse_object(request.body) is not None
-    return Create(user) if is_object else Problem("invalid_request")
+    return CreateAction(user) if is_object else Problem("invalid_request")
 
 
 @hidden_from_tracebacks
-def _refresh(request: EndpointRequest, user: str) -> Refresh | Problem:
+def _refresh(request: EndpointRequest, user: str) -> RefreshAction | Problem:
     fields = _parse_object(request.body) if request.body else {}
     if fields is None:
         return Problem("invalid_request")
@@ -285,7 +285,7 @@ def _refresh(request: EndpointRequest, user: str) -> Refresh | Problem:
     if presented is None:
         return Problem("invalid_request", "`currentClientSecret` is missing in the request's body.")
     try:
-        return Refresh(user, validate_client_secret(presented))
+        return RefreshAction(user, validate_client_secret(presented))
     except InvalidRequestError:
         return Problem("invalid_request", "`currentClientSecret` is not a client secret.")
 

@@ -170,7 +170,7 @@ def _view(
     apart = sync_to_async if is_async else _at_once
 
     async def flow(request: HttpRequest, path: str) -> HttpResponseBase:
-        asked = _plain(request, path)
+        asked = _endpoint_request(request, path)
         hooks = Hooks(
             lambda: endpoint.client(request),
             lambda: user(request),
@@ -264,7 +264,7 @@ def _finish(
     return response
 
 
-def _plain(request: HttpRequest, path: str) -> EndpointRequest:
+def _endpoint_request(request: HttpRequest, path: str) -> EndpointRequest:
     return EndpointRequest(
         method=request.method or "",
         path=path,

@@ -82,7 +82,7 @@ def chatkit_blueprint(
             # off a longer body of unknown length, so one more byte shows that it is too large.
             bound = MAX_BODY + 1
             request.max_content_length = min(request.max_content_length or bound, bound)
-            asked = _plain(path.format(**variables))
+            asked = _endpoint_request(path.format(**variables))
             try:
                 response = run_blocking(
                     endpoint.serve,
@@ -105,7 +105,7 @@ def chatkit_blueprint(
 
     def let_pages_read(response: Response) -> Response:
         """Add CORS headers, also to the responses of the application's own error handlers."""
-        response.headers.update(endpoint.cors_headers(_plain("")))
+        response.headers.update(endpoint.cors_headers(_endpoint_request("")))
         response.vary.add("Origin")
         return response
 
@@ -156,7 +156,7 @@ def _signer(app: Flask) -> TimestampSigner:
     return TimestampSigner(keys, salt=SALT)
 
 
-def _plain(path: str) -> EndpointRequest:
+def _endpoint_request(path: str) -> EndpointRequest:
     # Flask's `request.url` decodes international names, and browsers do not send them so.
     host = request.environ.get("HTTP_HOST") or request.host
     return EndpointRequest(

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from chatkit_sessions._redaction import MaskedBytes, redact
 
 from ._refusals import incomplete_request
-from ._rules import MAX_BODY, Headers, Request, Response
+from ._rules import MAX_REQUEST_BODY, Headers, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -116,7 +116,7 @@ async def _read_body(receive: Callable[[], Awaitable[_Message]]) -> bytes:
     """The body, or enough of it to see that it is too long."""
     parts: list[bytes] = []
     length, more = 0, True
-    while more and length <= MAX_BODY:
+    while more and length <= MAX_REQUEST_BODY:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _ClientGoneError
@@ -132,9 +132,13 @@ def _length_to_read(environ: Mapping[str, Any]) -> int:
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdecimal():
         # Python parses no number of more than 4,300 digits.
-        return MAX_BODY + 1 if len(length) > _MOST_DIGITS else min(int(length), MAX_BODY + 1)
+        return (
+            MAX_REQUEST_BODY + 1
+            if len(length) > _MOST_DIGITS
+            else min(int(length), MAX_REQUEST_BODY + 1)
+        )
     # Without a length, there is a body only if the server marks its end.
-    return MAX_BODY + 1 if environ.get("wsgi.input_terminated") else 0
+    return MAX_REQUEST_BODY + 1 if environ.get("wsgi.input_terminated") else 0
 
 
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:

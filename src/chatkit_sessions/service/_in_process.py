@@ -90,8 +90,8 @@ class InProcessTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Handle a request; a store outage raises SessionStoreError."""
-        plain = _plain(request, request.read())
-        return _response(run_blocking(self._flow.respond, plain, project=self._project))
+        received = _service_request(request, request.read())
+        return _response(run_blocking(self._flow.respond, received, project=self._project))
 
 
 class AsyncInProcessTransport(httpx.AsyncBaseTransport):
@@ -103,11 +103,11 @@ class AsyncInProcessTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Handle a request; a store outage raises SessionStoreError."""
-        plain = _plain(request, await request.aread())
-        return _response(await self._flow.respond(plain, project=self._project))
+        received = _service_request(request, await request.aread())
+        return _response(await self._flow.respond(received, project=self._project))
 
 
-def _plain(request: httpx.Request, body: bytes) -> Request:
+def _service_request(request: httpx.Request, body: bytes) -> Request:
     headers = Headers(request.headers.multi_items())
     return Request(request.method, request.url.raw_path.decode("ascii"), headers, body)
 

@@ -41,7 +41,7 @@ from ._records import (
 from ._refusals import Refusal
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
-MAX_BODY: Final = 65_536
+MAX_REQUEST_BODY: Final = 65_536
 """The most bytes of a request's body."""
 
 _MAX_DIGITS: Final = 10
@@ -233,7 +233,7 @@ class SessionRules:
         clock: Callable[[], datetime] | None,
         token_hex: Callable[[int], str],
         user_limit: int | None = None,
-        max_body: int | None = MAX_BODY,
+        max_body: int | None = MAX_REQUEST_BODY,
     ) -> None:
         self._groups = Groups(namespace)
         self._find_project = find_project

@@ -20,7 +20,7 @@ from chatkit_sessions.service._records import (
 from chatkit_sessions.service._rules import OPERATIONS, Operation, SessionRules
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from .faults import LOSES_THE_REQUEST, Failure, make_failure, take_failure
+from .faults import LOSES_THE_REQUEST, PlannedFailure, make_failure, take_failure
 from .wire import RecordedRequest, Request, Response, decode_json
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class FakeChatKit:
         self._flow = ServiceFlow(self._store, self._rules)
         self._clients: list[ChatKitClient | AsyncChatKitClient] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=MAX_REQUESTS)
-        self._failures: list[Failure] = []
+        self._failures: list[PlannedFailure] = []
         self._lock = RLock()  # a rule of `fail_next` may look at the API
 
     def __enter__(self) -> Self:

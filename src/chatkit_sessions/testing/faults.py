@@ -22,13 +22,13 @@ Fault: TypeAlias = Literal["reset", "hang", "drip", "truncate", "oversize"]
 FAULTS: Final[frozenset[Fault]] = frozenset(get_args(Fault))
 LOSES_THE_REQUEST: Final[frozenset[Fault]] = frozenset({"reset", "hang"})
 
-_PIECE: Final = b" " * (1024 * 1024)
-_PIECES: Final = 64
+_PADDING: Final = b" " * (1024 * 1024)
+_PADDING_PIECES: Final = 64
 
 
 def length_claimed(body: bytes, fault: Fault | None) -> int:
     """The `content-length` of a response with this fault."""
-    return len(body) + len(_PIECE) * _PIECES if fault == "oversize" else len(body)
+    return len(body) + len(_PADDING) * _PADDING_PIECES if fault == "oversize" else len(body)
 
 
 def pieces_sent(body: bytes, fault: Fault | None) -> Iterator[bytes]:
@@ -43,14 +43,14 @@ def pieces_sent(body: bytes, fault: Fault | None) -> Iterator[bytes]:
         yield body[: len(body) // 2]
     elif fault == "oversize":
         yield body
-        for _ in range(_PIECES):
-            yield _PIECE
+        for _ in range(_PADDING_PIECES):
+            yield _PADDING
     else:
         yield body
 
 
 @dataclass(slots=True)
-class Failure:
+class PlannedFailure:
     """A response that replaces the API's, or a fault of the connection.
 
     Attributes:
@@ -82,7 +82,7 @@ def make_failure(
     times: int | None,
     operation: Operation | None,
     when: Callable[[RecordedRequest], bool] | None,
-) -> Failure:
+) -> PlannedFailure:
     """Make a failure from the arguments of `FakeChatKit.fail_next`.
 
     Args:
@@ -106,7 +106,7 @@ def make_failure(
             raise ValueError("fault goes with times and operation alone")
         if fault not in FAULTS:
             raise ValueError(f"fault must be one of {', '.join(sorted(FAULTS))}, not {fault}")
-        return Failure(operation, when, times, fault=fault)
+        return PlannedFailure(operation, when, times, fault=fault)
     if status_code is None:
         raise ValueError("either status_code or fault is needed")
     if not 200 <= status_code <= 599:  # noqa: PLR2004 - HTTP's final statuses
@@ -116,7 +116,7 @@ def make_failure(
     else:
         content, content_type = body.encode() if isinstance(body, str) else body, "text/html"
     fields = {"content-type": content_type, **Headers((headers or {}).items())}
-    return Failure(operation, when, times, status_code, content, Headers(fields.items()))
+    return PlannedFailure(operation, when, times, status_code, content, Headers(fields.items()))
 
 
 def _envelope(status_code: int, error: Mapping[str, str | None]) -> bytes:
@@ -132,7 +132,7 @@ def _envelope(status_code: int, error: Mapping[str, str | None]) -> bytes:
     return encode_json(refusal.envelope())
 
 
-def take_failure(failures: list[Failure], request: RecordedRequest) -> Failure | None:
+def take_failure(failures: list[PlannedFailure], request: RecordedRequest) -> PlannedFailure | None:
     """Return the first failure that applies to this request, and count it; None without one."""
     try:
         operation = find_call(request, OPERATIONS).operation

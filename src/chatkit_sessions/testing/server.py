@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .fake_api import FakeChatKit
 
-MAX_BODY: Final = 16 * 1024 * 1024
+MAX_LOCAL_BODY: Final = 16 * 1024 * 1024
 EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- only compared with what the user passes
 _READ_SIZE: Final = 64 * 1024
 _MAX_HEAD: Final = 64 * 1024
@@ -156,10 +156,10 @@ class _Connection(socketserver.StreamRequestHandler):
         length = 0
         while isinstance(event := self._next_event(reader), h11.Data):
             length += len(event.data)
-            if length <= MAX_BODY:
+            if length <= MAX_LOCAL_BODY:
                 body += event.data
-        if length > MAX_BODY:
-            return Refusal(413, f"The request body is longer than {MAX_BODY} bytes.")
+        if length > MAX_LOCAL_BODY:
+            return Refusal(413, f"The request body is longer than {MAX_LOCAL_BODY} bytes.")
         headers = Headers((name.decode(), value.decode("latin-1")) for name, value in head.headers)
         return Request(head.method.decode(), head.target.decode("latin-1"), headers, bytes(body))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from chatkit_sessions._config.retry import (
-    Failure,
+    FailedAttempt,
     RetryPolicy,
     parse_retry_after,
     parse_should_retry,
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
 
 def delay(
-    failure: Failure,
+    failure: FailedAttempt,
     policy: RetryPolicy | None = None,
     *,
     retries_done: int = 0,
@@ -135,21 +135,21 @@ class TestPolicy:
 class TestFailure:
     def test_it_is_frozen(self) -> None:
         with pytest.raises(AttributeError):
-            setattr(Failure(), "status_code", 5)  # noqa: B010 -- the type checker knows better
+            setattr(FailedAttempt(), "status_code", 5)  # noqa: B010 -- the type checker knows better
 
 
 class TestBackoff:
     def test_it_doubles_up_to_its_bound(self) -> None:
         policy = RetryPolicy(max_retries=10)
 
-        delays = [delay(Failure(), policy, retries_done=n) for n in range(6)]
+        delays = [delay(FailedAttempt(), policy, retries_done=n) for n in range(6)]
 
         assert delays == [0.5, 1, 2, 4, 8, 8]
 
     def test_jitter_shortens_it_by_its_share(self) -> None:
-        assert delay(Failure(), random=1.0) == 0.375
-        assert delay(Failure(), RetryPolicy(jitter=0), random=0.9) == 0.5
-        assert delay(Failure(), RetryPolicy(jitter=0.5), random=0.5) == 0.375
+        assert delay(FailedAttempt(), random=1.0) == 0.375
+        assert delay(FailedAttempt(), RetryPolicy(jitter=0), random=0.9) == 0.5
+        assert delay(FailedAttempt(), RetryPolicy(jitter=0.5), random=0.5) == 0.375
 
     @settings(deadline=None)
     @given(
@@ -166,7 +166,7 @@ class TestBackoff:
             max_retries=10**10, initial_delay=initial, max_delay=initial + more, jitter=jitter
         )
 
-        waited = delay(Failure(), policy, retries_done=done, random=random)
+        waited = delay(FailedAttempt(), policy, retries_done=done, random=random)
 
         assert waited is not None
         full = min(initial * 2.0 ** min(done, 100), initial + more)
@@ -174,72 +174,76 @@ class TestBackoff:
 
     @pytest.mark.parametrize("done", [61, 1023, 1024, 10**6, 10**18])
     def test_a_great_number_of_retries_is_no_trouble(self, done: int) -> None:
-        assert delay(Failure(), RetryPolicy(max_retries=10**19), retries_done=done) == 8
+        assert delay(FailedAttempt(), RetryPolicy(max_retries=10**19), retries_done=done) == 8
 
     @pytest.mark.parametrize(("done", "waits"), [(0, True), (1, True), (2, False), (3, False)])
     def test_it_ends_with_the_last_retry(self, done: int, *, waits: bool) -> None:
-        assert (delay(Failure(), retries_done=done) is not None) is waits
+        assert (delay(FailedAttempt(), retries_done=done) is not None) is waits
 
     def test_zero_retries_switch_it_off(self) -> None:
-        assert delay(Failure(status_code=500, retry_after=1), RetryPolicy(max_retries=0)) is None
+        assert (
+            delay(FailedAttempt(status_code=500, retry_after=1), RetryPolicy(max_retries=0)) is None
+        )
 
 
 class TestWhatIsRepeated:
     def test_no_answer(self) -> None:
-        assert delay(Failure()) == 0.5
+        assert delay(FailedAttempt()) == 0.5
 
     @pytest.mark.parametrize("status", [408, 409, 429, 500, 501, 502, 503, 504, 529, 599])
     def test_these_statuses(self, status: int) -> None:
-        assert delay(Failure(status_code=status)) == 0.5
+        assert delay(FailedAttempt(status_code=status)) == 0.5
 
     @pytest.mark.parametrize("status", [200, 301, 302, 400, 401, 403, 404, 405, 410, 422, 499])
     def test_not_these(self, status: int) -> None:
-        assert delay(Failure(status_code=status)) is None
+        assert delay(FailedAttempt(status_code=status)) is None
 
     @pytest.mark.parametrize("status", [400, 404, 429, 500])
     def test_the_answer_itself_can_override_an_error_status(self, status: int) -> None:
-        assert delay(Failure(status_code=status, should_retry=True)) == 0.5
-        assert delay(Failure(status_code=status, should_retry=False)) is None
+        assert delay(FailedAttempt(status_code=status, should_retry=True)) == 0.5
+        assert delay(FailedAttempt(status_code=status, should_retry=False)) is None
 
     @pytest.mark.parametrize("status", [200, 201, 204, 301, 302, 307, 399])
     def test_what_is_no_error_status_is_never_repeated(self, status: int) -> None:
-        assert delay(Failure(status_code=status, should_retry=True)) is None
+        assert delay(FailedAttempt(status_code=status, should_retry=True)) is None
 
 
 class TestWaitThatTheAnswerAsksFor:
     @pytest.mark.parametrize("seconds", [0.001, 1, 119.9, 120])
     def test_it_is_kept_to_the_second(self, seconds: float) -> None:
-        failure = Failure(status_code=429, retry_after=seconds)
+        failure = FailedAttempt(status_code=429, retry_after=seconds)
 
         assert delay(failure, retries_done=1, random=0.9) == seconds
 
     @pytest.mark.parametrize("seconds", [120.001, 3600, 1e300])
     def test_too_long_a_wait_ends_the_call(self, seconds: float) -> None:
-        assert delay(Failure(status_code=429, retry_after=seconds)) is None
+        assert delay(FailedAttempt(status_code=429, retry_after=seconds)) is None
 
     def test_how_long_is_too_long_can_be_set(self) -> None:
-        failure = Failure(status_code=429, retry_after=5)
+        failure = FailedAttempt(status_code=429, retry_after=5)
 
         assert delay(failure, RetryPolicy(max_retry_after=5)) == 5
         assert delay(failure, RetryPolicy(max_retry_after=4.9)) is None
 
     def test_it_does_not_make_a_status_worth_repeating(self) -> None:
-        assert delay(Failure(status_code=404, retry_after=1)) is None
+        assert delay(FailedAttempt(status_code=404, retry_after=1)) is None
 
 
 class TestTimeLeft:
-    @pytest.mark.parametrize("failure", [Failure(), Failure(status_code=429, retry_after=0.5)])
+    @pytest.mark.parametrize(
+        "failure", [FailedAttempt(), FailedAttempt(status_code=429, retry_after=0.5)]
+    )
     @pytest.mark.parametrize(
         ("remaining", "waits"),
         [(0.51, True), (0.5, False), (0.1, False), (0.0, False), (-1, False)],
     )
     def test_a_wait_that_outlasts_it_is_not_begun(
-        self, failure: Failure, remaining: float, *, waits: bool
+        self, failure: FailedAttempt, remaining: float, *, waits: bool
     ) -> None:
         assert delay(failure, remaining=remaining) == (0.5 if waits else None)
 
     def test_without_limit_any_wait_is_begun(self) -> None:
-        assert delay(Failure(status_code=503, retry_after=120), remaining=None) == 120
+        assert delay(FailedAttempt(status_code=503, retry_after=120), remaining=None) == 120
 
 
 class TestShouldRetryHeader:
