@@ -17,7 +17,8 @@ Use it if your own chat server cannot rely on your login's session:
 """
 
 from ._apps import SessionsApp, SessionsWSGIApp
-from ._records import SessionContext, SessionSettings
+from ._bodies import SessionSettings
+from ._records import SessionContext
 from ._services import AsyncSessionsService, SessionsService
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 

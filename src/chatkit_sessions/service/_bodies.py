@@ -1,30 +1,25 @@
-"""JSON bodies by the published contract: requests are parsed, sessions are written."""
-
-from __future__ import annotations
+"""JSON bodies by the published contract: a session's settings are parsed, sessions are written."""
 
 import json
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from pydantic import SecretStr
 
 from . import _refusals as refusals
-from ._records import (
-    DEFAULT_LIFETIME,
-    DEFAULT_REQUESTS_PER_MINUTE,
-    SessionSettings,
-    StateValue,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from datetime import datetime
-
     from ._records import SessionRecord
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
+StateValue: TypeAlias = str | int | float | bool
+
+DEFAULT_LIFETIME: Final = 600
+DEFAULT_REQUESTS_PER_MINUTE: Final = 10
 _MAX_LIFETIME: Final = 600
 _DEFAULT_FILE_SIZE: Final = 512
 _MAX_FILE_SIZE: Final = 512
@@ -32,6 +27,41 @@ _DEFAULT_FILES: Final = 10
 _MAX_STATE_VARIABLES: Final = 64
 _MAX_STATE_NAME: Final = 64
 _MAX_STATE_TEXT: Final = 10_485_760
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """The settings of a create request, with the defaults for omitted ones.
+
+    Attributes:
+        user: The end user's id, from the backend.
+        workflow_id: The session's workflow.
+        workflow_version: The workflow's version; None: the latest deployed one.
+        state_variables: The backend's values for the workflow; None if it passed none.
+        tracing: Whether the workflow's runs are traced.
+        expires_after: The session's lifetime in seconds, 1 to 600.
+        max_requests_per_1_minute: The session's rate limit.
+        automatic_thread_titling: Whether threads get titles automatically.
+        file_upload: Whether users can upload files.
+        max_file_size: The most megabytes of a file; None if uploads are off.
+        max_files: The most files; None if uploads are off.
+        history: Whether users see their earlier threads.
+        recent_threads: How many earlier threads users see; None: all.
+    """
+
+    user: str
+    workflow_id: str
+    workflow_version: str | None = None
+    state_variables: Mapping[str, StateValue] | None = field(default=None, repr=False)
+    tracing: bool = True
+    expires_after: int = DEFAULT_LIFETIME
+    max_requests_per_1_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    automatic_thread_titling: bool = True
+    file_upload: bool = False
+    max_file_size: int | None = None
+    max_files: int | None = None
+    history: bool = True
+    recent_threads: int | None = None
 
 
 def parse_create_body(body: bytes) -> SessionSettings:
@@ -111,7 +141,7 @@ def parse_sign_out_body(body: bytes) -> str:
     return _user(_parse_object(body, {"user"}))
 
 
-def session_object(record: SessionRecord, now: datetime, *, client_secret: str = "") -> JsonValue:
+def session_object(record: "SessionRecord", now: datetime, *, client_secret: str = "") -> JsonValue:
     """Return the session as the API returns it, with every field of the published contract.
 
     Args:
@@ -151,7 +181,7 @@ def session_object(record: SessionRecord, now: datetime, *, client_secret: str =
     }
 
 
-def _user(fields: _Object) -> str:
+def _user(fields: "_Object") -> str:
     user = fields.required_string("user")
     if not user:
         raise refusals.empty_string("user")
@@ -200,7 +230,7 @@ class _Object:
             raise refusals.integer_above_maximum(self.path_of(name), maximum, number)
         return number
 
-    def object(self, name: str, known: Collection[str] | None) -> _Object:
+    def object(self, name: str, known: Collection[str] | None) -> "_Object":
         return _opened(self.path_of(name), self.fields.get(name, {}), known)
 
     def path_of(self, name: str) -> str:

@@ -17,6 +17,7 @@ from chatkit_sessions.stores.base import Transaction
 from . import _refusals as refusals
 from ._bodies import (
     JsonValue,
+    SessionSettings,
     encode_json,
     parse_create_body,
     parse_refresh_body,
@@ -33,7 +34,6 @@ from ._records import (
     Groups,
     IssuedSession,
     SessionRecord,
-    SessionSettings,
     SessionStatus,
     StoredSession,
     digest,

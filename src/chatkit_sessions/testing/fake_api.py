@@ -10,13 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Final, Self
 
 from chatkit_sessions.service._flow import ServiceFlow, run_blocking
-from chatkit_sessions.service._records import (
-    SESSION,
-    SessionSettings,
-    SessionStatus,
-    StateValue,
-    StoredSession,
-)
+from chatkit_sessions.service._records import SESSION, SessionStatus, StoredSession
 from chatkit_sessions.service._rules import OPERATIONS, Operation, SessionRules
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -29,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+    from chatkit_sessions.service._bodies import SessionSettings, StateValue
     from chatkit_sessions.service._records import SessionRecord
 
     from .faults import Fault
