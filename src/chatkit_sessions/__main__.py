@@ -1,6 +1,5 @@
 """`chatkit-sessions`, or `python -m chatkit_sessions`: check settings, explain errors, serve."""
 
-import argparse
 import os
 import re
 import sys
@@ -24,6 +23,8 @@ from ._redaction import MASK, redact
 from ._troubleshooting import PAGES, explain as explained, read, titles
 from ._version import __version__
 from .errors import ChatKitError
+from .testing import FakeChatKit
+from .testing.__main__ import Parser, main as serve, say
 
 USER: Final = "chatkit-sessions-check"
 """Whose session is created; it is deleted at once."""
@@ -56,18 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if callable(reconfigure):
         reconfigure(errors="replace")  # not every terminal has check marks
     if arguments.command == "serve":
-        from .testing.__main__ import main as serve  # noqa: PLC0415 -- of use here alone
-
         return serve(others, prog="chatkit-sessions serve")
     if arguments.command == "explain":
         return explain(arguments.section, arguments.language or language_of(os.environ))
     if not arguments.local:
-        print("Settings of this environment (an exported variable beats one in a .env file):")
+        say("Settings of this environment (an exported variable beats one in a .env file):")
         make_client = partial(ChatKitClient, allow_insecure_http=arguments.allow_insecure_http)
         return 0 if check(os.environ, make_client=make_client) else 1
-    from .testing import FakeChatKit  # noqa: PLC0415 -- as above
-
-    print("Settings of the local API:")
+    say("Settings of the local API:")
     with FakeChatKit().serve() as server:
         worked = check(
             server.environment,
@@ -78,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if worked else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chatkit-sessions", allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog="chatkit-sessions", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     check_command = commands.add_parser(
@@ -121,15 +118,16 @@ def explain(section: str | None, language: str) -> int:
     """
     page = read(language)
     if section is None:
-        print(*titles(page), sep="\n")
+        say(*titles(page))
         return 0
     if re.fullmatch(r"[3-5]\d\d", section):
         section = error_type_of(int(section)).__name__
     text = explained(page, section.removeprefix("chatkit_sessions.").removeprefix("errors."))
     if text is None:
-        print(f"No section {section!a}. There are:", *titles(page), sep="\n  ", file=sys.stderr)
+        listed = [f"  {title}" for title in titles(page)]
+        say(f"No section {section!a}. There are:", *listed, stream=sys.stderr)
         return 2
-    print(text)
+    say(text)
     return 0
 
 
@@ -150,21 +148,22 @@ def check(environment: Mapping[str, str], *, make_client: Callable[[], ChatKitCl
         Whether everything worked.
     """
     for line in settings(environment):
-        print(f"  {line}")
+        say(f"  {line}")
     step = "The settings can be used"
     try:
         with make_client() as chatkit:
             # A setting, although only the first call needs it.
             require_workflow_id(environment.get(WORKFLOW_VARIABLE) or None)
-            print(f"✓ {step}.")
+            say(f"✓ {step}.")
             step = "A session can be created"
             session = chatkit.create_session(USER)
-            print(f"✓ {step}.")
+            say(f"✓ {step}.")
             step = "It can be deleted"
             chatkit.delete_session(session.id)
-            print(f"✓ {step}.")
+            say(f"✓ {step}.")
     except ChatKitError as error:
-        print(f"✗ {step.replace(' can ', ' cannot ')}.", *str(error).splitlines(), sep="\n    ")
+        reasons = [f"    {line}" for line in str(error).splitlines()]
+        say(f"✗ {step.replace(' can ', ' cannot ')}.", *reasons)
         return False
     return True
 

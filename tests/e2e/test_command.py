@@ -3,8 +3,10 @@
 import contextlib
 import importlib
 import io
+import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import tomllib
@@ -16,7 +18,7 @@ import respx
 import chatkit_sessions
 from chatkit_sessions import ChatKitClient, __version__
 from chatkit_sessions.__main__ import check, language_of, main, settings
-from chatkit_sessions.testing import FakeChatKit, FakeServer
+from chatkit_sessions.testing import FakeChatKit, FakeServer, __main__ as serving
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-proj-0123456789abcdefKEY"
@@ -366,6 +368,46 @@ def test_an_unknown_name_is_answered_with_the_sections(capsys: pytest.CaptureFix
 )
 def test_the_language_is_that_of_the_locale(environment: dict[str, str], language: str) -> None:
     assert language_of(environment) == language
+
+
+PRINTING = [
+    "check",
+    "check --local",
+    "explain",
+    "explain 401",
+    "explain 4xx",
+    "serve --port 0",
+    "serve --port http",
+    "serve --help",
+    "--help",
+    "--version",
+]
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("command", PRINTING)
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_reader_that_ends_early_stops_nothing(
+    fake: FakeChatKit, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(serving, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+
+    with os.fdopen(writes, "w") as nobody_reads:
+        monkeypatch.setattr(sys, name, nobody_reads)
+        exit_code = exit_code_of(command.split())
+
+    expected = {"explain 4xx": 2, "serve --port http": 2}
+    assert exit_code == expected.get(command, 0)
+    fake.assert_deleted(times=1 if command == "check" else 0)
+
+
+def exit_code_of(argv: list[str]) -> object:
+    try:
+        return main(argv)
+    except SystemExit as stopped:
+        return stopped.code
 
 
 def test_serve_is_the_local_api(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,26 @@ def test_prints_a_line_for_each_request_and_no_secret(
     ]
 
 
+def test_responds_although_nobody_reads_its_lines(
+    serve_until: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    statuses: list[int] = []
+
+    def meanwhile() -> None:
+        to_set = variables(capsys.readouterr().out)
+        statuses.extend(post(to_set, "", CREATE).status_code for _ in range(2))
+
+    with os.fdopen(writes, "w") as nobody_reads:
+        monkeypatch.setattr(sys, "stderr", nobody_reads)
+        serve_until(meanwhile, ["--port", "0"])
+
+    assert statuses == [200, 200]
+
+
 def test_prints_what_to_set_in_the_shell(
     serve_until: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import shlex
 import signal
 import sys
+from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +18,7 @@ from .server import EVERY_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
     from .fake_api import FakeServer
     from .wire import Request, Response
@@ -23,6 +26,31 @@ if TYPE_CHECKING:
 _CANNOT_LISTEN = 2
 _LAST_PORT = 65_535
 _SECRET = re.compile(r"(sk-|ek_)[^/]*")
+
+
+def say(*lines: str, stream: TextIO | None = None) -> None:
+    """Print lines at once. Once their reader has ended, as `head` does, nothing is printed.
+
+    Args:
+        lines: What to print. Without any, what is still buffered is written.
+        stream: Default: stdout.
+    """
+    try:
+        print(*lines, sep="\n", end="\n" if lines else "", file=stream, flush=True)
+    except BrokenPipeError:
+        # What is buffered is written once more at exit, and would fail again.
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), (stream or sys.stdout).fileno())
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help and errors may go to a reader that has ended."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process, after what was printed and the message."""
+        say()
+        say(*(message or "").splitlines(), stream=sys.stderr)
+        super().exit(status)
 
 
 class _PrintingFake(FakeChatKit):
@@ -33,7 +61,7 @@ class _PrintingFake(FakeChatKit):
         response = super().handle(request)
         path = _SECRET.sub(r"\1***", request.path.partition("?")[0])
         line = f"{request.method} {path} {response.status_code}"
-        print(ascii(line)[1:-1], file=sys.stderr, flush=True)  # a terminal obeys some characters
+        say(ascii(line)[1:-1], stream=sys.stderr)  # a terminal obeys some characters
         return response
 
 
@@ -65,7 +93,7 @@ def main(
         return 0
     except OSError as error:
         advice = "; --port 0 picks a free one" if error.errno == errno.EADDRINUSE else ""
-        print(f"cannot listen on {options.host}:{options.port}: {error}{advice}", file=sys.stderr)
+        say(f"cannot listen on {options.host}:{options.port}: {error}{advice}", stream=sys.stderr)
         return _CANNOT_LISTEN
     finally:
         for number, handler in zip(signals, previous, strict=True):
@@ -74,7 +102,7 @@ def main(
 
 def _serve_until_interrupted(fake: FakeChatKit, host: str, port: int) -> NoReturn:
     with fake.serve(host, port) as server:
-        print(_greeting(server, host), flush=True)
+        say(_greeting(server, host))
         while True:
             sleep(1)
 
@@ -89,8 +117,8 @@ def _greeting(server: FakeServer, host: str) -> str:
     return "\n".join(lines)
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(prog: str) -> Parser:
+    parser = Parser(
         prog=prog,
         description="Serve a local imitation of ChatKit's sessions API.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
