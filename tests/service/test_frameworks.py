@@ -40,10 +40,9 @@ WRITES = ["threads.create", "threads.add_user_message", "items.feedback", 1, Non
 class HangingStore(CountedStore):
     """A counted store whose reads can hang."""
 
-    timeout = 0.1
-
-    def __init__(self, store: MemorySessionStore) -> None:
+    def __init__(self, store: MemorySessionStore, timeout: float) -> None:
         super().__init__(store)
+        self.timeout = timeout
         self._responds = threading.Event()
         self._responds.set()
 
@@ -64,10 +63,10 @@ class Awaited:
     """The same for async services."""
 
     namespace = "shop"
-    timeout = 0.1
 
     def __init__(self, store: HangingStore) -> None:
         self._store = store
+        self.timeout = store.timeout
 
     async def get(self, *args: Any) -> Any:  # noqa: ANN401 -- passed on
         if self._store.hangs():
@@ -84,8 +83,14 @@ class Awaited:
 class ChatServer:
     """A chat server of one framework that says whose request it was, and returns the body."""
 
-    def __init__(self, framework: Framework, **options: Any) -> None:  # noqa: ANN401 -- passed on
-        self.store = HangingStore(MemorySessionStore(namespace="shop"))
+    def __init__(
+        self,
+        framework: Framework,
+        *,
+        store_timeout: float = 20,
+        **options: Any,  # noqa: ANN401 -- passed on
+    ) -> None:
+        self.store = HangingStore(MemorySessionStore(namespace="shop"), store_timeout)
         self.issuing = SessionsService(self.store, workflows={"support", "sales"})
         asynchronous = AsyncSessionsService(
             cast("AsyncSessionStore", Awaited(self.store)), workflows={"support", "sales"}
@@ -302,7 +307,8 @@ def test_a_store_outage_is_503(server: ChatServer) -> None:
     assert server.post(authorization).status_code == 200
 
 
-def test_a_store_that_never_responds_is_503_too(server: ChatServer) -> None:
+def test_a_store_that_never_responds_is_503_too(framework: Framework) -> None:
+    server = ChatServer(framework, store_timeout=0.5)
     authorization = f"Bearer {server.secret()}"
     let_go = server.store.hang()
 
