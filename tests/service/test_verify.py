@@ -62,6 +62,16 @@ def test_what_is_returned_cannot_be_changed(service: BlockingService) -> None:
         context.state_variables["plan"] = "pro"  # type: ignore[index]
 
 
+def test_the_variables_of_two_requests_are_two(service: BlockingService) -> None:
+    session = service.create(workflow={"id": "support", "state_variables": {"seats": 3}})
+    secret = str(session["client_secret"])
+    first = service.verify(secret).settings.state_variables
+    assert isinstance(first, dict)
+    first["seats"] = 100
+
+    assert service.verify(secret).settings.state_variables == {"seats": 3}
+
+
 def test_a_secret_may_be_wrapped(service: BlockingService) -> None:
     assert service.verify(SecretStr(service.create_secret())).user == "ada"
 

@@ -23,8 +23,9 @@ from redis.exceptions import (
 )
 
 from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions.stores._redis_commands import wait_command
-from chatkit_sessions.stores._redis_connections import disconnecting, failure, leads_nowhere
+from chatkit_sessions.stores._redis_connections import Commands, Sender, failure, leads_nowhere
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import ACL_RULES, RedisServer, execute, execute_for_list, running_redis
 from support import Connect, Kind
@@ -73,7 +74,6 @@ class TestAServerThatSaysNotHere:
         ids=lambda error: str(error)[:20],
     )
     def test_is_known_by_its_error(self, error: Exception) -> None:
-        assert leads_nowhere(error)
         assert leads_nowhere([1, b"value", error])
 
     @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ class TestAServerThatSaysNotHere:
         ],
     )
     def test_is_not_seen_in_anything_else(self, reply: object) -> None:
-        assert not leads_nowhere(reply)
+        assert not leads_nowhere([reply])
 
     def test_is_a_hint(self) -> None:
         moved = failure(MovedError("15495 127.0.0.1:7001"))
@@ -99,8 +99,7 @@ class TestAServerThatSaysNotHere:
     def test_is_left_by_a_client_of_one_connection(self, server: RedisServer) -> None:
         with redis.Redis(port=server.port, single_connection_client=True) as client:
             before = execute(client, "CLIENT", "ID")
-            for disconnect in disconnecting(client):
-                disconnect(client)
+            run_blocking(Sender(cast("Commands", client), asynchronous=False).disconnect_idle)
 
             assert execute(client, "CLIENT", "ID") != before
 
@@ -116,8 +115,8 @@ class TestAServerThatSaysNotHere:
         class Client:
             connection_pool = Pool()
 
-        for disconnect in disconnecting(Client()):
-            disconnect(None)
+        sender = Sender(cast("Commands", Client()), asynchronous=False)
+        run_blocking(sender.disconnect_idle)
 
         assert Client.connection_pool.disconnected == 1
 

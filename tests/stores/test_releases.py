@@ -15,7 +15,7 @@ from chatkit_sessions import ChatKitClient, RateLimitError
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.entries import record_schema
 from chatkit_sessions.service import InvalidClientSecretError, SessionContext, SessionsService
-from chatkit_sessions.service._records import SessionRecord
+from chatkit_sessions.service._records import parse_record
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from stored_by_release import BASE_URL, OPTIONS, entries_of, use_clients, use_service
@@ -168,9 +168,7 @@ def test_what_a_record_of_the_service_lacks_has_its_default() -> None:
     least = {name: values[name] for name in required}
     least["settings"] = {"user": "ada", "workflow_id": "support"}
 
-    assert SessionRecord.parse(json.dumps(least).encode()) == SessionRecord.parse(
-        json.dumps(values).encode()
-    )
+    assert parse_record(json.dumps(least).encode()) == parse_record(json.dumps(values).encode())
 
 
 def test_what_a_record_of_a_client_lacks_has_its_default() -> None:

@@ -16,6 +16,7 @@ from chatkit_sessions.integrations import (
     EndpointRequest,
     EndpointResponse,
 )
+from chatkit_sessions.stores._redis_connections import Sender
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer, execute, free_port, running_redis
 from support import Blocking, Connect
@@ -113,8 +114,8 @@ def close(worker: ChatKitClient) -> None:
     store = inner(worker)._sessions.registry._access.store
     if isinstance(worker, Blocking) and isinstance(store, AsyncRedisSessionStore):
         worker._runner.run(store.aclose())
-        if isinstance(store._redis.client, redis.asyncio.Redis | redis.asyncio.RedisCluster):
-            worker._runner.run(store._redis.client.aclose())
+        if isinstance(store._redis.sender, Sender):
+            worker._runner.run(store._redis.sender.aclose())
     elif isinstance(store, RedisSessionStore):
         store.close()
 

@@ -208,36 +208,21 @@ class StoreAccess:
         leads: bool = False,
         writes: bool = False,
     ) -> T:
-        breaker = self.state.circuit_breaker
-        arrived = breaker.latest
-        try:
-            return await self._attempt(
-                operation, deadline, arrived=arrived, leads=leads, writes=writes
-            )
-        except OutageBeganError:
-            pass  # as a probe
-        except StoreBusyError:
-            raise
-        except SessionStoreError:
-            if breaker.is_open:
-                raise
-        return await self._attempt(operation, deadline, arrived=arrived, leads=leads, writes=writes)
-
-    async def _attempt(
-        self,
-        operation: Callable[[], T | Awaitable[T]],
-        deadline: Deadline,
-        *,
-        arrived: int,
-        leads: bool,
-        writes: bool,
-    ) -> T:
         state = self.state
-        bounds = state.leaders_bounds if leads else state.bounds
-        attempt = _Attempt(state, arrived, self.on_event, writes=writes)
-        if attempt.is_probe:
-            bounds = state.probe_bounds
-        return await bounds.run(operation, deadline, attempt)
+        breaker = state.circuit_breaker
+        arrived, is_repeated = breaker.latest, False
+        while True:
+            attempt = _Attempt(state, arrived, self.on_event, writes=writes)
+            bounds = state.leaders_bounds if leads else state.bounds
+            if attempt.is_probe:
+                bounds = state.probe_bounds
+            try:
+                return await bounds.run(operation, deadline, attempt)
+            except SessionStoreError as error:
+                is_final = isinstance(error, StoreBusyError) or breaker.is_open
+                if is_repeated or (is_final and not isinstance(error, OutageBeganError)):
+                    raise
+            is_repeated = True
 
 
 class _Attempt:

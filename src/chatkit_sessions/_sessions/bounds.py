@@ -3,7 +3,6 @@
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
-from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
@@ -81,8 +80,7 @@ class Bounds:
         hanging: int | None = None,
     ) -> None:
         self._tasks = _task_limiter(at_once) if inspect.iscoroutinefunction(store.get) else None
-        # A thread's switch costs more than an operation. Only the main thread has signal handlers,
-        # whose exceptions would leave a connection with a reply that nobody has read.
+        # A thread's switch costs more than an operation.
         inline = at_once // 4 if getattr(store, "limits_itself", False) else 0
         self._inline = deque([None] * inline)
         self._threads = PerProcess(lambda: ThreadLimiter(at_once - inline, hanging=hanging))
@@ -112,7 +110,13 @@ class Bounds:
         queue_timeout = deadline.half()
         if queue_timeout == 0:
             raise _busy()
-        limit = self.limit(deadline)
+        limit = self.timeout if queue_timeout is None else min(self.timeout, queue_timeout)
+        if limit == self.timeout and self._take_place_inline():
+            try:
+                with attempt:
+                    return cast("T", operation())
+            finally:
+                self._inline.append(None)
 
         def fail() -> None:
             attempt.fail(_overdue(limit))
@@ -124,11 +128,6 @@ class Bounds:
                     awaiting, queue_timeout=queue_timeout, limit=limit, overdue=fail
                 )
             blocking = _blocking(cast("Callable[[], T]", operation), attempt)
-            if self._place_inline(limit):
-                try:
-                    return blocking()
-                finally:
-                    self._inline.append(None)
             run = self._threads.get().run
             return run(blocking, queue_timeout=queue_timeout, limit=limit, overdue=fail)
         except NotStartedError:
@@ -137,10 +136,7 @@ class Bounds:
             error = _overdue(limit)
         raise error
 
-    def _place_inline(self, limit: float) -> bool:
-        """Whether to run an operation in the caller's thread; takes one of the places for that."""
-        if limit != self.timeout or current_thread() is main_thread():
-            return False
+    def _take_place_inline(self) -> bool:
         try:
             self._inline.pop()
         except IndexError:

@@ -28,6 +28,7 @@ from ._records import (
     REQUESTS,
     SESSION,
     SessionContext,
+    SessionRecord,
     StoredSession,
 )
 from ._refusals import Refusal
@@ -163,23 +164,36 @@ class ServiceFlow:
         group = self._rules.group_of_secret(client_secret)
         if group is None:
             raise InvalidClientSecretError("unknown")
-        names = [SESSION, REQUESTS] if count else [SESSION]
-        deadline, is_counted_for_user = self._deadline(), False
+        deadline = self._deadline()
+        if callable(count):
+            await self._authenticated(group, client_secret, audience, deadline)
+            count = await count()
+            deadline = self._deadline()  # the body may have taken its time
+        if count:
+            record = await self._counted(group, client_secret, audience, deadline)
+        else:
+            record = await self._authenticated(group, client_secret, audience, deadline)
+        return SessionContext.of(record)
+
+    async def _authenticated(
+        self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
+    ) -> SessionRecord:
+        (entry,) = await self._access.get_many([(group, SESSION)], deadline)
+        return self._authenticate(entry, client_secret, audience).record
+
+    async def _counted(
+        self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
+    ) -> SessionRecord:
+        is_counted_for_user = False
         for _ in range(_MAX_ATTEMPTS):
-            entry, *requests = await self._access.get(group, names, deadline)
+            entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
             session = self._authenticate(entry, client_secret, audience)
-            if callable(count):
-                count = await count()
-                deadline = self._deadline()
-                continue  # the body may have taken its time, in which the session may have ended
-            if not count:
-                return SessionContext.of(session.record)
-            counted = self._rules.count(session, requests[0])
+            counted = self._rules.count(session, requests)
             if not is_counted_for_user:
                 await self._count_for_user(session, deadline)
                 is_counted_for_user = True
             if await self._access.commit(counted, deadline):
-                return SessionContext.of(session.record)
+                return session.record
         raise _too_many_changes()
 
     async def _count_for_user(self, session: StoredSession, deadline: Deadline) -> None:

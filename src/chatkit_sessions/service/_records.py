@@ -17,8 +17,9 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 
@@ -100,18 +101,19 @@ class SessionRecord:
         """Return the record as the bytes that are stored."""
         return MaskedBytes(json.dumps(asdict(self), separators=(",", ":")).encode())
 
-    @classmethod
-    def parse(cls, value: bytes) -> Self | None:
-        """Parse stored bytes; None if they are not a record.
 
-        Names that this release does not know are ignored; those that are missing have a default.
-        """
-        try:
-            values = _known(cls, json.loads(value.decode()))
-            settings = SessionSettings(**_known(SessionSettings, values.pop("settings")))
-            return cls(**values, settings=settings)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
+@lru_cache(maxsize=1024)  # a page's requests have the secret of one session
+def parse_record(value: bytes) -> SessionRecord | None:
+    """Parse stored bytes; None if they are not a record.
+
+    Names that this release does not know are ignored; those that are missing have a default.
+    """
+    try:
+        values = _known(SessionRecord, json.loads(value.decode()))
+        settings = SessionSettings(**_known(SessionSettings, values.pop("settings")))
+        return SessionRecord(**values, settings=settings)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _known(cls: type[SessionRecord | SessionSettings], values: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
@@ -140,7 +142,7 @@ class StoredSession(NamedTuple):
     @classmethod
     def parse(cls, entry: Entry | None) -> Self | None:
         """Parse an entry; None if it is not a session."""
-        record = None if entry is None else SessionRecord.parse(entry.value)
+        record = None if entry is None else parse_record(entry.value)
         return None if entry is None or record is None else cls(record, entry)
 
 
@@ -181,6 +183,9 @@ class SessionContext:
     def of(cls, record: SessionRecord) -> Self:
         """The context of a record."""
         settings = record.settings
+        if settings.state_variables is not None:
+            # A copy of its own: other requests get the same record.
+            settings = replace(settings, state_variables=dict(settings.state_variables))
         return cls(
             session_id=record.id,
             user=settings.user,

@@ -165,15 +165,6 @@ class Keys:
         return [f"{self._prefix}:{{{group}}}:{name}" for name in names]
 
 
-def _entry(
-    value: bytes | int | None, milliseconds: bytes | int | None, now: int | None
-) -> Entry | None:
-    if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds <= 0:
-        return None
-    expires_at = None if now is None else (now + milliseconds) / 1000
-    return Entry(MaskedBytes(value), milliseconds / 1000, expires_at=expires_at)
-
-
 def parse_read(reply: object) -> list[Entry | None]:
     """Parse what `READ` returns."""
     now, *entries = cast("list[bytes | int | None]", reply)
@@ -182,9 +173,15 @@ def parse_read(reply: object) -> list[Entry | None]:
 
 def parse_entries(reply: object, *, now: int | None = None) -> list[Entry | None]:
     """Parse what `read_commands` return one after the other."""
-    entries = cast("list[bytes | int | None]", reply)
-    pairs = zip(entries[::2], entries[1::2], strict=True)
-    return [_entry(value, milliseconds, now) for value, milliseconds in pairs]
+    replies = cast("list[bytes | int | None]", reply)
+    entries: list[Entry | None] = []
+    for value, milliseconds in zip(replies[::2], replies[1::2], strict=True):
+        if isinstance(value, bytes) and isinstance(milliseconds, int) and milliseconds > 0:
+            expires_at = None if now is None else (now + milliseconds) / 1000
+            entries.append(Entry(MaskedBytes(value), milliseconds / 1000, expires_at=expires_at))
+        else:
+            entries.append(None)
+    return entries
 
 
 def parse_names(reply: object) -> list[str]:
@@ -211,8 +208,12 @@ def warn_of_eviction(reply: object) -> None:
 
     Who may not ask, or whose server does not say, is not warned.
     """
-    info = cast("dict[str, object]", reply) if isinstance(reply, dict) else {}
-    policy = info.get("maxmemory_policy")
+    policy: object = None
+    if isinstance(reply, dict):  # as a client of redis-py parses it
+        policy = cast("dict[str, object]", reply).get("maxmemory_policy")
+    elif isinstance(reply, bytes):
+        found = re.search(rb"^maxmemory_policy:(\S+)", reply, re.MULTILINE)
+        policy = found and found[1].decode()
     if isinstance(policy, str) and policy.startswith("allkeys-"):
         logger.warning(
             "Redis evicts any key when its memory is full (maxmemory-policy %s): it may forget "

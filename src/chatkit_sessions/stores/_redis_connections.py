@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable
-from functools import partial
+from collections import deque
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, Protocol, cast
 
 import redis
@@ -27,11 +27,12 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._config.validation import problem_with_timeout
 from chatkit_sessions._redaction import redact, safe_repr
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
-from ._redis_commands import Argument, Keys
+from ._redis_commands import Argument, Command, Keys
 
 DEFAULT_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
@@ -70,8 +71,24 @@ _HINTS: Final = {
 }
 
 
+class Connection(Protocol):
+    """What is used of redis-py's connections; asyncio's are awaited."""
+
+    def pack_commands(self, commands: Sequence[Command]) -> object: ...
+
+    def send_packed_command(self, command: object, *, check_health: bool) -> object: ...
+
+    def read_response(self, *, disable_decoding: bool) -> object: ...
+
+    def disconnect(self, **options: bool) -> object: ...
+
+
 class Pool(Protocol):
-    """What is used of redis-py's pools and connections."""
+    """What is used of redis-py's pools; asyncio's are awaited."""
+
+    def get_connection(self) -> object: ...
+
+    def release(self, connection: Connection) -> object: ...
 
     def disconnect(self, *, inuse_connections: bool = ...) -> object: ...
 
@@ -94,6 +111,126 @@ class Commands(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Sender:
+    """Sends commands over a client of redis-py; over a synchronous one, nothing here suspends.
+
+    Args:
+        client: The client.
+        asynchronous: Whether it is asyncio's.
+    """
+
+    def __init__(self, client: Commands, *, asynchronous: bool) -> None:
+        self.client: Final = client
+        self._asynchronous = asynchronous
+
+    async def send(self, commands: Sequence[Command]) -> list[object]:
+        """The replies to commands, in one round trip; of several, an error takes its place."""
+        if isinstance(self.client, redis.asyncio.RedisCluster):
+            # Many first commands at once meet a cluster client that is half initialized.
+            await self.client.initialize()
+        if len(commands) == 1:
+            return [await self._end(self.client.execute_command(*commands[0], **AS_BYTES))]
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command, **AS_BYTES)
+        return cast("list[object]", await self._end(pipeline.execute(raise_on_error=False)))
+
+    async def disconnect_idle(self) -> None:
+        """Close the connections that no operation uses; a cluster's client does so itself."""
+        only: Pool | None = getattr(self.client, "connection", None)  # of a client with one only
+        for each in (only, _pool_of(self.client)):
+            if each is not None:
+                await self._end(_disconnect(each))
+
+    async def aclose(self) -> None:
+        """Close the connections of an asynchronous client."""
+        await self.client.aclose()
+
+    async def _end(self, result: object) -> object:
+        return await cast("Awaitable[object]", result) if self._asynchronous else result
+
+
+class OwnSender(Sender):
+    """The same for a client that we made, over connections that stay with us between commands.
+
+    That costs half. Whatever watches redis-py replaces methods of its clients; then these are used.
+    """
+
+    def __init__(self, client: Commands, *, asynchronous: bool) -> None:
+        super().__init__(client, asynchronous=asynchronous)
+        self._pool = cast("Pool", _pool_of(client))
+        self._idle = PerProcess(deque[Connection])
+
+    async def send(self, commands: Sequence[Command]) -> list[object]:
+        """See `Sender`."""
+        if type(self.client).execute_command not in _UNWATCHED:
+            return await super().send(commands)
+        connection = _pop(self._idle.get())
+        if connection is not None:
+            try:
+                return await self._exchange(connection, commands)
+            except RedisConnectionError:
+                # The server has closed it meanwhile. Every change may be made twice.
+                await self.disconnect_idle()
+        connection = cast("Connection", await self._end(self._pool.get_connection()))
+        return await self._exchange(connection, commands)
+
+    async def disconnect_idle(self) -> None:
+        """See `Sender`."""
+        while (connection := _pop(self._idle.get())) is not None:
+            await self._drop(connection)
+
+    async def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[object]:
+        replies: list[object] = []
+        try:
+            packed = connection.pack_commands(commands)
+            sending = connection.send_packed_command(packed, check_health=False)
+            if self._asynchronous:
+                await cast("Awaitable[object]", sending)
+            for _ in commands:
+                try:
+                    reply = connection.read_response(disable_decoding=True)
+                    if self._asynchronous:
+                        reply = await cast("Awaitable[object]", reply)
+                except ResponseError as error:
+                    reply = error
+                replies.append(reply)
+        except BaseException:
+            # Also one of a signal handler, or a cancellation: a reply may be left to read.
+            await self._drop(connection)
+            raise
+        self._idle.get().append(connection)
+        return replies
+
+    async def _drop(self, connection: Connection) -> None:
+        await self._end(connection.disconnect(**{"nowait": True} if self._asynchronous else {}))
+        await self._end(self._pool.release(connection))
+
+
+def _is_watched(method: object) -> bool:
+    module: str = getattr(method, "__module__", "")
+    return hasattr(method, "__wrapped__") or not module.startswith("redis.")
+
+
+_UNWATCHED: Final = [
+    method
+    for client in (redis.Redis, redis.asyncio.Redis)
+    if not _is_watched(method := cast("object", vars(client).get("execute_command")))
+]
+"""Their own methods, unless something watches them before this module is imported."""
+
+
+def _pool_of(client: object) -> Pool | None:
+    return getattr(client, "connection_pool", None)
+
+
+def _pop(connections: deque[Connection]) -> Connection | None:
+    try:
+        return connections.pop()
+    except IndexError:
+        return None
+
+
 def failure(error: Exception) -> SessionStoreError:
     """Make one of ours of what redis-py raises, or returns in place of a reply."""
     reason = ascii(redact(str(error)[:MAX_REASON]))
@@ -108,13 +245,12 @@ def is_unknown_script(reply: object) -> bool:
     return isinstance(reply, NoScriptError)
 
 
-def leads_nowhere(reply: object) -> bool:
+def leads_nowhere(replies: Iterable[object]) -> bool:
     """Whether a server says: not here, or not now.
 
     After a failover, connections stay open to a server that is a replica by then. Whoever connects
     anew may reach another server, to which the name, the proxy or Sentinel leads.
     """
-    replies = cast("list[object]", reply) if isinstance(reply, list) else [reply]
     return any(isinstance(each, Exception) and _code_of(each) is not None for each in replies)
 
 
@@ -127,14 +263,7 @@ def _code_of(error: Exception) -> str | None:
     return found and found[0]
 
 
-def disconnecting(client: object) -> list[Callable[[object], object]]:
-    """What closes the connections that no operation uses; a cluster's client does so itself."""
-    pool: object = getattr(client, "connection_pool", None)
-    only: object = getattr(client, "connection", None)  # of a client with a single one
-    return [partial(_disconnect, cast("Pool", each)) for each in (only, pool) if each is not None]
-
-
-def _disconnect(pool: Pool, _: object) -> object:
+def _disconnect(pool: Pool) -> object:
     if "inuse_connections" in inspect.signature(pool.disconnect).parameters:
         return pool.disconnect(inuse_connections=False)
     return pool.disconnect()  # before redis-py 7, a blocking pool takes all, also those in use

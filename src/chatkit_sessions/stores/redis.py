@@ -3,7 +3,7 @@
 Install redis-py with `pip install "chatkit-sessions[redis]"`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -31,7 +31,9 @@ try:
     from ._redis_connections import (
         DEFAULT_TIMEOUT,
         Commands,
+        OwnSender,
         RedisStore,
+        Sender,
         async_pool_settings,
         check_timeout,
         check_url,
@@ -79,7 +81,8 @@ class RedisSessionStore(RedisStore):
             timeout=timeout,
             wait_replicas=wait_replicas,
         )
-        self._redis = Execution(cast("Commands", client), asynchronous=False)
+        sender = Sender(cast("Commands", client), asynchronous=False)
+        self._redis = Execution(sender, asynchronous=False)
         self._owned: redis.Redis | None = None
         self.limits_itself = False
         """Whether each operation ends within about `timeout` by itself."""
@@ -120,6 +123,8 @@ class RedisSessionStore(RedisStore):
             timeout=timeout,
             wait_replicas=wait_replicas,
         )
+        sender = OwnSender(cast("Commands", owned), asynchronous=False)
+        store._redis = Execution(sender, asynchronous=False)
         store._owned = owned
         store.limits_itself = True
         return store
@@ -204,13 +209,8 @@ class AsyncRedisSessionStore(RedisStore):
             timeout=timeout,
             wait_replicas=wait_replicas,
         )
-        self._redis = Execution(
-            cast("Commands", client),
-            asynchronous=True,
-            initialize=client.initialize
-            if isinstance(client, redis.asyncio.RedisCluster)
-            else None,
-        )
+        sender = Sender(cast("Commands", client), asynchronous=True)
+        self._redis = Execution(sender, asynchronous=True)
 
     @classmethod
     def from_url(
@@ -248,6 +248,9 @@ class AsyncRedisSessionStore(RedisStore):
             )
             return redis.asyncio.Redis.from_pool(pool)
 
+        def own_sender() -> Sender:
+            return OwnSender(cast("Commands", connect()), asynchronous=True)
+
         store = cls(
             connect(),
             namespace=namespace,
@@ -256,8 +259,7 @@ class AsyncRedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         # In place of the one that nobody has connected: each event loop needs its own.
-        each = PerLoop(cast("Callable[[], Commands]", connect))
-        store._redis = Execution(each, asynchronous=True)
+        store._redis = Execution(PerLoop(own_sender), asynchronous=True)
         return store
 
     async def __aenter__(self) -> Self:
@@ -273,8 +275,8 @@ class AsyncRedisSessionStore(RedisStore):
 
     async def aclose(self) -> None:
         """Close the running event loop's connections that `from_url` made, if there are any."""
-        if isinstance(self._redis.client, PerLoop):
-            await self._redis.client.aclose()
+        if isinstance(self._redis.sender, PerLoop):
+            await self._redis.sender.aclose()
 
     async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `AsyncSessionStore.get`."""

@@ -1,0 +1,183 @@
+"""Connections that a store keeps: what is sent over which, and when one is given up."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
+
+import pytest
+import redis
+import redis.asyncio
+
+from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions.stores._redis_commands import Command
+from chatkit_sessions.stores._redis_connections import Commands, OwnSender
+from support import Kind
+
+T = TypeVar("T")
+GET: Command = ("GET", "key")
+
+
+class Fake:
+    """Returns what it does, or an awaitable of that."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind: Kind = kind
+
+    def _return(self, function: Callable[[], object]) -> object:
+        async def flow() -> object:
+            return function()
+
+        return flow() if self._kind == "async" else function()
+
+
+class FakeConnection(Fake):
+    """A connection that replies with its number, or raises what it is given."""
+
+    def __init__(self, kind: Kind, number: int) -> None:
+        super().__init__(kind)
+        self._number = number
+        self.sent: list[Command] = []
+        self.raises: deque[BaseException] = deque()
+        self.is_open = True
+
+    def pack_commands(self, commands: Sequence[Command]) -> Sequence[Command]:
+        return commands
+
+    def send_packed_command(self, commands: Sequence[Command], *, check_health: bool) -> object:
+        assert not check_health
+        return self._return(lambda: self.sent.extend(commands))
+
+    def read_response(self, *, disable_decoding: bool) -> object:
+        assert disable_decoding
+
+        def read() -> int:
+            if self.raises:
+                raise self.raises.popleft()
+            return self._number
+
+        return self._return(read)
+
+    def disconnect(self, *, nowait: bool = False) -> object:
+        assert nowait is (self._kind == "async")
+
+        def close() -> None:
+            self.is_open = False
+
+        return self._return(close)
+
+
+class FakePool(Fake):
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind)
+        self.made: list[FakeConnection] = []
+        self.released: list[FakeConnection] = []
+        self.raises: list[BaseException] = []
+        """What each new connection raises."""
+
+    def get_connection(self) -> object:
+        def make() -> FakeConnection:
+            self.made.append(FakeConnection(self._kind, len(self.made) + 1))
+            self.made[-1].raises += self.raises
+            return self.made[-1]
+
+        return self._return(make)
+
+    def release(self, connection: FakeConnection) -> object:
+        return self._return(lambda: self.released.append(connection))
+
+
+class Sending:
+    """An `OwnSender` of either kind."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._is_async = kind == "async"
+        self.pool = FakePool(kind)
+        client = redis.asyncio.Redis() if self._is_async else redis.Redis()
+        vars(client)["connection_pool"] = self.pool
+        self.sender = OwnSender(cast("Commands", client), asynchronous=self._is_async)
+
+    def send(self, *commands: Command) -> list[object]:
+        return self.run(lambda: self.sender.send(commands))
+
+    def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def flow() -> T:
+            return await call()
+
+        return asyncio.run(flow()) if self._is_async else run_blocking(flow)
+
+
+@pytest.fixture
+def sending(kind: Kind) -> Sending:
+    return Sending(kind)
+
+
+def test_one_connection_serves_command_after_command(sending: Sending) -> None:
+    assert sending.send(GET) == sending.send(GET) == [1]
+    assert sending.send(GET, GET) == [1, 1]
+    assert len(sending.pool.made[0].sent) == 4
+
+
+def test_an_error_takes_the_place_of_one_reply(sending: Sending) -> None:
+    error = redis.ResponseError("WRONGTYPE")
+    sending.send(GET)
+    sending.pool.made[0].raises.append(error)
+
+    assert sending.send(GET, GET) == [error, 1]
+    assert sending.send(GET) == [1], "the connection is kept"
+
+
+def test_what_the_server_has_closed_is_made_anew_once(sending: Sending) -> None:
+    sending.send(GET)
+    sending.pool.made[0].raises.append(redis.ConnectionError("closed"))
+
+    assert sending.send(GET) == [2]
+    assert not sending.pool.made[0].is_open
+    assert sending.pool.released == sending.pool.made[:1]
+
+
+def test_a_server_that_closes_new_connections_fails(sending: Sending) -> None:
+    sending.pool.raises.append(redis.ConnectionError("closed"))
+
+    with pytest.raises(redis.ConnectionError):
+        sending.send(GET)
+
+    assert len(sending.pool.made) == 1
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), redis.TimeoutError(), ValueError()])
+def test_no_reply_is_left_for_the_next_command(sending: Sending, raised: BaseException) -> None:
+    """As after a signal handler's exception, or a cancellation."""
+    sending.send(GET)
+    sending.pool.made[0].raises.append(raised)
+
+    with pytest.raises(type(raised)):
+        sending.send(GET)
+
+    assert not sending.pool.made[0].is_open
+    assert sending.send(GET) == [2]
+
+
+def test_the_connections_are_left_where_they_lead_elsewhere(sending: Sending) -> None:
+    sending.send(GET)
+    sending.run(sending.sender.disconnect_idle)
+
+    assert not sending.pool.made[0].is_open
+    assert sending.send(GET) == [2]
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+def test_what_watches_redis_py_sees_every_command(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instruments replace a client's method."""
+    seen: list[tuple[object, ...]] = []
+
+    def watch(_: object, *command: object, **__: object) -> int:
+        seen.append(command)
+        return 0
+
+    monkeypatch.setattr(redis.Redis, "execute_command", watch)
+
+    assert sending.send(GET) == [0]
+    assert seen == [GET]
