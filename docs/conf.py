@@ -109,6 +109,24 @@ def make_tabs(app: Sphinx, page: str, source: list[str]) -> None:
     )
 
 
+STATUS = re.compile(r"^(#+ .*\n\n)(?=(?:\w+ )?([345]\d\d)\b)", re.MULTILINE)
+SERVER_ERRORS = ("500", "502", "503", "504")
+
+
+def index_statuses(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let the search find a section by the HTTP status that it begins with.
+
+    The search ignores numbers, except those in the index.
+    """
+    source[0] = STATUS.sub(index_status, source[0])
+
+
+def index_status(section: re.Match[str]) -> str:
+    """Write the heading with its status in the index; 500 stands for the others of a server."""
+    statuses = SERVER_ERRORS if section[2] == "500" else (section[2],)
+    return f"{section[1]}```{{index}} {', '.join(statuses)}\n```\n\n"
+
+
 def tab_set(text: str, label: str) -> str:
     """Write labelled parts as MyST's directives; the same label is chosen on all pages at once."""
     _, *parts = re.split(label, text, flags=re.MULTILINE)
@@ -163,6 +181,7 @@ def setup(app: Sphinx) -> None:
     """Connect what is above."""
     import_for_annotations()
     app.connect("source-read", make_tabs)
+    app.connect("source-read", index_statuses)
     app.connect("html-page-context", speak_spanish, priority=900)  # after the theme's own
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", read_signature)

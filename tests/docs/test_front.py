@@ -1,7 +1,11 @@
 """What the documentation says of faults and versions, and how it is read."""
 
 import importlib.util
+import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -10,6 +14,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
+NODE = shutil.which("node")
 
 
 def test_what_the_pages_say_of_faults_is_what_was_measured() -> None:
@@ -65,6 +70,43 @@ def conf() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_a_section_that_begins_with_a_status_is_in_the_index(conf: ModuleType) -> None:
+    source = ["### One\n\n401: no.\n\n### Two\n\n500 and above.\n\n### Three\n\nIn 2026.\n"]
+
+    conf.index_statuses(None, "page", source)
+
+    assert re.findall(r"### (\w+)\n\n```{index} (.*)\n```", source[0]) == [
+        ("One", "401"),
+        ("Two", "500, 502, 503, 504"),
+    ]
+
+
+FOUND = {
+    "401": "troubleshooting",
+    "403": "troubleshooting",
+    "404": "troubleshooting",
+    "429": "troubleshooting",
+    "503": "troubleshooting",
+    "self-hosted": "self-hosted",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NODE is None, reason="the search is JavaScript: needs node")
+def test_the_search_of_the_site_finds_what_users_look_for(tmp_path: Path) -> None:
+    sphinx = [sys.executable, "-m", "sphinx", "--quiet", str(ROOT / "docs"), str(tmp_path)]
+    subprocess.run(sphinx, check=True, timeout=300)  # noqa: S603 -- our own
+    search = [str(NODE), str(ROOT / "tests/helpers/search.js"), str(tmp_path), *FOUND]
+    asked = subprocess.run(  # noqa: S603 -- as above
+        search, capture_output=True, check=True, text=True, timeout=60
+    )
+
+    found = [json.loads(line) for line in asked.stdout.splitlines()]
+    for (query, page), results in zip(FOUND.items(), found, strict=True):
+        pages = list(dict.fromkeys(result.partition("#")[0] for result in results))
+        assert page in pages[:2], f"{query} finds {pages}"
 
 
 @pytest.mark.parametrize(

@@ -392,7 +392,7 @@ def test_a_reader_that_ends_early_stops_nothing(
 ) -> None:
     reads, writes = os.pipe()
     os.close(reads)
-    monkeypatch.setattr(serving, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(serving, "sleep", interrupt)
 
     with os.fdopen(writes, "w") as nobody_reads:
         monkeypatch.setattr(sys, name, nobody_reads)
@@ -401,6 +401,10 @@ def test_a_reader_that_ends_early_stops_nothing(
     expected = {"explain 4xx": 2, "serve --port http": 2}
     assert exit_code == expected.get(command, 0)
     fake.assert_deleted(times=1 if command == "check" else 0)
+
+
+def interrupt(_seconds: float) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def exit_code_of(argv: list[str]) -> object:
