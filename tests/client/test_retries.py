@@ -19,7 +19,9 @@ from chatkit_sessions import (
     RateLimitError,
     RetryPolicy,
 )
+from chatkit_sessions._api.operations import get
 from chatkit_sessions._concurrency.tasks import TaskEvent
+from chatkit_sessions._concurrency.threads import run_blocking
 from support import KEY, WAYS, WORKFLOW, Connect, Script, Time, Way, ok, refused
 
 
@@ -228,6 +230,29 @@ def test_every_attempt_and_retry_is_logged_without_secrets(
         ("DEBUG", f"{create}: 200 (request id req_success)"),
     ]
     assert KEY not in caplog.text
+
+
+def test_what_a_query_holds_is_sent_but_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = Script([refused(500), ok()])
+    policy = RetryPolicy(max_retries=1, initial_delay=0.001)
+    client = ChatKitClient(
+        api_key=KEY,
+        base_url="https://chatkit.test/v1",
+        max_retries=policy,
+        http_client=httpx.Client(transport=httpx.MockTransport(script)),
+    )
+    calls = client._sessions.calls
+    operation = get("cksess_new")._replace(query=(("user", "ada@example.com"),))
+
+    with caplog.at_level(logging.DEBUG, "chatkit_sessions"):
+        run_blocking(calls.perform, operation, calls.deadline(None))
+
+    assert [each.url.query for each in script.requests] == [b"user=ada%40example.com"] * 2
+    lines = [each.getMessage() for each in caplog.records if each.name == "chatkit_sessions"]
+    assert len(lines) == 3
+    assert "ada" not in "".join(lines)
 
 
 @pytest.mark.parametrize("max_retries", [-1, 1.5, True, "2"])

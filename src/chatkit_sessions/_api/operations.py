@@ -45,6 +45,8 @@ class Operation(NamedTuple, Generic[T_co]):
     """From an error response that is as good as success to the result; None: it is an error."""
     secrets: tuple[SecretStr, ...] = ()
     """What the request holds beside the key and no text may quote."""
+    query: tuple[tuple[str, str], ...] = ()
+    """The URL's parameters, not escaped. A user's id belongs here: log lines have the path."""
 
 
 def create(

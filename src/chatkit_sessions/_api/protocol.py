@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
@@ -111,9 +111,12 @@ def common_headers(settings: Settings, key: SecretStr) -> CommonHeaders:
 
 def build_request(operation: Operation[object], base_url: str, headers: CommonHeaders) -> Request:
     """Add to an operation what every call carries."""
+    url = base_url + operation.path
+    if operation.query:
+        url = f"{url}?{urlencode(operation.query)}"
     return Request(
         operation.method,
-        base_url + operation.path,
+        url,
         headers.without_body if operation.body is None else headers.with_body,
         operation.body,
         (headers.key, *operation.secrets),

@@ -151,6 +151,15 @@ class TestRequest:
             "Content-Type": "application/json",
         }
 
+    def test_with_a_query(self) -> None:
+        operation = GET._replace(query=(("user", "ada&b=1@example.com"), ("limit", "20")))
+
+        request = request_for(operation, self.config(), KEY)
+
+        assert request.url == (
+            f"https://gateway.example/v1{GET.path}?user=ada%26b%3D1%40example.com&limit=20"
+        )
+
     @pytest.mark.parametrize("operation", [GET, CANCEL], ids=["get", "cancel"])
     def test_without_a_body_it_names_no_content_type(self, operation: Operation[Any]) -> None:
         request = request_for(operation, self.config(), KEY)
