@@ -18,7 +18,7 @@ from chatkit_sessions import (
 from chatkit_sessions._client.sync_io import SyncIO
 from chatkit_sessions._concurrency.tasks import time_limit
 from chatkit_sessions._concurrency.threads import PerProcess
-from chatkit_sessions._http.sync_pool import Client
+from chatkit_sessions._http.own_client import OwnClient
 from raw_server import Connection, raw_server, serve_sessions
 from support import KEY, WORKFLOW, Connect, Script, Time, refused
 
@@ -118,7 +118,7 @@ def test_connections_made_after_another_thread_has_closed_are_closed_too() -> No
         assert isinstance(connections, PerProcess)
         make = connections._make
 
-        def close_and_make() -> Client:
+        def close_and_make() -> OwnClient:
             chatkit.close()
             return make()
 

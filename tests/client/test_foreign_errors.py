@@ -456,9 +456,9 @@ def test_the_variables_name_is_looked_for(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On macOS and Windows the system has proxy settings of its own."""
-    monkeypatch.setattr(
-        "chatkit_sessions._http.proxies.getproxies", lambda: {"https": "http://proxy..corp"}
-    )
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://proxy..corp"})
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
 
     with pytest.raises(ConfigurationError, match=r"^the system's proxy settings names"):
         connect(base_url="https://api.test/v1")

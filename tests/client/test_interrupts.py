@@ -9,6 +9,7 @@ import gc
 import linecache
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -25,9 +26,11 @@ import chatkit_sessions
 from chatkit_sessions import ChatKitClient
 from chatkit_sessions._concurrency.single_flight import SingleFlight
 from chatkit_sessions._concurrency.threads import interrupt_in
+from chatkit_sessions._http.async_network import AsyncioStream
+from chatkit_sessions._http.sync_network import BlockingStream
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
-from raw_server import Connection, raw_server
+from raw_server import Connection, raw_server, serve_sessions
 from secrets_shown import assert_silent, everything_shown
 from support import KEY, WORKFLOW, Connect, ok
 
@@ -159,9 +162,17 @@ class Handler:
     __call__ = handle
 
 
+# Over the library's own connections. httpcore takes an OSError in its sending for the socket's, and
+# drops it.
+HANDLED_BY_OURS: dict[str, Callable[[], Exception]] = {
+    **HANDLED,
+    "the system's": lambda: OSError("the soft limit"),
+}
+
+
 @pytest.fixture(params=HANDLED)
 def handler(request: pytest.FixtureRequest) -> Iterator[Handler]:
-    handler = Handler(HANDLED[request.param]())
+    handler = Handler(HANDLED_BY_OURS[request.param]())
     before = signal.signal(signal.SIGTERM, handler.handle)
     yield handler
     signal.signal(signal.SIGTERM, before)
@@ -213,6 +224,75 @@ def test_what_a_signal_handler_raises_comes_out_unchanged_and_at_once(
     assert caught.value.args == arguments
     assert len(server.requests) == 1
     assert_silent(everything_shown(caught.value))
+
+
+@pytest.mark.parametrize("handler", HANDLED_BY_OURS, indirect=True)
+def test_so_it_does_on_a_connection_that_was_idle(handler: Handler) -> None:
+    def serve(connection: Connection) -> None:
+        connection.receive()
+        connection.answer()
+        connection.receive()
+        interrupt_main_thread()
+        connection.stop.wait()
+
+    with (
+        raw_server(serve) as server,
+        ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url) as chatkit,
+    ):
+        chatkit.create_session("user_123")
+        with pytest.raises(type(handler.raised)) as caught:
+            chatkit.create_session("user_123")
+
+        assert caught.value is handler.raised
+        assert (len(server.requests), server.connections) == (2, 1)
+
+
+@pytest.mark.parametrize("handler", HANDLED_BY_OURS, indirect=True)
+def test_so_it_does_while_a_request_is_sent(
+    connect: Connect, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends = list[None]()
+
+    async def send(*_: object) -> bool:
+        sends.append(None)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError
+
+    monkeypatch.setattr(BlockingStream, "send", send)
+    monkeypatch.setattr(AsyncioStream, "send", send)
+    with raw_server(serve_sessions) as server, pytest.raises(type(handler.raised)) as caught:
+        connect(base_url=server.url).create_session("user_123")
+
+    assert caught.value is handler.raised
+    assert len(sends) == 1
+
+
+@pytest.mark.parametrize("handler", HANDLED_BY_OURS, indirect=True)
+def test_so_it_does_while_the_first_of_two_addresses_is_tried(
+    handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    class Socket(socket.socket):
+        def connect(self, address: object) -> NoReturn:
+            tried.append(address)
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, ("127.0.0.1", 9)), (*kind, ("127.0.0.2", 9))]
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with (
+        ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url="http://localhost:9") as chatkit,
+        pytest.raises(type(handler.raised)) as caught,
+    ):
+        chatkit.create_session("user_123")
+
+    assert caught.value is handler.raised
+    assert tried == [("127.0.0.1", 9)]
 
 
 @pytest.mark.parametrize("name", CALLS)

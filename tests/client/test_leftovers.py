@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 import trio
 import trustme
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ChatKitError
-from chatkit_sessions._http import async_pool, sync_pool
+from chatkit_sessions._http.connections import Connections
+from chatkit_sessions._http.sync_network import connect
 from raw_server import Connection, RawServer, raw_server
 from support import KEY, WORKFLOW, new_uvloop, session_json
 
@@ -477,8 +477,5 @@ def test_every_stage_with_an_http_proxy_ends_at_the_deadline_and_closes(
         assert gone.is_set() or scheme == "https", "while the client is open"
 
 
-def test_a_pool_can_be_shown_in_a_traceback() -> None:
-    proxy = httpx.Proxy("http://user:password@proxy.test")
-    pools = sync_pool.ConnectionPool(), sync_pool.ProxiedPool(proxy), async_pool.ProxiedPool(proxy)
-    for pool in pools:
-        assert repr(pool) == f"<{type(pool).__name__}>"
+def test_connections_can_be_shown_in_a_traceback() -> None:
+    assert repr(Connections(connect)) == "<Connections>"

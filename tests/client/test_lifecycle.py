@@ -3,12 +3,12 @@
 import asyncio
 import copy
 import gc
+import json
 import pickle
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ import anyio
 import httpx
 import pytest
 import trio
-from pydantic import SecretStr
+from pydantic import SecretBytes, SecretStr
 
 from chatkit_sessions import (
     AsyncChatKitClient,
@@ -24,12 +24,14 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
+from chatkit_sessions._api.protocol import Response
 from chatkit_sessions._client.async_io import AsyncIO
 from chatkit_sessions._concurrency.tasks import PerLoop
-from chatkit_sessions._http.async_pool import Client as AsyncClient
+from chatkit_sessions._http.async_network import connect
+from chatkit_sessions._http.own_client import OwnClient
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from support import BASE_URL, KEY, WORKFLOW, Connect, Script, ok, refused
+from support import BASE_URL, KEY, WORKFLOW, Connect, Script, ok, refused, session_json
 from workers import inner
 
 
@@ -604,20 +606,23 @@ def test_event_loops_may_run_side_by_side(fake: FakeChatKit, server: FakeServer)
 
 
 def test_a_loop_that_was_closed_without_ceremony_is_forgotten(
-    fake: FakeChatKit, server: FakeServer
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    script = Script([ok()])
+    async def respond(*_: object, **__: object) -> Response:
+        body = SecretBytes(json.dumps(session_json()).encode())
+        return Response(200, {}, body)
 
-    def make() -> AsyncClient:
-        http = httpx.AsyncClient(transport=httpx.MockTransport(script))
-        return AsyncClient(http, close_idle=partial(asyncio.sleep, 0))
+    def make() -> OwnClient:  # without sockets: nothing to warn of
+        client = OwnClient(connect, None, is_async=True)
+        monkeypatch.setattr(client, "send", respond)
+        return client
 
-    chatkit = AsyncChatKitClient(api_key=fake.api_key, workflow_id=WORKFLOW, base_url=server.url)
+    chatkit = AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=BASE_URL)
     io = chatkit._sessions.io
     assert isinstance(io, AsyncIO)
     held = io.http
     assert isinstance(held, PerLoop)
-    held._make = make  # no sockets: nothing to warn of
+    held._make = make
 
     for _ in range(3):
         loop = asyncio.new_event_loop()

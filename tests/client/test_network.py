@@ -17,8 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
-import httpcore
 import httpx
 import pytest
 import trio
@@ -34,12 +34,23 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
-from chatkit_sessions._config.deadline import Deadline, TimeLeft
-from chatkit_sessions._http import sync_connection, sync_network
-from chatkit_sessions._http.sync_network import DeadlineBackend, time_left
+from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._http import sync_network
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions
-from support import KEY, NEW_SECRET, WORKFLOW, Connect, Kind, Script, Ticking, Time, session_json
+from support import (
+    KEY,
+    NEW_SECRET,
+    WORKFLOW,
+    Connect,
+    Kind,
+    Script,
+    Ticking,
+    Time,
+    new_uvloop,
+    session_json,
+)
 
 MIB = 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -454,96 +465,168 @@ def addresses(*hosts: str) -> Callable[..., object]:
     """A resolver to which every name is these addresses."""
     real = socket.getaddrinfo
 
-    def resolve(host: str, port: int, *hints: int, **options: int) -> object:
-        if not host.endswith(".test"):
+    def resolve(host: bytes | str, port: int, *hints: int, **options: int) -> object:
+        if not (isinstance(host, bytes) and host.endswith(b".test")):
             return real(host, port, *hints, **options)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts]
 
     return resolve
 
 
+NO_LIMIT = Deadline.after(None, lambda: 0.0)
+
+
 def test_a_hosts_addresses_are_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw_server(serve_sessions) as server:
-        port = int(server.url.split(":")[2].removesuffix("/v1"))
         monkeypatch.setattr(socket, "getaddrinfo", addresses("127.0.0.2", "127.0.0.1"))
+        url = server.url.replace("127.0.0.1", "two.test")
+        with ChatKitClient(
+            api_key=KEY, workflow_id=WORKFLOW, base_url=url, allow_insecure_http=True, max_retries=0
+        ) as chatkit:
+            assert chatkit.create_session("user_123").id == "cksess_new"
 
-        stream = DeadlineBackend().connect_tcp("two.test", port, timeout=5)
 
-        assert stream.get_extra_info("server_addr") == ("127.0.0.1", port)
+def test_a_family_that_this_machine_lacks_is_one_address_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = socket.socket
+
+    def no_ipv6(family: int, kind: int, *accepted: int, **options: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError("Address family not supported by protocol")
+        return real(family, kind, *accepted, **options)
+
+    def resolve(_: bytes, port: int, **__: int) -> object:
+        kind = socket.SOCK_STREAM, 6, ""
+        return [
+            (socket.AF_INET6, *kind, ("::1", port, 0, 0)),
+            (socket.AF_INET, *kind, ("127.0.0.1", port)),
+        ]
+
+    with raw_server(serve_sessions) as server:
+        port = urlsplit(server.url).port or 0
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", resolve)
+            patched.setattr(socket, "socket", no_ipv6)
+            stream = run_blocking(sync_network.connect, "two.test", port, NO_LIMIT)
         stream.close()
+
+
+def test_ipv6_addresses_are_called(connect: Connect) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    with raw_server(serve_sessions, host="::1") as server:
+        assert connect(base_url=server.url).create_session("user_123").id == "cksess_new"
+
+        assert f"\r\nHost: {urlsplit(server.url).netloc}\r\n".encode() in server.requests[0]
 
 
 def test_the_last_address_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", addresses("127.0.0.2", "127.0.0.3"))
 
-    with pytest.raises(httpcore.ConnectError):
-        DeadlineBackend().connect_tcp("two.test", 9, timeout=None)
+    with pytest.raises(ConnectionRefusedError):
+        run_blocking(sync_network.connect, "two.test", 9, NO_LIMIT)
+
+
+def test_an_interrupt_while_connecting_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(socket.socket):
+        def connect(self, _: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses("127.0.0.2", "127.0.0.3"))
+    monkeypatch.setattr(socket, "socket", Interrupted)
+
+    with pytest.raises(KeyboardInterrupt):  # an open socket would warn, and a warning is an error
+        run_blocking(sync_network.connect, "two.test", 9, NO_LIMIT)
 
 
 def test_addresses_share_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Time()
     given: list[float | None] = []
 
-    def connect_tcp(_: object, __: str, ___: int, timeout: float | None, *____: object) -> None:
-        given.append(timeout)
-        clock.advance(timeout or 0)
-        raise httpcore.ConnectTimeout
+    class Silent(socket.socket):
+        def connect(self, _: object) -> None:
+            given.append(self.gettimeout())
+            clock.advance(self.gettimeout() or 0)
+            raise TimeoutError("timed out")
 
     monkeypatch.setattr(socket, "getaddrinfo", addresses("192.0.2.1", "192.0.2.2", "192.0.2.3"))
-    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    monkeypatch.setattr(socket, "socket", Silent)
     deadline = Deadline.after(3, lambda: clock.monotonic)
 
-    with pytest.raises(httpcore.ConnectTimeout):
-        DeadlineBackend().connect_tcp("three.test", 9, timeout=TimeLeft.of(deadline))
+    with pytest.raises(TimeoutError):
+        run_blocking(sync_network.connect, "three.test", 9, deadline)
 
     assert given == pytest.approx([1.0, 1.0, 1.0])
 
 
 def test_a_wait_gets_only_what_the_deadline_leaves() -> None:
     clock = Time()
-    left = TimeLeft.of(Deadline.after(3, lambda: clock.monotonic))
+    deadline = Deadline.after(3, lambda: clock.monotonic)
     with raw_server(hang) as server:
-        port = int(server.url.split(":")[2].removesuffix("/v1"))
-        stream = DeadlineBackend().connect_tcp("127.0.0.1", port, timeout=left)
+        port = urlsplit(server.url).port or 0
+        stream = run_blocking(sync_network.connect, "127.0.0.1", port, deadline)
         clock.advance(3)
 
-        with pytest.raises(httpcore.ReadTimeout):
-            stream.read(1, timeout=left)
-        with pytest.raises(httpcore.WriteTimeout):
-            stream.write(b"x", timeout=left)
+        with pytest.raises(TimeoutError):
+            run_blocking(stream.receive, deadline)
+        with pytest.raises(TimeoutError):
+            run_blocking(stream.send, b"x", deadline)
+        with pytest.raises(TimeoutError):
+            run_blocking(sync_network.connect, "127.0.0.1", port, deadline)
         stream.close()
 
 
-@pytest.mark.parametrize("proxied", [False, True], ids=["directly", "through a proxy"])
-def test_the_deadline_reaches_the_connections_through_httpx(
-    monkeypatch: pytest.MonkeyPatch, *, proxied: bool
+MUCH = {"note": "x" * (3 * MIB)}
+
+
+@pytest.mark.parametrize("runtime", ["sync", "asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("over_tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("ends", ["resets", "closes", "stays"])
+def test_a_response_that_comes_before_the_request_is_read_is_returned(
+    runtime: str, request: pytest.FixtureRequest, ends: str, *, over_tls: bool
 ) -> None:
-    """Holds the two private names through which they are passed, on every version of httpx."""
-    seen: list[object] = []
+    """Of 3 MB, more than a socket's buffer takes; a server may refuse it by its head."""
+    if ends == "stays" and runtime in {"sync", "trio"}:
+        pytest.skip("who sends 3 MB there does not look at what comes meanwhile")
 
-    def spy(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
-        seen.append(timeout)
-        return time_left(timeout, error)
+    def refuse(connection: Connection) -> None:
+        connection.receive_head()
+        connection.answer(b"{}", status="413 Too Large")
+        if ends == "resets":
+            connection.reset()
+        elif ends == "stays":
+            connection.wait_to_be_left()
 
-    for module in (sync_network, sync_connection):
-        monkeypatch.setattr(module, "time_left", spy)
-    with raw_server(serve_sessions) as server:
-        if proxied:
-            monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
-        with ChatKitClient(
-            api_key=KEY,
-            workflow_id=WORKFLOW,
-            base_url="http://remote.test/v1" if proxied else server.url,
-            allow_insecure_http=True,
-        ) as chatkit:
-            chatkit.create_session("user_123")
+    async def ask(chatkit: AsyncChatKitClient) -> None:
+        async with chatkit:
+            for _ in range(2):
+                with pytest.raises(APIStatusError) as caught:
+                    await chatkit.create_session("user_123", state_variables=MUCH)
+                assert caught.value.status_code == 413
 
-    assert len(seen) >= 3, "to connect, to write and to read"
-    assert {type(timeout) for timeout in seen} == {TimeLeft}
+    context = request.getfixturevalue("tls") if over_tls else None
+    with raw_server(refuse, tls=context) as server:
+        if runtime == "sync":
+            with ChatKitClient(
+                api_key=KEY, workflow_id=WORKFLOW, base_url=server.url, max_retries=0
+            ) as sync:
+                for _ in range(2):
+                    with pytest.raises(APIStatusError) as caught:
+                        sync.create_session("user_123", state_variables=MUCH)
+                    assert caught.value.status_code == 413
+        else:
+            chatkit = AsyncChatKitClient(
+                api_key=KEY, workflow_id=WORKFLOW, base_url=server.url, max_retries=0
+            )
+            if runtime == "trio":
+                trio.run(ask, chatkit)
+            else:
+                factory = new_uvloop if runtime == "uvloop" else None
+                with asyncio.Runner(loop_factory=factory) as runner:
+                    runner.run(ask(chatkit))
 
-
-def test_the_time_left_is_none_without_a_limit() -> None:
-    assert TimeLeft.of(Deadline.after(None, lambda: 0.0)) is None
+        assert server.connections == 2
 
 
 # Nothing is left behind

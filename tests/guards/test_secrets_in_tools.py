@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitClient, ChatKitError
-from chatkit_sessions._http.http1 import ResponseParser
+from chatkit_sessions._http.body import Body
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
     ChatKitEndpoint,
@@ -128,7 +128,7 @@ def test_none_shows_one_of_the_library_s_own_connections(
     connect: Connect, tool: str, end: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if end == "interrupted":
-        monkeypatch.setattr(ResponseParser, "feed", interrupt)
+        monkeypatch.setattr(Body, "add", interrupt)
 
     def serve(connection: Connection) -> None:
         while connection.receive():

@@ -45,8 +45,6 @@ class Interrupt:
         path = frame.f_code.co_filename
         if not path.startswith(PACKAGE) or path.endswith(HOLDS_A_LOCK):
             return None
-        if frame.f_code.co_qualname.startswith("IdleConnections."):  # holds a lock, too
-            return None
         if event == "line" and not self.raised:
             self._left -= 1
             if self._left == 0:

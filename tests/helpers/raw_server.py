@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 import threading
@@ -55,6 +56,18 @@ class Connection:
         self._server.requests.append(self.last_request)
         return True
 
+    def receive_head(self) -> None:
+        """Read what has come with the head, and no more."""
+        data = b""
+        while b"\r\n\r\n" not in data and (chunk := self._sock.recv(4096)):
+            data += chunk
+
+    def wait_to_be_left(self) -> None:
+        """Wait until the client closes, without reading what it sends."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLHUP | select.POLLERR | select.POLLRDHUP)
+        poll.poll(10_000)
+
     def receive_bytes(self, count: int) -> int:
         """Read that many bytes, or as many as come; return how many came."""
         received = 0
@@ -99,7 +112,10 @@ Script = Callable[[Connection], None]
 
 @contextmanager
 def raw_server(
-    *scripts: Script, tls: ssl.SSLContext | None = None, tunnels: bool = False
+    *scripts: Script,
+    tls: ssl.SSLContext | None = None,
+    tunnels: bool = False,
+    host: str = "127.0.0.1",
 ) -> Generator[RawServer]:
     """Serve the n-th connection with the n-th script, further ones with the last.
 
@@ -107,13 +123,15 @@ def raw_server(
         scripts: What happens on each connection.
         tls: What it shows; None: plain http.
         tunnels: Whether it is a proxy that grants each CONNECT, and then the server behind it.
+        host: The address on which it listens.
     """
     stop = threading.Event()
     sockets: list[socket.socket] = []
     threads: list[threading.Thread] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
         scheme, port = ("https" if tls else "http"), listener.getsockname()[1]
-        server = RawServer(f"{scheme}://127.0.0.1:{port}/v1")
+        server = RawServer(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1")
 
         def handle(sock: socket.socket, script: Script) -> None:
             # The client goes whenever it likes: that is what these tests are about.
@@ -136,6 +154,8 @@ def raw_server(
                     sock.close()
                     return
                 script = scripts[min(server.connections, len(scripts) - 1)]
+                # Else a response waits behind TLS's tickets, and a reset drops it.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 server.connections += 1
                 sockets.append(sock)
                 thread = threading.Thread(target=handle, args=(sock, script), daemon=True)
@@ -149,7 +169,7 @@ def raw_server(
         finally:
             stop.set()
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port)).close()
+                socket.create_connection((host, port)).close()
             acceptor.join()
             for sock in sockets:
                 with contextlib.suppress(OSError):

@@ -1,7 +1,6 @@
 """How the asynchronous client sends and waits: it awaits, under asyncio or trio."""
 
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
@@ -19,13 +18,14 @@ from chatkit_sessions._concurrency.tasks import (
 )
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.validation import as_secret
-from chatkit_sessions._http.async_pool import Client, client_factory
+from chatkit_sessions._http.async_network import connect
 from chatkit_sessions._http.clients import (
     AsyncHTTPClient,
     AsyncSuppliedClient,
     errors_of_async_client,
 )
 from chatkit_sessions._http.failures import HTTPErrors
+from chatkit_sessions._http.own_client import OwnClient, own_client_factory
 from chatkit_sessions._http.proxies import proxy_for
 from chatkit_sessions.errors import APIConnectionError
 
@@ -42,11 +42,11 @@ class AsyncIO:
 
     def __init__(self, base_url: str, http_client: AsyncHTTPClient | None) -> None:
         self.runtime = system_runtime(sleep)
-        self.http: AsyncSuppliedClient | PerLoop[Client]
+        self.http: AsyncSuppliedClient | PerLoop[OwnClient]
         if http_client is None:
             proxy = proxy_for(base_url)
-            self.http = PerLoop(client_factory(proxy))
-            self._http_errors = HTTPErrors.of_own_client(proxy and proxy.described)
+            self.http = PerLoop(own_client_factory(connect, proxy, is_async=True))
+            self._http_errors = HTTPErrors("httpx", proxy and proxy.described, supplied=False)
         else:
             self.http = AsyncSuppliedClient(http_client)
             self._http_errors = errors_of_async_client(http_client)
@@ -60,23 +60,9 @@ class AsyncIO:
     async def send(self, request: Request, deadline: Deadline) -> Response:
         """See `IO`."""
         http = await self._http_client()
-        response: Response | None = None
-        error: BaseException | None = None
-        handled = sys.exception()
-        try:
-            response = await http.send(request, deadline)
-        except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
-            failure = self._http_errors.translate(raised, request, handled=handled)
-            if isinstance(failure, Response):
-                response = failure
-            else:
-                error = failure
-        if error is not None or response is None:
-            # Raised outside the `except`: the HTTP client's error must not be its context.
-            raise error or deadline.error()
-        return response
+        return await self._http_errors.attempt(http, request, deadline)
 
-    async def _http_client(self) -> AsyncSuppliedClient | Client:
+    async def _http_client(self) -> AsyncSuppliedClient | OwnClient:
         if isinstance(self.http, PerLoop):
             return await self.http.get()
         self.http.check_open()
@@ -85,7 +71,7 @@ class AsyncIO:
     async def close_idle_connections(self) -> None:
         """See `IO`."""
         if isinstance(self.http, PerLoop):
-            await (await self.http.get()).close_idle()
+            (await self.http.get()).connections.close_idle()
 
     async def close(self, *, connections: bool) -> None:
         """See `IO`; other event loops end their calls and connections themselves."""

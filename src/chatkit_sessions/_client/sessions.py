@@ -36,7 +36,6 @@ from chatkit_sessions._config.settings import (
     require_workflow_id,
 )
 from chatkit_sessions._config.validation import validate_clock
-from chatkit_sessions._http.connections import validate_url
 from chatkit_sessions._redaction import redact, safe_repr
 from chatkit_sessions._sessions.entries import (
     RENEW_EVERY,
@@ -817,7 +816,6 @@ def open_sessions(
         clock: As the public clients take it.
         on_event: As the public clients take it.
     """
-    validate_url(settings.base_url)
     build_schemas()
     if clock is not None:
         validate_clock(clock)

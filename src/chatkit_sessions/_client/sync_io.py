@@ -1,6 +1,5 @@
 """How the synchronous client sends and waits: it blocks its thread."""
 
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
@@ -22,8 +21,9 @@ from chatkit_sessions._http.clients import (
     errors_of_sync_client,
 )
 from chatkit_sessions._http.failures import HTTPErrors
+from chatkit_sessions._http.own_client import OwnClient, own_client_factory
 from chatkit_sessions._http.proxies import proxy_for
-from chatkit_sessions._http.sync_pool import Client, client_factory
+from chatkit_sessions._http.sync_network import connect
 
 from .calls import Lifetime, system_runtime
 
@@ -44,11 +44,11 @@ class SyncIO:
     ) -> None:
         self.runtime = system_runtime(time.sleep)
         self._lifetime = lifetime
-        self.http: SuppliedClient | PerProcess[Client]
+        self.http: SuppliedClient | PerProcess[OwnClient]
         if http_client is None:
             proxy = proxy_for(base_url)
-            self.http = PerProcess(client_factory(proxy))
-            self._http_errors = HTTPErrors.of_own_client(proxy and proxy.described)
+            self.http = PerProcess(own_client_factory(connect, proxy, is_async=False))
+            self._http_errors = HTTPErrors("httpx", proxy and proxy.described, supplied=False)
         else:
             self.http = SuppliedClient(http_client)
             self._http_errors = errors_of_sync_client(http_client)
@@ -60,23 +60,9 @@ class SyncIO:
     async def send(self, request: Request, deadline: Deadline) -> Response:
         """See `IO`."""
         http = self._http_client()
-        response: Response | None = None
-        error: BaseException | None = None
-        handled = sys.exception()
-        try:
-            response = http.send(request, deadline)
-        except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
-            failure = self._http_errors.translate(raised, request, handled=handled)
-            if isinstance(failure, Response):
-                response = failure
-            else:
-                error = failure
-        if error is not None or response is None:
-            # Raised outside the `except`: the HTTP client's error must not be its context.
-            raise error or deadline.error()
-        return response
+        return await self._http_errors.attempt(http, request, deadline)
 
-    def _http_client(self) -> SuppliedClient | Client:
+    def _http_client(self) -> SuppliedClient | OwnClient:
         if not isinstance(self.http, PerProcess):
             self.http.check_open()
             return self.http
@@ -90,7 +76,7 @@ class SyncIO:
     async def close_idle_connections(self) -> None:
         """See `IO`."""
         if isinstance(self.http, PerProcess):
-            self.http.get().close_idle()
+            self.http.get().connections.close_idle()
 
     async def close(self, *, connections: bool) -> None:
         """See `IO`; calls in other threads go on, within their deadlines."""
@@ -100,7 +86,7 @@ class SyncIO:
     def _close_connections(self) -> None:
         owned = self.http.pop() if isinstance(self.http, PerProcess) else None
         if owned is not None:
-            owned.close()
+            owned.connections.close()
 
     def limit(
         self, deadline: Deadline, lifetime: Lifetime

@@ -255,6 +255,7 @@ class PerLoop(Generic[C]):
         finally:
             self._held.pop(loop, None)
             await value.aclose()
+            await sleep(0)  # asyncio closes sockets on its next turn
 
     def _forget_closed_loops(self) -> None:
         """Loops that were closed without ending their generators can no longer close anything."""

@@ -363,15 +363,20 @@ def interrupt_in(error: BaseException, *, handled: BaseException | None) -> Base
         handled: `sys.exception()` before that code ran: a call that is made where an interrupt is
             handled is not interrupted itself.
     """
-    handlers = set(_codes_of_handlers())
     origin: BaseException | None = error
     seen: set[int] = set()  # an exception that is raised again may lead back to itself
     while origin is not None and origin is not handled and id(origin) not in seen:
-        if any(frame.f_code in handlers for frame, _ in walk_tb(origin.__traceback__)):
+        if raised_by_handler(origin):
             return origin
         seen.add(id(origin))
         origin = origin.__cause__ or origin.__context__
     return None
+
+
+def raised_by_handler(error: BaseException) -> bool:
+    """Whether a signal handler raised this very exception."""
+    handlers = set(_codes_of_handlers())
+    return any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))
 
 
 def _codes_of_handlers() -> Iterator[CodeType]:

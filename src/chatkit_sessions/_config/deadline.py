@@ -12,32 +12,6 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds that connecting takes at the most, each time."""
 
 
-class TimeLeft(float):
-    """The seconds left at one moment, which can be read again at a later one.
-
-    It passes through HTTP clients as the number it is; our own connections ask it before each wait,
-    so that a response of which a byte comes now and then ends with the call's deadline, too.
-    """
-
-    __slots__ = ("deadline",)
-
-    deadline: "Deadline"
-
-    @classmethod
-    def of(cls, deadline: "Deadline") -> "TimeLeft | None":
-        """The time that the deadline leaves; None for no limit."""
-        seconds = deadline.remaining()
-        if seconds is None:
-            return None
-        left = cls(seconds)
-        left.deadline = deadline
-        return left
-
-    def now(self) -> float:
-        """The seconds left by now, 0 or more."""
-        return self.deadline.remaining() or 0.0
-
-
 class Deadline(NamedTuple):
     """The moment at which a call ends, with all its requests and waits.
 
@@ -80,8 +54,3 @@ class Deadline(NamedTuple):
         left = self.remaining()
         connect = CONNECT_TIMEOUT if left is None else min(CONNECT_TIMEOUT, left)
         return (connect, left, left, left)
-
-    def live_timeouts(self) -> Timeouts:
-        """The same as our own synchronous connections read it anew at each wait."""
-        left = TimeLeft.of(self)
-        return (TimeLeft.of(self.at_most(CONNECT_TIMEOUT)), left, left, left)

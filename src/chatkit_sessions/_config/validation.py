@@ -21,6 +21,9 @@ _HOST_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 
+MAX_URL: Final = 60_000
+"""Characters of a base URL: httpx takes few more with a path behind it."""
+
 Other = TypeVar("Other")
 
 
@@ -166,6 +169,8 @@ def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) ->
         raise ConfigurationError(
             f"{source} holds credentials before the host: the API is called with its key alone."
         )
+    if len(url) > MAX_URL:
+        raise ConfigurationError(f"{source} cannot be called: it is too long.")
     if "?" in url or "#" in url:
         raise ConfigurationError(f"{source} must not hold a query or a fragment.")
     if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:

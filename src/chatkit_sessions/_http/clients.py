@@ -1,6 +1,6 @@
 """What is asked of an HTTP client, be it of httpx or of httpx2, its fork with the same names."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from chatkit_sessions._api.protocol import Request, Response
@@ -100,14 +100,22 @@ class SuppliedClient:
         """Say so where the user's client is closed: a mistake of the program."""
         _check_open(self._http_client)
 
-    def send(self, request: Request, deadline: Deadline) -> Response | None:
-        """Send a request and read its response; None once the deadline has passed."""
-        built = _build(self._http_client, request, deadline.live_timeouts())
+    def send(self, request: Request, deadline: Deadline) -> Awaitable[Response | None]:
+        """Send a request and read its response; None once the deadline has passed.
+
+        It is sent at once: a StopIteration of the user's could not leave a coroutine.
+        """
+        built = _build(self._http_client, request, deadline)
         response = self._http_client.send(built, stream=True, auth=None, follow_redirects=False)
         try:
-            return read_body(response, request, deadline)
+            read = read_body(response, request, deadline)
         finally:
             response.close()
+        return _ready(read)
+
+
+async def _ready(response: Response | None) -> Response | None:
+    return response
 
 
 class AsyncSuppliedClient:
@@ -122,7 +130,7 @@ class AsyncSuppliedClient:
 
     async def send(self, request: Request, deadline: Deadline) -> Response | None:
         """Send a request and read its response; None once the deadline has passed."""
-        built = _build(self._http_client, request, deadline.timeouts())
+        built = _build(self._http_client, request, deadline)
         response = await self._http_client.send(
             built, stream=True, auth=None, follow_redirects=False
         )
@@ -132,19 +140,19 @@ class AsyncSuppliedClient:
             await response.aclose()
 
 
-def _check_open(http_client: _HTTPClient) -> None:
-    if http_client.is_closed:
-        raise RuntimeError("The `http_client` that was passed to this client is closed.")
-
-
-def _build(http_client: _HTTPClient, request: Request, timeouts: Timeouts) -> object:
+def _build(http_client: _HTTPClient, request: Request, deadline: Deadline) -> object:
     return http_client.build_request(
         request.method,
         request.url,
         content=None if request.body is None else request.body.get_secret_value(),
         headers=plain_headers(request.headers),
-        timeout=timeouts,
+        timeout=deadline.timeouts(),
     )
+
+
+def _check_open(http_client: _HTTPClient) -> None:
+    if http_client.is_closed:
+        raise RuntimeError("The `http_client` that was passed to this client is closed.")
 
 
 def read_body(response: SyncHTTPResponse, request: Request, deadline: Deadline) -> Response | None:
@@ -177,13 +185,6 @@ async def aread_body(
     return body.response()
 
 
-def read_whole(response: HTTPResponse, request: Request, content: bytes) -> Response:
-    """Take a body that has arrived already, within its bound."""
-    body = _body(response, request, decoded=False)
-    body.add(content)
-    return body.response()
-
-
 def _body(response: HTTPResponse, request: Request, *, decoded: bool) -> Body:
     sent = 0 if request.body is None else len(request.body)
     return Body(response.status_code, response.headers, decoded=decoded, sent=sent)
@@ -195,7 +196,7 @@ def errors_of_sync_client(http_client: object) -> HTTPErrors:
     Raises:
         ConfigurationError: It is not a `Client` of httpx or httpx2, or of a subclass.
     """
-    return HTTPErrors.of_supplied_client(_family(http_client, "Client", wanted_by="ChatKitClient"))
+    return HTTPErrors(_family(http_client, "Client", wanted_by="ChatKitClient"))
 
 
 def errors_of_async_client(http_client: object) -> HTTPErrors:
@@ -204,9 +205,7 @@ def errors_of_async_client(http_client: object) -> HTTPErrors:
     Raises:
         ConfigurationError: It is not an `AsyncClient` of httpx or httpx2, or of a subclass.
     """
-    return HTTPErrors.of_supplied_client(
-        _family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient")
-    )
+    return HTTPErrors(_family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient"))
 
 
 def _family(http_client: object, kind: str, *, wanted_by: str) -> str:

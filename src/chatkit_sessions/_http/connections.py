@@ -1,89 +1,280 @@
-"""What the library's own connections under httpx share, synchronous or not."""
+"""The library's own connections, once for threads, whose network never suspends, and for tasks."""
 
-import codecs
 import functools
 import os
 import select
 import ssl
 import sys
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Final, Generic, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, ParamSpec, Self, TypeAlias, TypeVar
 
-import httpcore
-import httpx
-
-from chatkit_sessions._api.protocol import Headers, Request
-from chatkit_sessions._config.deadline import Timeouts
-from chatkit_sessions._redaction import MaskedBytes, plain_headers, redact
+from chatkit_sessions._api.protocol import Response
+from chatkit_sessions._concurrency.threads import raised_by_handler
+from chatkit_sessions._config.deadline import CONNECT_TIMEOUT, Deadline
+from chatkit_sessions._redaction import MaskedBytes, redact
 from chatkit_sessions.errors import ConfigurationError
 
-from .h11_parser import ResponseHead
-
-# Imports what looking up a host imports otherwise: a child of `fork()` would wait forever for a
-# module that another thread was just importing.
-codecs.lookup("idna")
-
-C = TypeVar("C")
-
-SocketOption: TypeAlias = (
-    tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+from .exchange import (
+    ConnectError,
+    ConnectTimeout,
+    ReadError,
+    ReadTimeout,
+    Target,
+    TransportError,
+    WriteTimeout,
+    parse_response,
 )
-"""What httpcore passes on to `setsockopt`."""
 
-OWN_STREAM: Final = "chatkit_sessions.stream"
-"""The extension of a response that holds its body's stream without what httpx wraps around it."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 KEEPALIVE_EXPIRY: Final = 5.0
 """Seconds for which an idle connection is kept, as httpx does by default."""
-
-# Through a proxy. As many connections as there are calls: waiting for one would only turn into a
-# timeout. None is kept: httpcore reuses one on which bytes are left over, which the next user's
-# call would get.
-PROXY_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+PIECE: Final = 64 * 1024
+"""Bytes read or written at once."""
 
 
-class ConnectionLost(Exception):  # noqa: N818 -- never leaves this package
+class Stream(ABC):
+    """One connection; what fails raises OSError, of which ssl.SSLError is one."""
+
+    @abstractmethod
+    async def receive(self, deadline: Deadline) -> MaskedBytes:
+        """Wait for bytes; none means that the server has closed the connection."""
+
+    @abstractmethod
+    async def send(self, data: bytes, deadline: Deadline) -> bool:
+        """Send bytes; False where the server would not read all, as it may have responded."""
+
+    @abstractmethod
+    def has_unread(self) -> bool:
+        """Whether unread bytes, or the end, have been received."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class TLSStream(Stream):
+    """TLS on a connection, over bytes in memory.
+
+    What sockets and event loops do themselves keeps what it has received where nobody else can
+    look, such as the beginning of a record. A connection that holds any must not be reused.
+    """
+
+    def __init__(self, stream: Stream, context: ssl.SSLContext, host: str | None) -> None:
+        self._stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    @classmethod
+    async def open(
+        cls, stream: Stream, context: ssl.SSLContext, host: str | None, deadline: Deadline
+    ) -> Self:
+        """Shake hands."""
+        tls = cls(stream, context, host)
+        await tls._do(deadline, tls._tls.do_handshake)
+        return tls
+
+    async def receive(self, deadline: Deadline) -> MaskedBytes:
+        """Wait for bytes; none means that the server has closed the connection."""
+        try:
+            return MaskedBytes(await self._do(deadline, self._tls.read, PIECE))
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return MaskedBytes()
+
+    async def send(self, data: bytes, deadline: Deadline) -> bool:
+        """Send bytes; False where the server would not read all."""
+        self._tls.write(data)
+        return await self._flush(deadline)
+
+    async def _do(
+        self, deadline: Deadline, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Take a step of TLS, with the bytes that it needs and those that it has to send."""
+        while True:
+            try:
+                result = step(*args, **kwargs)
+            except ssl.SSLWantReadError:
+                await self._flush(deadline)
+            else:
+                await self._flush(deadline)
+                return result
+            if data := await self._stream.receive(deadline):
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    async def _flush(self, deadline: Deadline) -> bool:
+        if not self._outgoing.pending:
+            return True
+        return await self._stream.send(self._outgoing.read(), deadline)
+
+    def has_unread(self) -> bool:
+        """Whether unread bytes, or the end, have been received."""
+        return bool(self._tls.pending() or self._incoming.pending) or self._stream.has_unread()
+
+    def close(self) -> None:
+        """Close the connection, without TLS's closing handshake."""
+        self._stream.close()
+
+
+Connect: TypeAlias = Callable[[str, int, Deadline], Awaitable[Stream]]
+"""Connects to a host and port, or raises OSError."""
+
+
+class Connections:
+    """As many connections to one server as there are calls at once.
+
+    The last to come is the first to go: those that are not needed any more expire, and finding one
+    takes no search, however many there are.
+
+    Args:
+        connect: What opens them.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self.connect: Final = connect
+        # Without a lock: a deque's own steps are whole ones.
+        self._idle: deque[tuple[float, Stream]] = deque()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    async def send(
+        self, target: Target, message: MaskedBytes, deadline: Deadline, *, sent: int
+    ) -> Response:
+        """Send a request and read its response.
+
+        A connection that was idle and breaks before a byte of the response says nothing about the
+        server: the request is sent once more, on a new connection.
+
+        Args:
+            target: The server.
+            message: The request, encoded.
+            deadline: The call's.
+            sent: Bytes of the request's body.
+
+        Raises:
+            TransportError: No complete response came.
+        """
+        idle = self._take()
+        if idle is not None:
+            try:
+                return await self._exchange(idle, message, deadline, sent=sent, is_new=False)
+            except _LostWhileIdleError:
+                idle = None
+        stream = await self._open(target, deadline.at_most(CONNECT_TIMEOUT))
+        return await self._exchange(stream, message, deadline, sent=sent, is_new=True)
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use as soon as its response is read."""
+        self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close what is idle now."""
+        while True:
+            try:
+                _, stream = self._idle.pop()
+            except IndexError:
+                return
+            stream.close()
+
+    async def _exchange(
+        self, stream: Stream, message: MaskedBytes, deadline: Deadline, *, sent: int, is_new: bool
+    ) -> Response:
+        """Send a request and read its response; then keep the connection, or close it."""
+        is_sent = has_begun = reusable = False
+        try:
+            parser = parse_response(sent=sent)
+            next(parser)
+            is_sent = await _send(stream, message, deadline)
+            while True:
+                data = await stream.receive(deadline)
+                has_begun = has_begun or bool(data)
+                parser.send(data)
+        except StopIteration as stop:
+            response: Response
+            response, reusable = stop.value
+            reusable = reusable and is_sent
+            return response
+        except OSError as error:
+            timed_out = isinstance(error, TimeoutError)
+            if not (is_new or has_begun or timed_out or raised_by_handler(error)):
+                raise _LostWhileIdleError from None
+            if isinstance(error, TransportError):
+                raise
+            raise (ReadTimeout if timed_out else ReadError)(str(error)) from error
+        finally:
+            if reusable:
+                self._put(stream)
+            else:
+                stream.close()
+
+    async def _open(self, target: Target, deadline: Deadline) -> Stream:
+        context = tls_context() if target.is_tls else None
+        stream, is_open = None, False
+        try:
+            stream = opened = await self.connect(target.host, target.port, deadline)
+            if context is not None:
+                opened = await TLSStream.open(stream, context, target.host, deadline)
+            is_open = True
+        except OSError as error:
+            timed_out = isinstance(error, TimeoutError)
+            raise (ConnectTimeout if timed_out else ConnectError)(str(error)) from error
+        finally:
+            if stream is not None and not is_open:
+                stream.close()
+        return opened
+
+    def _take(self) -> Stream | None:
+        while True:
+            try:
+                expires, stream = self._idle.pop()
+            except IndexError:
+                return None
+            if expires > time.monotonic() and not stream.has_unread():
+                return stream
+            stream.close()
+
+    def _put(self, stream: Stream) -> None:
+        now = time.monotonic()
+        self._idle.append((now + KEEPALIVE_EXPIRY, stream))
+        try:
+            while self._idle[0][0] <= now:
+                self._idle.popleft()[1].close()
+        except IndexError:
+            pass  # another thread has just taken the last one
+        if self._closed:  # while the call was in progress
+            self.close_idle()
+
+
+class _LostWhileIdleError(Exception):
     """A connection that was idle broke before a byte of the response had arrived."""
 
 
-class IdleConnections(Generic[C]):
-    """Connections that wait for a request: the last to come is the first to go.
+async def _send(stream: Stream, message: MaskedBytes, deadline: Deadline) -> bool:
+    try:
+        return await stream.send(message, deadline)
+    except TimeoutError as error:
+        raise WriteTimeout(str(error)) from error
+    except OSError as error:
+        if raised_by_handler(error):
+            raise
+        return False  # the server may have responded already
 
-    So those that are not needed any more go unused and expire, and finding one takes no search,
-    however many there are.
-    """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._held: deque[tuple[float, C]] = deque()
-
-    def take(self) -> C | None:
-        """Take out the connection that came last, if it has not waited for too long."""
-        now = self._clock()
-        with self._lock:
-            fresh = self._held and self._held[-1][0] > now
-            return self._held.pop()[1] if fresh else None
-
-    def put(self, connection: C) -> list[C]:
-        """Keep a connection; return those that have waited for too long, to be closed."""
-        now = self._clock()
-        expired: list[C] = []
-        with self._lock:
-            self._held.append((now + KEEPALIVE_EXPIRY, connection))
-            while self._held and self._held[0][0] <= now:
-                expired.append(self._held.popleft()[1])
-        return expired
-
-    def take_all(self) -> list[C]:
-        """Take out every connection."""
-        with self._lock:
-            held = [connection for _, connection in self._held]
-            self._held.clear()
-        return held
+def is_readable(descriptor: int) -> bool:
+    """Whether a socket has something to read, be it its end."""
+    if sys.platform == "win32":  # pragma: no cover -- there descriptors may have any value
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def tls_context() -> ssl.SSLContext:
@@ -106,139 +297,15 @@ def tls_context() -> ssl.SSLContext:
 # For each process: OpenSSL locks a context while a thread shakes hands with it, and a child of
 # `fork()` would wait for that thread.
 @functools.cache
-def _tls_context(_process: int, _file: str | None, _directory: str | None) -> ssl.SSLContext:
-    context = httpx.create_ssl_context()
+def _tls_context(_process: int, file: str | None, directory: str | None) -> ssl.SSLContext:
+    """As httpx has them."""
+    if file:
+        context = ssl.create_default_context(cafile=file)
+    elif directory:
+        context = ssl.create_default_context(capath=directory)
+    else:
+        import certifi  # noqa: PLC0415 -- plain http needs none
+
+        context = ssl.create_default_context(cafile=certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-NO_AUTH: Final = httpx.Auth()
-"""Leaves a request as it is; without it an httpx client looks for credentials in the URL."""
-
-
-class NoCookies(httpx.Cookies):
-    """A jar that keeps nothing: a cookie for one user must not travel with another's call."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Take nothing out of a response."""
-
-
-NO_COOKIES: Final = NoCookies()
-
-
-class RequestBody(httpx.ByteStream):
-    """A request's body, which our own connections take as it is."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.content: Final = MaskedBytes(content)
-
-
-class PlainRequest(httpx.Request):
-    """A request whose body stands in its stream: what records or mocks calls looks at `content`."""
-
-    @property
-    def content(self) -> bytes:
-        """The body."""
-        stream = self.stream
-        return stream.content if isinstance(stream, RequestBody) else super().content
-
-
-class RequestFactory:
-    """Builds requests of exactly what it is given, and of what HTTP itself wants.
-
-    An httpx client would first merge its own settings into each request, all of which are empty
-    here, and that takes as long as everything else that this library does. The headers of the last
-    request are kept, because most calls of a client have the same ones.
-    """
-
-    def __init__(self) -> None:
-        self._last: tuple[Headers, str, httpx.Headers] | None = None
-
-    def build(self, request: Request, timeouts: Timeouts) -> httpx.Request:
-        """Build a request."""
-        target = _parsed(request.url)
-        last = self._last
-        if last is None or last[0] is not request.headers or last[1] != request.url:
-            headers = {"Host": target.netloc.decode(), **plain_headers(request.headers)}
-            last = self._last = (request.headers, request.url, httpx.Headers(headers))
-        body = RequestBody(b"" if request.body is None else request.body.get_secret_value())
-        connect, read, write, pool = timeouts
-        by_name = {"connect": connect, "read": read, "write": write, "pool": pool}
-        built = PlainRequest(
-            request.method, target, headers=last[2], stream=body, extensions={"timeout": by_name}
-        )
-        if request.method == "POST":
-            built.headers["Content-Length"] = str(len(body.content))
-        return built
-
-
-# Most calls go to one URL; those of single sessions come and go.
-_parsed: Final = functools.lru_cache(maxsize=16)(httpx.URL)
-
-
-def validate_url(base_url: str) -> None:
-    """Refuse a base URL that an HTTP client would refuse at each call."""
-    try:
-        _ = httpx.URL(base_url).host
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise ConfigurationError(f"The base URL cannot be called: {redact(str(error))}.") from None
-
-
-def is_readable(descriptor: int) -> bool:
-    """Whether a socket has something to read, be it its end."""
-    if sys.platform == "win32":  # pragma: no cover -- there descriptors may have any value
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def address_of(url: httpcore.URL) -> tuple[str, int, ssl.SSLContext | None]:
-    """The host and port to connect to, and the TLS settings; None for plain http."""
-    tls = tls_context() if url.scheme == b"https" else None
-    return url.host.decode("ascii"), url.port or (443 if tls else 80), tls
-
-
-def timeouts_of(request: httpcore.Request) -> Mapping[str, float | None]:
-    """By `connect`, `read` and `write`: seconds, or None for no limit."""
-    timeouts: Mapping[str, float | None] = request.extensions["timeout"]  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType] -- its types
-    return timeouts  # pyright: ignore[reportUnknownVariableType] -- as above
-
-
-def pool_of(
-    transport: httpx.HTTPTransport | httpx.AsyncHTTPTransport,
-    backend: httpcore.NetworkBackend | httpcore.AsyncNetworkBackend,
-) -> object:
-    """The pool of one of httpx's transports, which opens its connections with that backend.
-
-    httpx has no public way to either; a test over real sockets watches the two private names.
-    """
-    pool = transport._pool  # noqa: SLF001 -- see above
-    setattr(pool, "_network_backend", backend)  # noqa: B010 -- see above
-    return pool
-
-
-def is_mocked(method: Callable[..., object]) -> bool:
-    """Whether a mock, such as respx, stands in the place of a method of httpcore's."""
-    return not str(getattr(method, "__module__", "")).startswith("httpcore.")
-
-
-class PlainResponse(httpcore.Response):
-    """A response of which httpcore need not check everything once more."""
-
-    def __init__(
-        self,
-        head: ResponseHead,
-        stream: Iterable[bytes] | AsyncIterable[bytes],
-        network_stream: httpcore.NetworkStream | httpcore.AsyncNetworkStream,
-    ) -> None:
-        self.status = head.status_code
-        self.headers = head.headers
-        self.stream = stream
-        self.extensions = {
-            "http_version": b"HTTP/" + head.http_version,
-            "reason_phrase": head.reason,
-            "network_stream": network_stream,
-            OWN_STREAM: stream,
-        }

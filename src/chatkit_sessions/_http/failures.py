@@ -4,14 +4,15 @@ The request, and the local variables of the client's frames, hold the API key in
 """
 
 import contextlib
-import importlib
 import sys
+from collections.abc import Awaitable
 from traceback import walk_tb
 from typing import Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.threads import interrupt_in
+from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import redact, without_frames
 from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ChatKitError
 
@@ -50,20 +51,10 @@ class _Request(Protocol):
 
 
 class _Family(Protocol):
-    """The names of the package `httpx` or `httpx2` that are used here."""
+    """The package `httpx` or `httpx2`."""
 
     @property
     def Request(self) -> _Request: ...  # noqa: N802 -- httpx's name
-    @property
-    def RequestError(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def TimeoutException(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def DecodingError(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def ProxyError(self) -> type[Exception]: ...  # noqa: N802 -- as above
-    @property
-    def HTTPStatusError(self) -> type[Exception]: ...  # noqa: N802 -- as above
 
 
 class _RequestError(Protocol):
@@ -78,28 +69,47 @@ class _Response(Protocol):
     def content(self) -> bytes: ...
 
 
+class _HTTPClient(Protocol):
+    """What sends requests; for threads it never suspends. It returns None after the deadline."""
+
+    def send(self, request: Request, deadline: Deadline) -> Awaitable[Response | None]: ...
+
+
 class HTTPErrors(NamedTuple):
     """What the clients of one family raise where no usable response came.
 
     Attributes:
-        family: The package.
+        family: The package's name.
         proxy: The proxy that calls go through, as `host:port`, and the variable that names it.
         supplied: Whether the client is the user's, with whatever hooks and transports it has.
     """
 
-    family: _Family
+    family: str
     proxy: tuple[str, str] | None = None
     supplied: bool = True
 
-    @classmethod
-    def of_own_client(cls, proxy: tuple[str, str] | None) -> "HTTPErrors":
-        """What a client of this library's own raises."""
-        return cls(cast("_Family", importlib.import_module("httpx")), proxy, supplied=False)
+    def is_a(self, error: BaseException, name: str) -> bool:
+        """Whether an error is of that class; none is of a package that nobody has imported."""
+        kind: type | tuple[()] = getattr(sys.modules.get(self.family), name, ())
+        return isinstance(error, kind)
 
-    @classmethod
-    def of_supplied_client(cls, family: str) -> "HTTPErrors":
-        """What the user's clients of `httpx` or `httpx2` raise."""
-        return cls(cast("_Family", importlib.import_module(family)))
+    async def attempt(self, http: _HTTPClient, request: Request, deadline: Deadline) -> Response:
+        """Send a request and read its response, or raise an error of ours."""
+        response: Response | None = None
+        error: BaseException | None = None
+        handled = sys.exception()
+        try:
+            response = await http.send(request, deadline)
+        except BaseException as raised:  # noqa: BLE001 -- raised below, or one of ours in its place
+            failure = self.translate(raised, request, handled=handled)
+            if isinstance(failure, Response):
+                response = failure
+            else:
+                error = failure
+        if error is not None or response is None:
+            # Raised outside the `except`: the HTTP client's error must not be its context.
+            raise error or deadline.error()
+        return response
 
     def translate(
         self, error: BaseException, request: Request, *, handled: BaseException | None
@@ -128,7 +138,7 @@ class HTTPErrors(NamedTuple):
             or not self._comes_from_client(error)
         ):
             return without_frames(error)
-        if isinstance(error, self.family.HTTPStatusError):
+        if self.is_a(error, "HTTPStatusError"):
             return _response_of(error)
         text = redact(_text_of(error) or "", request.secrets)
         ours = self._describe(error, text, host=urlsplit(request.url).netloc)
@@ -158,7 +168,7 @@ class HTTPErrors(NamedTuple):
         name = type(error).__name__
         reason = f"{name}: {text}" if text else name
         through = f" through the proxy {self.proxy[0]}" if self.proxy else ""
-        if isinstance(error, self.family.TimeoutException | TimeoutError):
+        if isinstance(error, TimeoutError) or self.is_a(error, "TimeoutException"):
             return APITimeoutError(
                 f"{host} gave no complete response in time{through} ({reason}).",
                 hint=f"Check that this machine reaches {self._peer(host)}, or allow the call more "
@@ -167,7 +177,7 @@ class HTTPErrors(NamedTuple):
         message = f"No complete response came from {host}{through} ({reason})."
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return APIConnectionError(message, hint=_CERTIFICATE, permanent=True)
-        if isinstance(error, self.family.ProxyError) and text.startswith("407"):
+        if self.is_a(error, "ProxyError") and text.startswith("407"):
             address, source = self.proxy or ("proxy.example.com:3128", "the proxy's URL")
             hint = _PROXY_LOGIN.format(address=address, source=source)
             return APIConnectionError(message, hint=hint, permanent=True)
@@ -175,7 +185,7 @@ class HTTPErrors(NamedTuple):
             message,
             hint=f"Check that this machine reaches {self._peer(host)} (name resolution, firewall, "
             "proxy settings, certificates), and OPENAI_BASE_URL (or `base_url`).",
-            answered=isinstance(error, self.family.DecodingError),
+            answered=self.is_a(error, "DecodingError"),
             permanent=isinstance(error, _MISTAKES),
         )
 
@@ -188,8 +198,9 @@ class HTTPErrors(NamedTuple):
 
     def _lose_request(self, error: Exception, text: str, request: Request) -> bool:
         """Take from an error what shows the request; False where something may be left."""
-        if isinstance(error, self.family.RequestError):
-            bare = self.family.Request(request.method, request.url)
+        if self.is_a(error, "RequestError"):
+            package = cast("_Family", sys.modules[self.family])
+            bare = package.Request(request.method, request.url)
             cast("_RequestError", error).request = bare
         elif isinstance(error, _REFERRING) or _text_of(error) is None or not _is_bare(error):
             return False

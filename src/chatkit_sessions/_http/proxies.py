@@ -2,14 +2,15 @@
 
 import importlib.util
 import os
-from typing import Final, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
-
-import httpx
 
 from chatkit_sessions._config.validation import is_host, is_loopback
 from chatkit_sessions.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
 
 _ESCAPES: Final = (
     "In a user name or password, write `@` as %40, `:` as %3A, `/` as %2F, `#` as %23 and `?` as "
@@ -20,7 +21,7 @@ _ESCAPES: Final = (
 class Proxy(NamedTuple):
     """A proxy, and what may be said of it."""
 
-    settings: httpx.Proxy
+    settings: "httpx.Proxy"
     address: str
     """Its host and port."""
     source: str
@@ -43,6 +44,11 @@ def proxy_for(base_url: str) -> Proxy | None:
     parts = urlsplit(base_url)
     if parts.scheme == "http" and is_loopback(parts.hostname or ""):
         return None
+    system_has_settings = sys.platform in {"darwin", "win32"}
+    if not system_has_settings and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 -- takes long to import
+
     proxies = getproxies()
     scheme = parts.scheme if proxies.get(parts.scheme) else "all"
     url = proxies.get(scheme)
@@ -64,8 +70,10 @@ def proxy_for(base_url: str) -> Proxy | None:
     return Proxy(settings, settings.url.netloc.decode(), source)
 
 
-def _parse(url: str) -> httpx.Proxy | None:
+def _parse(url: str) -> "httpx.Proxy | None":
     """An error's text would quote the password, so that there is none."""
+    import httpx  # noqa: PLC0415 -- only where there is a proxy
+
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -165,7 +165,7 @@ def test_a_translated_error_keeps_neither_request_nor_key(family: str) -> None:
     error = module.ReadTimeout(f"no answer for {KEY}", request=sent)
     ours = Request("POST", "https://chatkit.test/v1", {}, None, ())
 
-    mine = HTTPErrors.of_supplied_client(family).translate(error, ours, handled=None)
+    mine = HTTPErrors(family).translate(error, ours, handled=None)
 
     assert isinstance(mine, APITimeoutError)
     assert mine.__cause__ is error

@@ -1,4 +1,4 @@
-"""Our own connections under httpx: which is used, which is closed, and that none is left open."""
+"""Our own connections: which is used, which is closed, and that none is left open."""
 
 import asyncio
 import contextlib
@@ -8,18 +8,18 @@ import socket
 import ssl
 import sys
 import threading
-import traceback
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self, cast
 
 import anyio
-import httpcore
 import httpx
 import pytest
-from pydantic import SecretBytes, SecretStr
+import trio
+import trustme
 
 from chatkit_sessions import (
     APIConnectionError,
@@ -27,56 +27,251 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
-from chatkit_sessions._api.protocol import Headers, Request
-from chatkit_sessions._http import asyncio_network, connections
-from chatkit_sessions._http.asyncio_network import AsyncioBackend, AsyncioStream
-from chatkit_sessions._http.connections import KEEPALIVE_EXPIRY, IdleConnections, RequestFactory
+from chatkit_sessions._api.protocol import Response
+from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._http import async_network, connections
+from chatkit_sessions._http.async_network import AsyncioStream, connect as connect_async
+from chatkit_sessions._http.connections import (
+    KEEPALIVE_EXPIRY,
+    Connections,
+    Stream,
+    TLSStream,
+)
+from chatkit_sessions._http.exchange import (
+    ConnectError,
+    ConnectTimeout,
+    LocalProtocolError,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    Target,
+    TransportError,
+    WriteTimeout,
+)
+from chatkit_sessions._redaction import MaskedBytes
 from raw_server import Connection, RawServer, raw_server, serve_sessions
 from support import KEY, NEW_SECRET, WORKFLOW, Connect, new_uvloop, session_json
 
 BODY = json.dumps(session_json()).encode()
 
+NO_LIMIT = Deadline.after(None, lambda: 0.0)
+TARGET = Target("chatkit.test", 80, False, b"chatkit.test", b"/")
+MESSAGE = MaskedBytes(b"POST / HTTP/1.1\r\n\r\n")
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
 # Idle connections
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
+class Scripted(Stream):
+    """A connection without a network: what it receives, byte strings or errors, is given."""
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, *received: bytes | BaseException) -> None:
+        self.received = list(received)
+        self.sent: list[bytes | None] = []
+        self.sends: bool | BaseException = True
+        self.unread = self.closed = False
+
+    async def receive(self, deadline: Deadline) -> MaskedBytes:
+        del deadline
+        received = self.received.pop(0)
+        if isinstance(received, BaseException):
+            raise received
+        return MaskedBytes(received)
+
+    async def send(self, data: bytes, deadline: Deadline) -> bool:
+        del deadline
+        self.sent.append(data)
+        if isinstance(self.sends, BaseException):
+            raise self.sends
+        return self.sends
+
+    def has_unread(self) -> bool:
+        return self.unread
+
+    def close(self) -> None:
+        self.closed = True
 
 
-def test_the_connection_that_came_last_goes_first() -> None:
-    idle = IdleConnections[str]()
-    for name in ("first", "second", "third"):
-        idle.put(name)
+def connections_of(*streams: Scripted | BaseException) -> Connections:
+    waiting = list(streams)
 
-    assert [idle.take(), idle.take(), idle.take(), idle.take()] == [
-        "third",
-        "second",
-        "first",
-        None,
-    ]
+    async def connect(host: str, port: int, deadline: Deadline) -> Stream:
+        assert (host, port, deadline.end is None) == ("chatkit.test", 80, False)
+        stream = waiting.pop(0)
+        if isinstance(stream, BaseException):
+            raise stream
+        return stream
+
+    return Connections(connect)
 
 
-def test_connections_that_have_waited_for_too_long_come_back_to_be_closed() -> None:
-    clock = Clock()
-    idle = IdleConnections[str](clock)
-    idle.put("first")
-    clock.now += 1
-    idle.put("second")
-    clock.now += KEEPALIVE_EXPIRY - 1
+def send(pool: Connections) -> Response:
+    return run_blocking(pool.send, TARGET, MESSAGE, NO_LIMIT, sent=2)
 
-    assert idle.put("third") == ["first"]
-    clock.now += 1
-    assert idle.put("fourth") == ["second"]
-    assert idle.take_all() == ["third", "fourth"]
-    assert idle.take() is None
+
+def test_the_connection_that_came_last_goes_first_and_the_others_expire(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    first, second, third = Scripted(), Scripted(), Scripted(PLAIN, PLAIN)
+    pool = connections_of(third)
+    for stream in (first, second):
+        pool._put(stream)
+        now[0] += 1
+    pool._put(third)
+
+    assert pool._take() is third
+    pool._put(third)
+    now[0] += KEEPALIVE_EXPIRY - 1
+    assert (first.closed, second.closed) == (False, False)
+    fourth = Scripted()
+    pool._put(fourth)
+    assert (first.closed, second.closed, third.closed) == (True, True, False)
+    now[0] += KEEPALIVE_EXPIRY
+    assert pool._take() is None
+    assert (third.closed, fourth.closed) == (True, True)
 
 
 def test_idle_connections_are_kept_as_long_as_httpx_keeps_them() -> None:
     assert httpx.Limits().keepalive_expiry == KEEPALIVE_EXPIRY
+
+
+def test_another_thread_may_take_the_last_one_while_the_expired_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, stream = connections_of(), Scripted()
+
+    def monotonic() -> float:
+        pool._idle.clear()  # as if between any two steps
+        return 0.0
+
+    monkeypatch.setattr(time, "monotonic", monotonic)
+    monkeypatch.setattr(connections, "KEEPALIVE_EXPIRY", -1.0)
+    pool._put(stream)
+
+    assert stream.closed
+
+
+def test_connections_are_closed_with_the_client_those_in_use_with_their_call() -> None:
+    stream, idle = Scripted(PLAIN), Scripted()
+    pool = connections_of(stream)
+    pool._put(idle)
+    idle.unread = True
+
+    async def close_meanwhile(deadline: Deadline) -> MaskedBytes:
+        del deadline
+        pool.close()
+        return MaskedBytes(PLAIN)
+
+    stream.receive = close_meanwhile  # type: ignore[method-assign]  # another thread's doing
+
+    assert send(pool).status_code == 200
+    assert (stream.closed, idle.closed) == (True, True)
+
+
+# One exchange
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (b"", RemoteProtocolError),
+        (ConnectionResetError(104, "reset"), ReadError),
+        (ssl.SSLError("bad record"), ReadError),
+        (TimeoutError("timed out"), ReadTimeout),
+        (MemoryError(), MemoryError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 20"])
+def test_whatever_ends_an_exchange_closes_its_connection(
+    end: bytes | BaseException, error: type[BaseException], begun: bytes
+) -> None:
+    received = (begun, end) if begun else (end,)
+    stream = Scripted(*received)
+
+    with pytest.raises(error):
+        send(connections_of(stream))
+
+    assert stream.closed
+
+
+@pytest.mark.parametrize("end", [b"", ConnectionResetError(104, "reset"), ssl.SSLError("bad")])
+def test_an_idle_connection_that_breaks_before_the_first_byte_is_replaced_once(
+    end: bytes | BaseException,
+) -> None:
+    idle, other, new = Scripted(end), Scripted(), Scripted(PLAIN)
+    pool = connections_of(new)
+    pool._put(other)
+    pool._put(idle)
+
+    assert send(pool).status_code == 200
+
+    assert (idle.closed, new.closed, other.sent, new.sent) == (True, False, [], [MESSAGE])
+
+
+@pytest.mark.parametrize("received", [(TimeoutError(),), (b"H", b""), (b"H", OSError())])
+def test_nothing_is_sent_again_after_the_first_byte_or_a_timeout(
+    received: tuple[bytes | BaseException, ...],
+) -> None:
+    idle = Scripted(*received)
+    pool = connections_of()
+    pool._put(idle)
+
+    with pytest.raises(TransportError):
+        send(pool)
+
+    assert idle.closed
+
+
+@pytest.mark.parametrize("sends", [False, ConnectionResetError(104, "reset")])
+def test_a_response_to_a_request_that_was_not_read_counts_and_ends_the_connection(
+    sends: bool | BaseException,  # noqa: FBT001 -- what a parameter of a test is
+) -> None:
+    stream = Scripted(PLAIN)
+    stream.sends = sends
+
+    assert send(connections_of(stream)).status_code == 200
+    assert stream.closed
+
+
+def test_a_server_that_does_not_read_is_a_timeout_of_writing() -> None:
+    stream = Scripted()
+    stream.sends = TimeoutError("timed out")
+
+    with pytest.raises(WriteTimeout):
+        send(connections_of(stream))
+
+    assert stream.closed
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (ConnectionRefusedError(111, "refused"), ConnectError),
+        (TimeoutError("timed out"), ConnectTimeout),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_what_connecting_raises_is_named_so(
+    raised: BaseException, error: type[BaseException]
+) -> None:
+    with pytest.raises(error):
+        send(connections_of(raised))
+
+
+def test_the_names_of_errors_are_those_of_httpx() -> None:
+    for kind in (
+        ConnectError, ConnectTimeout, ReadError, ReadTimeout, WriteTimeout, LocalProtocolError,
+        RemoteProtocolError,
+    ):  # fmt: skip
+        theirs = getattr(httpx, kind.__name__)
+        assert issubclass(theirs, httpx.TimeoutException) == issubclass(kind, TimeoutError)
+
+
+# Which connections are used
 
 
 def test_an_idle_connection_that_the_server_closed_costs_no_attempt(connect: Connect) -> None:
@@ -170,17 +365,45 @@ def test_as_many_connections_are_opened_as_calls_are_under_way(connect: Connect)
 
 def test_all_clients_share_one_tls_context(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    real = httpx.create_ssl_context
+    real = ssl.create_default_context
 
-    def create() -> ssl.SSLContext:
-        made.append(None)
-        return real()
+    def create(**files: str) -> ssl.SSLContext:
+        made.append(files)
+        return real(**files)  # type: ignore[arg-type]  # both are texts
 
-    monkeypatch.setattr(httpx, "create_ssl_context", create)
+    monkeypatch.setattr(ssl, "create_default_context", create)
     connections._tls_context.cache_clear()
 
     assert connections.tls_context() is connections.tls_context()
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", None])
+def test_certificates_come_from_where_httpx_takes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str | None
+) -> None:
+    made: list[dict[str, str]] = []
+    authority, real = trustme.CA(), ssl.create_default_context
+
+    def create(**files: str) -> ssl.SSLContext:
+        made.append(files)
+        return real(**files)  # type: ignore[arg-type]  # both are texts
+
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    if variable is not None:
+        path = tmp_path / "ca.pem" if variable == "SSL_CERT_FILE" else tmp_path
+        monkeypatch.setenv(variable, str(path))
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    connections._tls_context.cache_clear()
+
+    ours, theirs = connections.tls_context(), httpx.create_ssl_context()
+
+    assert made[0] == made[1]
+    assert (ours.verify_mode, ours.check_hostname, ours.minimum_version, ours.options) == (
+        theirs.verify_mode, theirs.check_hostname, theirs.minimum_version, theirs.options
+    )  # fmt: skip
 
 
 def test_certificates_that_cannot_be_used_are_a_configuration_error(
@@ -201,7 +424,7 @@ def test_certificates_that_cannot_be_used_are_a_configuration_error(
 def test_no_tls_settings_are_made_where_none_are_needed(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(httpx, "create_ssl_context", pytest.fail)
+    monkeypatch.setattr(ssl, "create_default_context", pytest.fail)
     with raw_server(serve_sessions) as server:
         assert connect(base_url=server.url).create_session("user_123").id == "cksess_new"
 
@@ -221,100 +444,20 @@ def test_a_socks_proxy_names_the_package_that_it_needs(
         connect()
 
 
-# Requests
-
-
-def request_to_build(method: str, url: str, headers: Headers, body: bytes | None = None) -> Request:
-    content = None if body is None else SecretBytes(body)
-    return Request(method, url, headers, content, secrets=())
-
-
-def test_a_request_holds_what_it_is_given_and_what_http_wants() -> None:
-    url = "https://chatkit.test:8443/v1/chatkit/sessions"
-    wanted = request_to_build("POST", url, {"X-One": SecretStr("1")}, b"{}")
-
-    request = RequestFactory().build(wanted, (5.0, 1.0, 2.0, None))
-
-    assert dict(request.headers) == {
-        "host": "chatkit.test:8443", "x-one": "1", "content-length": "2"
-    }  # fmt: skip
-    assert (request.content, request.read(), request.content) == (b"{}", b"{}", b"{}")
-    assert request.extensions["timeout"] == {
-        "connect": 5.0, "read": 1.0, "write": 2.0, "pool": None
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("method", "length"), [("POST", "0"), ("GET", None)])
-def test_a_request_without_a_body_says_so_where_one_is_expected(
-    method: str, length: str | None
-) -> None:
-    wanted = request_to_build(method, "https://chatkit.test/v1", {})
-
-    request = RequestFactory().build(wanted, (None, None, None, None))
-
-    assert request.headers.get("content-length") == length
-
-
-def test_a_request_has_nothing_of_the_one_before() -> None:
-    factory, timeouts = RequestFactory(), (None, None, None, None)
-    url, headers = "https://chatkit.test/v1", {"X-A": "1"}
-    first = factory.build(request_to_build("POST", url, headers, b"12345"), timeouts)
-    first.headers["X-B"] = "of somebody who looks on"
-
-    others = [
-        factory.build(request_to_build("GET", url, headers), timeouts),
-        factory.build(request_to_build("GET", "https://another.test/v1", headers), timeouts),
-        factory.build(request_to_build("GET", url, {"X-A": "2"}), timeouts),
-    ]
-
-    assert [dict(other.headers) for other in others] == [
-        {"host": "chatkit.test", "x-a": "1"},
-        {"host": "another.test", "x-a": "1"},
-        {"host": "chatkit.test", "x-a": "2"},
-    ]
-
-
-def test_a_request_whose_stream_somebody_replaces_has_the_content_that_was_read() -> None:
-    wanted = request_to_build("POST", "https://chatkit.test/v1", {}, b"{}")
-    request = RequestFactory().build(wanted, (None, None, None, None))
-    request.read()
-    request.stream = httpx.ByteStream(b"another")
-
-    assert request.content == b"{}"
-
-
-def test_a_request_that_cannot_be_built_shows_no_key_in_a_traceback_with_locals(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(httpx.Request, "__init__", interrupted)
-    chatkit = connect()
-
-    with pytest.raises(KeyboardInterrupt) as caught:
-        chatkit.create_session("user_123")
-
-    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    assert frames.stack[-1].name == "send"
-    assert KEY not in "".join(frames.format())
-
-
 # The stream under asyncio
 
 
 @contextlib.asynccontextmanager
-async def stream_to(
-    script: Callable[[Connection], None],
-) -> AsyncGenerator[httpcore.AsyncNetworkStream, None]:
+async def stream_to(script: Callable[[Connection], None]) -> AsyncGenerator[AsyncioStream, None]:
     with raw_server(script) as server:
         port = httpx.URL(server.url).port
         assert port is not None
-        stream = await AsyncioBackend().connect_tcp("127.0.0.1", port, timeout=5)
+        stream = await connect_async("127.0.0.1", port, NO_LIMIT)
+        assert isinstance(stream, AsyncioStream)
         try:
             yield stream
         finally:
-            await stream.aclose()
+            stream.close()
             await asyncio.sleep(0)
 
 
@@ -329,7 +472,6 @@ def test_a_server_that_sends_what_nobody_reads_has_to_wait() -> None:
 
     async def main() -> None:
         async with stream_to(flood) as stream:
-            assert isinstance(stream, AsyncioStream)
             while not stream._server_waits:  # noqa: ASYNC110 -- set from outside
                 await asyncio.sleep(0)
             assert len(stream._received) < size / 8
@@ -337,7 +479,7 @@ def test_a_server_that_sends_what_nobody_reads_has_to_wait() -> None:
 
             total = 0
             while total < size:
-                total += len(await stream.read(65536))
+                total += len(await stream.receive(NO_LIMIT))
 
             assert total == size
             assert sent.wait(5)
@@ -357,15 +499,29 @@ def test_a_server_that_does_not_read_makes_the_writer_wait() -> None:
 
     async def main() -> None:
         async with stream_to(read_later) as stream:
-            write = asyncio.create_task(stream.write(body))
+            write = asyncio.create_task(stream.send(body, NO_LIMIT))
             await asyncio.sleep(0)
             assert not write.done()
             go.set()
-            await write
-            assert await stream.read(1) == b"."
+            assert await write
+            assert await stream.receive(NO_LIMIT) == b"."
 
     asyncio.run(main())
     assert received == [len(body)]
+
+
+def test_a_server_that_responds_before_it_reads_ends_the_wait_of_the_writer() -> None:
+    def speak(connection: Connection) -> None:
+        connection.receive_bytes(1)
+        connection.send(b".")
+        connection.wait_to_be_left()
+
+    async def main() -> None:
+        async with stream_to(speak) as stream:
+            assert not await stream.send(b"x" * (32 * 1024 * 1024), NO_LIMIT)
+            assert await stream.receive(NO_LIMIT) == b"."
+
+    asyncio.run(main())
 
 
 def test_a_connection_that_breaks_says_so_when_it_is_read_and_written() -> None:
@@ -375,12 +531,13 @@ def test_a_connection_that_breaks_says_so_when_it_is_read_and_written() -> None:
 
     async def main() -> None:
         async with stream_to(reset_when_asked) as stream:
-            await stream.write(b"?")
-            with pytest.raises(httpcore.ReadError):
-                await stream.read(1)
-            with pytest.raises(httpcore.WriteError):
-                await stream.write(b"x")
-            assert stream.get_extra_info("is_readable") is True
+            assert await stream.send(b"?", NO_LIMIT)
+            with pytest.raises(OSError, match="reset"):
+                await stream.receive(NO_LIMIT)
+            assert not await stream.send(b"x", NO_LIMIT)
+            assert stream.has_unread()
+            stream.close()
+            stream.close()
 
     asyncio.run(main())
 
@@ -388,36 +545,28 @@ def test_a_connection_that_breaks_says_so_when_it_is_read_and_written() -> None:
 def test_a_connection_that_the_server_ends_reads_as_empty() -> None:
     async def main() -> None:
         async with stream_to(lambda connection: connection.send(b"last words")) as stream:
-            assert await stream.read(65536) == b"last words"
-            assert await stream.read(65536) == b""
+            assert await stream.receive(NO_LIMIT) == b"last words"
+            assert await stream.receive(NO_LIMIT) == b""
 
     asyncio.run(main())
 
 
-def test_what_httpcore_asks_of_the_socket_is_told() -> None:
-    async def main() -> None:
-        async with stream_to(lambda connection: connection.wait_for_the_client_to_go()) as stream:
-            ours, theirs = (stream.get_extra_info(f"{side}_addr") for side in ("client", "server"))
-            sock = stream.get_extra_info("socket")
-            assert (ours, theirs) == (sock.getsockname(), sock.getpeername())
-            assert stream.get_extra_info("ssl_object") is None
-            assert stream.get_extra_info("is_readable") is False
-
-    asyncio.run(main())
-
-
-def test_a_host_that_does_not_answer_in_time_is_a_connect_timeout(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_host_that_does_not_accept_in_time_is_a_timeout(
+    monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    async def never(*_: object, **__: object) -> object:
-        return await asyncio.Event().wait()
+    async def never(*_: object, **__: object) -> NoReturn:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(async_network, "_connect", never)
+    monkeypatch.setattr(trio, "open_tcp_stream", never)
 
     async def main() -> None:
-        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
-        with pytest.raises(httpcore.ConnectTimeout):
-            await AsyncioBackend().connect_tcp("127.0.0.1", 9, timeout=0.001)
+        with pytest.raises(TimeoutError):
+            await connect_async("127.0.0.1", 9, Deadline.after(0.001, time.monotonic))
 
-    asyncio.run(main())
+    anyio.run(main, backend=backend)
 
 
 def test_a_host_of_several_addresses_is_tried_at_all_of_them(
@@ -427,7 +576,7 @@ def test_a_host_of_several_addresses_is_tried_at_all_of_them(
     real = socket.getaddrinfo
 
     def resolve(host: object, port: int, *hints: int, **options: int) -> object:
-        if host != "several.test":
+        if host != b"several.test":
             return real(host, port, *hints, **options)  # type: ignore[arg-type]  # passed through
         kind = socket.AF_INET, socket.SOCK_STREAM, 6, ""
         return [(*kind, ("127.0.0.9", 1)), (*kind, ("127.0.0.1", port))]
@@ -465,7 +614,7 @@ needs_full_queues = pytest.mark.skipif(
 def test_a_silent_first_address_does_not_hold_up_the_next(
     new_loop: Callable[[], asyncio.AbstractEventLoop] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asyncio_network, "NEXT_ADDRESS_AFTER", 0.001)
+    monkeypatch.setattr(async_network, "NEXT_ADDRESS_AFTER", 0.001)
 
     async def main(silent: str, port: int) -> None:
         loop = asyncio.get_running_loop()
@@ -474,11 +623,13 @@ def test_a_silent_first_address_does_not_hold_up_the_next(
             v4, v6 = socket.AF_INET, socket.AF_INET6
             return [(v4, silent), (v4, silent), (v6, "::ffff:127.0.0.1")]
 
-        monkeypatch.setattr(asyncio_network, "_resolve", resolve)
+        monkeypatch.setattr(async_network, "_resolve", resolve)
         tasks = asyncio.all_tasks(loop)
-        stream = await AsyncioBackend().connect_tcp("named.test", port, timeout=5)
-        assert stream.get_extra_info("server_addr")[:2] == ("::ffff:127.0.0.1", port)
-        await stream.aclose()
+        stream = await connect_async("named.test", port, NO_LIMIT)
+        assert isinstance(stream, AsyncioStream)
+        assert stream._transport is not None
+        assert stream._transport.get_extra_info("peername")[:2] == ("::ffff:127.0.0.1", port)
+        stream.close()
         await asyncio.sleep(0)
         assert asyncio.all_tasks(loop) == tasks
 
@@ -487,6 +638,70 @@ def test_a_silent_first_address_does_not_hold_up_the_next(
         assert port is not None
         with silent_address(port) as silent, asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(main(silent, port))
+
+
+class Opened:
+    """What connecting gives."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def connect_to(
+    addresses: dict[str, Opened | OSError], monkeypatch: pytest.MonkeyPatch, *, turns: int = 0
+) -> Callable[[], Opened]:
+    """Connect to the first of these, which all have their result at the same moment."""
+    gate: list[asyncio.Event] = []
+
+    async def connect(address: str, port: int) -> Opened:
+        assert port == 80
+        if address == list(addresses)[-1]:
+            gate[0].set()
+        await gate[0].wait()
+        for _ in range(turns if address == list(addresses)[-1] else 0):
+            await asyncio.sleep(0)
+        result = addresses[address]
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    async def main() -> Opened:
+        gate.append(asyncio.Event())
+        return cast("Opened", await async_network._connect_to_first(list(addresses), 80))
+
+    monkeypatch.setattr(async_network, "_connect", connect)
+    monkeypatch.setattr(async_network, "NEXT_ADDRESS_AFTER", 0)
+    return lambda: asyncio.run(main())
+
+
+def test_of_two_addresses_that_accept_at_once_one_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = Opened(), Opened()
+
+    chosen = connect_to({"a": first, "b": second}, monkeypatch)()
+
+    assert chosen in {first, second}
+    assert [first.closed, second.closed].count(True) == 1
+    assert not chosen.closed
+
+
+def test_an_address_that_refuses_does_not_end_the_wait_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = Opened()
+    waiting = connect_to({"a": OSError("refused"), "b": second}, monkeypatch, turns=9)
+
+    assert waiting() is second
+
+
+def test_where_every_address_refuses_the_last_error_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(OSError, match="the last"):
+        connect_to({"a": OSError("the first"), "b": OSError("the last")}, monkeypatch)()
 
 
 # Cancelled at the wrong moment
@@ -606,3 +821,154 @@ def test_ten_thousand_mixed_calls_leave_nothing_behind() -> None:
         "cksess_new", "InternalServerError", "APIConnectionError", "CancelledError"
     }  # fmt: skip
     assert outcomes["CancelledError"] == 1_000
+
+
+# TLS
+
+
+AUTHORITY = trustme.CA()
+
+
+class Memory(Stream):
+    """A connection to a TLS server in memory."""
+
+    def __init__(self) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate = AUTHORITY.issue_cert("chatkit.test")
+        certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # its types
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.coming: list[bytes] = []
+        self.closed = False
+        self.reads_all = True
+
+    def encrypted(self, data: bytes) -> bytes:
+        """What the server sends to say that."""
+        self.server.write(data)
+        return self._outgoing.read()
+
+    def goodbye(self) -> bytes:
+        """How the server ends TLS."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self.server.unwrap()
+        return self._outgoing.read()
+
+    async def receive(self, deadline: Deadline) -> MaskedBytes:
+        del deadline
+        return MaskedBytes(self.coming.pop(0))
+
+    async def send(self, data: bytes, deadline: Deadline) -> bool:
+        del deadline
+        self._incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.server.do_handshake()
+        if sent := self._outgoing.read():
+            self.coming.append(sent)
+        return self.reads_all
+
+    def has_unread(self) -> bool:
+        return bool(self.coming)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]  # its types
+    return context
+
+
+@pytest.fixture
+def shaken() -> tuple[Memory, TLSStream]:
+    """A connection after its handshake, on which nothing is unread."""
+    memory = Memory()
+    tls = run_blocking(TLSStream.open, memory, client_context(), "chatkit.test", NO_LIMIT)
+    tickets, memory.coming = memory.coming, []
+    memory.coming = [b"".join(tickets) + memory.encrypted(b"hello")]
+    assert run_blocking(tls.receive, NO_LIMIT) == b"hello"
+    assert not tls.has_unread()
+    return memory, tls
+
+
+def test_what_is_said_over_tls_arrives(shaken: tuple[Memory, TLSStream]) -> None:
+    memory, tls = shaken
+
+    assert run_blocking(tls.send, b"x" * 100_000, NO_LIMIT)
+
+    assert len(b"".join(memory.server.read(16_384) for _ in range(7))) == 100_000
+    tls.close()
+    assert memory.closed
+
+
+def test_what_the_server_does_not_read_of_tls_is_known(shaken: tuple[Memory, TLSStream]) -> None:
+    memory, tls = shaken
+    memory.reads_all = False
+
+    assert not run_blocking(tls.send, b"x", NO_LIMIT)
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 20])
+def test_the_beginning_of_a_tls_record_is_unread(
+    shaken: tuple[Memory, TLSStream], size: int
+) -> None:
+    memory, tls = shaken
+    memory.coming = [memory.encrypted(b"response") + memory.encrypted(b"another")[:size]]
+
+    assert run_blocking(tls.receive, NO_LIMIT) == b"response"
+    assert tls.has_unread()
+
+
+def test_the_rest_of_a_tls_record_is_unread(
+    shaken: tuple[Memory, TLSStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, tls = shaken
+    monkeypatch.setattr(connections, "PIECE", 4)
+    memory.coming = [memory.encrypted(b"response")]
+
+    assert run_blocking(tls.receive, NO_LIMIT) == b"resp"
+    assert tls.has_unread()
+    assert run_blocking(tls.receive, NO_LIMIT) == b"onse"
+    assert not tls.has_unread()
+
+
+def test_what_the_connection_under_tls_has_not_read_is_unread(
+    shaken: tuple[Memory, TLSStream],
+) -> None:
+    memory, tls = shaken
+    memory.coming = [b"something"]
+
+    assert tls.has_unread()
+
+
+@pytest.mark.parametrize("polite", [False, True])
+def test_both_ends_of_tls_read_as_empty(shaken: tuple[Memory, TLSStream], *, polite: bool) -> None:
+    memory, tls = shaken
+    memory.coming = [memory.goodbye() if polite else b""]
+
+    assert run_blocking(tls.receive, NO_LIMIT) == b""
+
+
+def test_what_is_no_tls_is_an_error(shaken: tuple[Memory, TLSStream]) -> None:
+    memory, tls = shaken
+    memory.coming = [b"HTTP/1.1 200 OK\r\n\r\n"]
+
+    with pytest.raises(ssl.SSLError):
+        run_blocking(tls.receive, NO_LIMIT)
+    with pytest.raises(ssl.SSLError):
+        run_blocking(tls.send, b"more", NO_LIMIT)
+
+
+def test_a_handshake_that_fails_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+
+    async def connect(*_: object) -> Stream:
+        return memory
+
+    monkeypatch.setattr(connections, "tls_context", client_context)
+    elsewhere = TARGET._replace(host="elsewhere.test", is_tls=True)
+
+    with pytest.raises(ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        run_blocking(Connections(connect).send, elsewhere, MESSAGE, NO_LIMIT, sent=0)
+
+    assert memory.closed

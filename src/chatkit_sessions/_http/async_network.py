@@ -1,46 +1,46 @@
-"""Network streams under asyncio, of which none is left open, whenever a task is cancelled.
+"""Connections for tasks, under asyncio or trio, of which none is left open when one is cancelled.
 
-httpcore's own go through anyio, which costs more than all the rest of a call when many are under
-way. Reads and writes here have no timeout of their own: the whole call has a deadline, which
-cancels what it waits for.
+Reads and writes have no timeout of their own: the whole call has a deadline, which cancels what it
+waits for.
 """
 
 import asyncio
 import ipaddress
 import itertools
 import socket
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-import httpcore
+from chatkit_sessions._concurrency.tasks import time_limit, under_trio
+from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._redaction import MaskedBytes
 
-from .async_streams import AsyncStream
-from .connections import SocketOption, is_readable
+from .connections import PIECE, Stream, is_readable
+
+if TYPE_CHECKING:
+    import trio
 
 NEXT_ADDRESS_AFTER: Final = 0.25
 """Seconds before a host's next address is tried beside the one before: RFC 8305, section 5."""
 _MAX_RECEIVED: Final = 256 * 1024
 """Bytes that wait to be read before the server has to wait, too."""
-_EXTRA_INFO: Final = {"client_addr": "sockname", "server_addr": "peername"}
 
 
-class AsyncioBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections in the running event loop."""
+async def connect(host: str, port: int, deadline: Deadline) -> Stream:
+    """Connect, trying a host's addresses side by side."""
+    async with time_limit(deadline.remaining()):
+        if under_trio():
+            return await _connect_under_trio(host, port)
+        addresses = [host] if _is_address(host) else await _addresses_of(host, port)
+        return await _connect_to_first(addresses, port)
+    raise TimeoutError("the host did not accept in time")
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,  # noqa: ARG002 -- httpcore's signature
-        socket_options: Iterable[SocketOption] | None = None,  # noqa: ARG002 -- as above
-    ) -> AsyncStream:
-        """Connect, trying a host's addresses side by side."""
-        with _connect_errors():
-            async with asyncio.timeout(timeout):
-                addresses = [host] if _is_address(host) else await _addresses_of(host, port)
-                return await _connect_to_first(addresses, port)
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _addresses_of(host: str, port: int) -> list[str]:
@@ -54,7 +54,8 @@ async def _addresses_of(host: str, port: int) -> list[str]:
 
 async def _resolve(host: str, port: int) -> list[tuple[int, str]]:
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # As bytes, for the reason that `sync_network.connect` has.
+    found = await loop.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
     return [(family, str(address[0])) for family, *_, address in found]
 
 
@@ -83,18 +84,17 @@ async def _connect_to_first(addresses: list[str], port: int) -> "AsyncioStream":
     finally:
         for attempt in attempts:
             if attempt is not chosen and not attempt.cancel() and attempt.exception() is None:
-                await attempt.result().aclose()
+                attempt.result().close()
 
 
-class AsyncioStream(asyncio.Protocol, AsyncStream):
-    """One connection: asyncio pushes what it receives, httpcore pulls it.
+class AsyncioStream(asyncio.Protocol, Stream):
+    """One connection: asyncio pushes what it receives, a call pulls it.
 
     One task at a time uses it, so that one future serves for whatever that task waits for.
     """
 
-    _transport: asyncio.Transport
-
     def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._ended = False
         self._error: Exception | None = None
@@ -111,7 +111,7 @@ class AsyncioStream(asyncio.Protocol, AsyncStream):
     def data_received(self, data: bytes) -> None:
         """Keep what came, and let the server wait where nobody reads it."""
         self._received += data
-        if len(self._received) > _MAX_RECEIVED and not self._server_waits:
+        if len(self._received) > _MAX_RECEIVED and not self._server_waits and self._transport:
             self._server_waits = True
             self._transport.pause_reading()
         self._wake()
@@ -123,8 +123,8 @@ class AsyncioStream(asyncio.Protocol, AsyncStream):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Learn that the connection is closed, from whichever side."""
+        self._transport = None  # asyncio's can do nothing any more, not even end
         self._ended = True
-        self._may_write = True
         self._error = exc
         self._wake()
 
@@ -137,49 +137,42 @@ class AsyncioStream(asyncio.Protocol, AsyncStream):
         self._may_write = True
         self._wake()
 
-    # What httpcore calls
+    # What a call needs
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 -- see the module
-        """Wait for bytes; none means that the server has closed the connection."""
+    async def receive(self, deadline: Deadline) -> MaskedBytes:  # noqa: ARG002 -- see the module
+        """Wait for bytes."""
         while not (self._received or self._ended):
             await self._wait()
         if self._error is not None and not self._received:
-            raise httpcore.ReadError(str(self._error))
-        data = bytes(self._received[:max_bytes])
-        del self._received[:max_bytes]
-        if self._server_waits and not self._ended:
+            raise OSError(str(self._error))
+        data = MaskedBytes(self._received)
+        self._received.clear()
+        if self._server_waits and not self._ended and self._transport:
             self._server_waits = False
             self._transport.resume_reading()
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 -- as above
-        """Send bytes, as fast as the server reads them."""
-        if self._ended:
-            raise httpcore.WriteError("the connection is closed")
-        self._transport.write(buffer)
-        while not self._may_write:
+    async def send(self, data: bytes, deadline: Deadline) -> bool:  # noqa: ARG002 -- as above
+        """Send bytes, as fast as the server reads them, until it responds."""
+        if self._transport and not self._ended:
+            self._transport.write(data)
+        while not (self._may_write or self._ended or self._received):
             await self._wait()
+        return self._may_write and not self._ended
 
     def has_unread(self) -> bool:
         """Whether unread bytes, or the end, have been received."""
+        if self._received or self._ended or self._transport is None:
+            return True
         # The event loop may not have looked since; it does not run between some calls.
-        return (
-            bool(self._received)
-            or self._ended
-            or is_readable(self._transport.get_extra_info("socket").fileno())
-        )
+        return is_readable(self._transport.get_extra_info("socket").fileno())
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the connection."""
         self._ended = True
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
         self._wake()
-
-    def get_extra_info(self, info: str) -> object:
-        """Return what httpcore asks of the connection."""
-        if info == "is_readable":
-            return self.has_unread()
-        return self._transport.get_extra_info(_EXTRA_INFO.get(info, info))
 
     def _wait(self) -> asyncio.Future[None]:
         self._waiting = asyncio.get_running_loop().create_future()
@@ -190,19 +183,33 @@ class AsyncioStream(asyncio.Protocol, AsyncStream):
             self._waiting.set_result(None)
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+async def _connect_under_trio(host: str, port: int) -> "TrioStream":
+    import trio  # noqa: PLC0415 -- only where it is in use already
+
+    return TrioStream((await trio.open_tcp_stream(host, port)).socket)
 
 
-@contextmanager
-def _connect_errors() -> Generator[None, None, None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise httpcore.ConnectTimeout(str(error)) from error
-    except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
+class TrioStream(Stream):
+    """A socket of trio's."""
+
+    def __init__(self, connected: "trio.socket.SocketType") -> None:
+        self._socket = connected
+
+    async def receive(self, deadline: Deadline) -> MaskedBytes:  # noqa: ARG002 -- see the module
+        """Wait for bytes."""
+        return MaskedBytes(await self._socket.recv(PIECE))
+
+    async def send(self, data: bytes, deadline: Deadline) -> bool:  # noqa: ARG002 -- as above
+        """Send bytes."""
+        left = memoryview(data)
+        while left:
+            left = left[await self._socket.send(left) :]
+        return True
+
+    def has_unread(self) -> bool:
+        """Whether there are unread bytes, or the end of the connection."""
+        return is_readable(self._socket.fileno())
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
