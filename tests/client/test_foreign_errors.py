@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
+from unittest.mock import Mock
 
 import httpx
 import httpx2
@@ -458,7 +459,7 @@ def test_the_variables_name_is_looked_for(
     """On macOS and Windows the system has proxy settings of its own."""
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://proxy..corp"})
-    monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
+    monkeypatch.setattr("urllib.request.proxy_bypass", Mock(return_value=False))
 
     with pytest.raises(ConfigurationError, match=r"^the system's proxy settings names"):
         connect(base_url="https://api.test/v1")

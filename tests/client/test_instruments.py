@@ -1,14 +1,14 @@
 """What watches or mocks HTTP calls sees every attempt of ours, from whichever call on it is there.
 
 Most of these tools patch httpx for the rest of the process, so that each runs in one of its own.
-The extra `instruments` has those that change every test run; where they are installed, they are
-tested, too.
+Those that would change every test run are in a directory that `scripts/test --slow` makes.
 """
 
 import gzip
 import importlib.util
 import itertools
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -92,7 +92,7 @@ logfire.instrument_httpx()
 assert call() == "cksess_new"
 told = [repr(span) for span in spans.exported_spans_as_dict()]
 statuses = [
-    span["attributes"]["http.response.status_code"] for span in spans.exported_spans_as_dict()
+    span["attributes"]["http.status_code"] for span in spans.exported_spans_as_dict()
 ]
 """
 
@@ -238,8 +238,17 @@ def refusing(nth: int) -> Callable[[Connection], None]:
     return script
 
 
+APART = Path(__file__).parents[2] / "build" / "instruments"
+
+
 def is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    return importlib.util.find_spec(package) is not None or (APART / package).is_dir()
+
+
+def environment() -> dict[str, str]:
+    """With the tools that are apart, behind the library's wheel if that is what is tested."""
+    paths = [os.environ.get("PYTHONPATH", ""), str(APART)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 INSTRUMENTS = {
@@ -257,6 +266,7 @@ def run(script: str, *arguments: str) -> str:
     done = subprocess.run(  # noqa: S603 -- our own script
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), *arguments],
         check=False,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -317,6 +327,7 @@ if is_installed("pytest_httpx"):
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
             check=True,
             capture_output=True,
+            env=environment(),
             timeout=60,
         )
 
