@@ -23,6 +23,8 @@ from workers import StoreKind
 API_KEY = "sk-service-0123456789abcdefKEY"
 OTHER_KEY = "sk-service-of-another-project-KEY"
 SESSIONS = "/v1/chatkit/sessions"
+SAVING = {"get_many", "get_with_time", "run_script"}
+"""Methods that save round trips."""
 T = TypeVar("T")
 
 
@@ -34,6 +36,8 @@ class CountedStore:
         self.calls: list[str] = []
         self.is_down = False
         self.before_commit: Callable[[], object] = lambda: None
+        self.saves_round_trips = isinstance(store, RedisSessionStore)
+        """Whether it has what a store may have more for that."""
         self.conflicts = 0
         """How many of the next commits find that another process was first."""
 
@@ -67,6 +71,17 @@ class CountedStore:
         assert callable(clock)
         return float(cast("float", clock(group)))
 
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        if name not in SAVING or not self.saves_round_trips:
+            raise AttributeError(name)
+        method: Callable[..., object] = getattr(self._store, name)
+
+        def call(*arguments: object) -> object:
+            self._called(name)
+            return method(*arguments)
+
+        return call
+
     def _called(self, method: str) -> None:
         self.calls.append(method)
         if self.is_down:
@@ -95,6 +110,17 @@ class AwaitedStore:
 
     async def now(self, group: str) -> float:
         return self.counted.now(group)
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        if name not in SAVING or not self.counted.saves_round_trips:
+            raise AttributeError(name)
+        method: Callable[..., Awaitable[object]] = getattr(self._store, name)
+
+        async def call(*arguments: object) -> object:
+            self.counted._called(name)
+            return await method(*arguments)
+
+        return call
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]

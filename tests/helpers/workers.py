@@ -246,8 +246,11 @@ def aging_redis(server: RedisServer, namespace: str) -> RedisSessionStore:
         def now(self, group: str) -> float:
             return super().now(group) + server.age
 
-        def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-            return [in_aged_time(entry, server) for entry in super().get(group, names)]
+        def get_with_time(
+            self, group: str, names: Sequence[str]
+        ) -> tuple[list[Entry | None], float]:
+            entries, now = super().get_with_time(group, names)
+            return [in_aged_time(entry, server) for entry in entries], now + server.age
 
         def commit(
             self,
@@ -268,8 +271,11 @@ def aging_async_redis(server: RedisServer, namespace: str) -> AsyncRedisSessionS
         async def now(self, group: str) -> float:
             return await super().now(group) + server.age
 
-        async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-            return [in_aged_time(entry, server) for entry in await super().get(group, names)]
+        async def get_with_time(
+            self, group: str, names: Sequence[str]
+        ) -> tuple[list[Entry | None], float]:
+            entries, now = await super().get_with_time(group, names)
+            return [in_aged_time(entry, server) for entry in entries], now + server.age
 
         async def commit(
             self,

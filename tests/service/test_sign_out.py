@@ -438,8 +438,8 @@ def test_no_operation_of_the_store_grows_with_a_users_sessions(
     assert len(service.sessions_for("ada")) == 5
     service.delete_sessions("ada")
 
-    assert not any(is_active(service, secret) for secret in secrets)
     assert store.read == [4, 4, 2] * 2
+    assert not any(is_active(service, secret) for secret in secrets)
 
 
 class LateStore(MemorySessionStore):

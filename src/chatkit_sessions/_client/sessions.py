@@ -191,9 +191,12 @@ class Sessions:
         deadline = self.calls.deadline(timeout)
         async with self.calls.limit(deadline):
             self.calls.lifetime.check_open()
-            snapshot = await self._look_up(request.identity, deadline)
+            snapshot = await self._look_up(request.identity, deadline, completely=False)
             await self._publish_unpublished(deadline)
             session = snapshot.usable(request.min_remaining, now=self.calls.expiry_clock())
+            if session is None and not snapshot.is_complete:
+                snapshot = await self._look_up(request.identity, deadline, completely=True)
+                session = snapshot.usable(request.min_remaining, now=self.calls.expiry_clock())
             if session is not None:
                 self.calls.report("reuse", "ok")
                 return session
@@ -379,11 +382,14 @@ class Sessions:
 
     # One session for many callers: all in a process share a flight, all processes a lease
 
-    async def _look_up(self, identity: Identity, deadline: Deadline) -> StoreSnapshot:
+    async def _look_up(
+        self, identity: Identity, deadline: Deadline, *, completely: bool
+    ) -> StoreSnapshot:
         """What the store holds of an identity; callers in this process share look-ups."""
+        look_up = self.registry.look_up if completely else self.registry.look_up_session
         if not self.registry.suspends:
-            return await self.registry.look_up(identity, deadline)
-        look_ups, key = self.registry.look_ups, (self.io.event_loop(), identity.slot)
+            return await look_up(identity, deadline)
+        look_ups, key = self.registry.look_ups, (self.io.event_loop(), identity.slot, completely)
         while True:
             own = look_ups.new()
             try:
@@ -393,7 +399,7 @@ class Sessions:
                     return self.registry.look_up_without_store(identity)
                 if shared is own:
                     look_ups.start(key, own)
-                    snapshot = await self.registry.look_up(identity, deadline)
+                    snapshot = await look_up(identity, deadline)
                     own.set_result(snapshot)
                     return snapshot
             except SessionStoreError as error:
@@ -445,6 +451,7 @@ class Sessions:
         snapshot.check_rate_limit()
         while last.reachable and not leads:
             if last.lease is None:
+                lease = lease._replace(clock_offset=last.clock_offset)
                 acquired = await self.registry.acquire_lease(identity, last, lease, deadline)
                 if acquired is not False:
                     leads = acquired is True

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.events import OnEvent, report
+from chatkit_sessions.stores._redis_commands import Script
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 from chatkit_sessions.stores.memory import Evictions, MemorySessionStore
 
@@ -44,6 +45,15 @@ class ReplicatedStore(Protocol):
     ) -> bool | Awaitable[bool]:
         """See `SessionStore`."""
         ...
+
+
+class ScriptCall(NamedTuple):
+    """The arguments of `RedisSessionStore.run_script`."""
+
+    script: Script
+    group: str
+    names: Sequence[str]
+    arguments: Sequence[str | int]
 
 
 class StoreState:
@@ -118,6 +128,16 @@ class StoreAccess:
         """Read entries."""
         return await self._run(lambda: self.store.get(group, names), deadline)
 
+    async def get_with_time(
+        self, group: str, names: Sequence[str], deadline: Deadline
+    ) -> tuple[list[Entry | None], float | None]:
+        """Read entries, and the time as `now` if that takes no other round trip; None: it does."""
+        read: Callable[..., tuple[list[Entry | None], float]] | None
+        read = getattr(self.store, "get_with_time", None)
+        if read is None:
+            return await self.get(group, names, deadline), None
+        return await self._run(lambda: read(group, names), deadline)
+
     async def get_many(
         self, entries: Sequence[tuple[str, str]], deadline: Deadline
     ) -> list[Entry | None]:
@@ -150,6 +170,16 @@ class StoreAccess:
         return await self._run(
             lambda: self.store.commit(group, changes, when=when), deadline, leads=leads, writes=True
         )
+
+    async def run_script(
+        self, call: ScriptCall, deadline: Deadline
+    ) -> list[bytes | int | None] | None:
+        """Run a script that changes entries; None where the store runs none."""
+        run: Callable[..., object] | None = getattr(self.store, "run_script", None)
+        if run is None:
+            return None
+        reply = await self._run(lambda: run(*call), deadline, writes=True)
+        return cast("list[bytes | int | None]", reply)
 
     @property
     def waits_for_replicas(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
@@ -325,6 +325,10 @@ class StoreSnapshot:
     """Whether the secret that is presented for a refresh is that of a shared session."""
     reachable: bool = True
     """Whether the store responded at all."""
+    is_complete: bool = True
+    """Whether it says more than which session there is."""
+    clock_offset: float | None = None
+    """As that of a `Lease`."""
 
     def usable(
         self, min_remaining: float, *, now: float, instead_of: SecretStr | None = None
@@ -396,7 +400,11 @@ def parse_generation(entries: list[Entry | None]) -> StoreSnapshot:
 
 
 def parse_snapshot(
-    identity: Identity, entries: list[Entry | None], *, asked_at: float
+    identity: Identity,
+    entries: Sequence[Entry | None],
+    *,
+    asked_at: float,
+    clock_offset: float | None = None,
 ) -> StoreSnapshot:
     """Parse the entries of `snapshot_names`.
 
@@ -404,6 +412,7 @@ def parse_snapshot(
         identity: Whose entries.
         entries: What the store returned.
         asked_at: When it was asked, by this process's expiry clock.
+        clock_offset: As that of a `Lease`.
     """
     secret, reused, lease, failure, last_sign_out, *presented = entries
     generation = _value(last_sign_out)
@@ -425,6 +434,7 @@ def parse_snapshot(
         lease=_value(lease),
         failure=failure,
         presented_is_shared=any(presented),
+        clock_offset=clock_offset,
     )
 
 

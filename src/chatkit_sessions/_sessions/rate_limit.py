@@ -49,6 +49,42 @@ def count_request(entry: Entry | None, *, limit: int) -> Entry | float:
     return _entry(rebased, _LIFE, entry.expires_at - entry.seconds + _LIFE)
 
 
+COUNT_IN_REDIS: Final = f"""
+local function count_request(key, limit)
+  local life, buckets, total = {_LIFE}, {{}}, 0
+  local value, left = redis.call('GET', key) or '', redis.call('PTTL', key)
+  local passed = left > 0 and math.min(math.max(life - left / 1000, 0), life) or 0
+  for pair in string.gmatch(left > 0 and value or '', '%S+') do
+    local age, count = string.match(pair, '^([^*]*)%*?(.*)$')
+    age, count = tonumber(age), tonumber(count == '' and 1 or count)
+    if not age or not count then
+      buckets = {{}}
+      break
+    elseif 0 <= age and age < life - passed and #buckets < {_MAX_BUCKETS} then
+      buckets[#buckets + 1] = {{age, count}}
+    end
+  end
+  for _, bucket in ipairs(buckets) do
+    total = total + bucket[2]
+    if total >= limit then return life - passed - bucket[1] end
+  end
+  if buckets[1] and passed + buckets[1][1] < {SPAN} then
+    buckets[1][2] = buckets[1][2] + 1
+  else
+    for _, bucket in ipairs(buckets) do bucket[1] = passed + bucket[1] end
+    table.insert(buckets, 1, {{0, 1}})
+    left = life * 1000
+  end
+  for i, bucket in ipairs(buckets) do
+    buckets[i] = bucket[2] > 0 and string.format('%.6f*%d', bucket[1], bucket[2]) or ''
+  end
+  redis.call('SET', key, table.concat(buckets, ' '), 'PX', left)
+  return 0
+end
+"""
+"""The same for a script in Redis: counts, or returns the seconds until there is room."""
+
+
 def uncount_request(entry: Entry) -> Entry:
     """Take the last counted request out again."""
     buckets = [(age, count - 1) for age, count in _parse(entry, 0.0)[:1]]

@@ -1,9 +1,9 @@
 """What creating a session needs of a store, which goes on without the store during an outage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import SecretStr
 
@@ -29,6 +29,8 @@ from .entries import (
 )
 from .identity import Identity
 from .rate_limit import REQUESTS, count_request
+
+T = TypeVar("T")
 
 MAX_PUBLISHED_AT_ONCE: Final = 50
 """Sessions of an outage that one call publishes."""
@@ -73,16 +75,32 @@ class StoreWithFallback:
         entries = self._state.stand_in.get(identity.group, [GENERATION])
         return replace(parse_generation(entries), reachable=False)
 
+    async def look_up_session(self, identity: Identity, deadline: Deadline) -> StoreSnapshot:
+        """Read which session there is: all that a caller needs who can reuse it."""
+        names = snapshot_names(identity)
+        asked_at = self._clock()
+        entries = await self._try_get(identity.group, [names[0], names[-1]], deadline)
+        if entries is None:
+            return self.look_up_without_store(identity)
+        secret, generation = entries
+        snapshot = parse_snapshot(
+            identity, [secret, None, None, None, generation], asked_at=asked_at
+        )
+        return replace(snapshot, is_complete=False)
+
     async def look_up(
         self, identity: Identity, deadline: Deadline, *, presented: SecretStr | None = None
     ) -> StoreSnapshot:
         """Read what there is of an identity, and of the secret that is presented."""
         names = snapshot_names(identity, presented)
         asked_at = self._clock()
-        entries = await self._try_get(identity.group, names, deadline)
-        if entries is None:
+        access = self._access
+        found = await self._try_read(lambda: access.get_with_time(identity.group, names, deadline))
+        if found is None:
             return self.look_up_without_store(identity, presented=presented)
-        return parse_snapshot(identity, entries, asked_at=asked_at)
+        entries, now = found
+        offset = None if now is None else now - self._clock()
+        return parse_snapshot(identity, entries, asked_at=asked_at, clock_offset=offset)
 
     def look_up_without_store(
         self, identity: Identity, *, presented: SecretStr | None = None
@@ -104,6 +122,8 @@ class StoreWithFallback:
 
     async def with_clock(self, identity: Identity, lease: Lease, deadline: Deadline) -> Lease:
         """The lease, with the offset between the store's clock and this process's."""
+        if lease.clock_offset is not None:
+            return lease
         now = await self._access.try_store(lambda: self._access.now(identity.group, deadline))
         return lease if now is None else lease._replace(clock_offset=now - self._clock())
 
@@ -276,9 +296,10 @@ class StoreWithFallback:
     async def _try_get(
         self, group: str, names: Sequence[str], deadline: Deadline
     ) -> list[Entry | None] | None:
-        if self.requires_store:
-            return await self._access.get(group, names, deadline)
-        return await self._access.try_store(lambda: self._access.get(group, names, deadline))
+        return await self._try_read(lambda: self._access.get(group, names, deadline))
+
+    async def _try_read(self, read: Callable[[], Awaitable[T]]) -> T | None:
+        return await (read() if self.requires_store else self._access.try_store(read))
 
     async def _try_commit(
         self, transaction: Transaction, deadline: Deadline, *, leads: bool = False

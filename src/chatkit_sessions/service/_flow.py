@@ -6,7 +6,7 @@ without an event loop.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -18,6 +18,7 @@ from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.access import StoreAccess, evicted_error, not_confirmed_error
 from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent, report
+from chatkit_sessions.stores._redis_commands import parse_entries
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -57,8 +58,6 @@ _USER_TIMEOUT: Final = 30.0
 _LIMITS: Final = 3.0
 """How many times the limit of one store operation a request may take with all of its operations."""
 
-CLOCK: Final = "clock"
-"""The group whose server shows the time; it holds nothing."""
 _FIRST_UNIX_TIME: Final = 1_000_000_000.0
 """No machine has run for so long: a clock that shows less counts from its start."""
 
@@ -184,6 +183,9 @@ class ServiceFlow:
     async def _counted(
         self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
     ) -> SessionRecord:
+        session = await self._counted_at_once(group, client_secret, audience, deadline)
+        if session is not None:
+            return session.record
         is_counted_for_user = False
         for _ in range(_MAX_ATTEMPTS):
             entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
@@ -195,6 +197,19 @@ class ServiceFlow:
             if await self._access.commit(counted, deadline):
                 return session.record
         raise _too_many_changes()
+
+    async def _counted_at_once(
+        self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
+    ) -> StoredSession | None:
+        """Let the store count, in one round trip; None if it cannot."""
+        call = self._rules.count_in_store(group, client_secret, audience)
+        reply = None if call is None else await self._access.run_script(call, deadline)
+        if reply is None:
+            return None
+        *stored, wait = reply
+        (entry,) = parse_entries(stored)
+        session = self._authenticate(entry, client_secret, audience)
+        return session if self._rules.is_counted(session, wait) else None
 
     async def _count_for_user(self, session: StoredSession, deadline: Deadline) -> None:
         """Count a request of the session's user, if the service limits them."""
@@ -238,8 +253,8 @@ class ServiceFlow:
     async def _create(self, task: CreateTask, deadline: Deadline) -> Response:
         settings, project = task
         group = self._rules.group_of_user(project, settings.user)
-        generation, requests = await self._access.get(group, [GENERATION, CARRIED], deadline)
-        store_time = await self._store_time(deadline)
+        entries, store_time = await self._get_with_time(group, [GENERATION, CARRIED], deadline)
+        generation, requests = entries
         now = self._rules.now(store_time)
         issued = self._rules.issue(settings, project, now=now)
         # In this order: what is listed can be cancelled.
@@ -247,6 +262,18 @@ class ServiceFlow:
         await self._access.commit(opening, deadline)
         await self._access.commit(self._rules.list_session(issued.record, generation), deadline)
         return self._rules.succeed(issued.record, issued.client_secret, now=now)
+
+    async def _get_with_time(
+        self, group: str, names: Sequence[str], deadline: Deadline
+    ) -> tuple[list[Entry | None], float | None]:
+        """Read entries, and the store's time in Unix seconds for a new session; None: unknown."""
+        if self._rules.clock is not None:
+            return await self._access.get(group, names, deadline), None
+        entries, seconds = await self._access.get_with_time(group, names, deadline)
+        if seconds is None:
+            seconds = await self._access.now(group, deadline)
+        is_unix_time = seconds is not None and seconds >= _FIRST_UNIX_TIME
+        return entries, seconds if is_unix_time else None
 
     async def _refresh(self, task: RefreshTask, deadline: Deadline) -> Response:
         group = self._rules.group_of_secret(task.client_secret)
@@ -301,13 +328,6 @@ class ServiceFlow:
         if requests is not None:
             await self._access.commit(self._rules.carry(session.record, requests), deadline)
         return await self._access.commit(self._rules.cancel(session, requests), deadline)
-
-    async def _store_time(self, deadline: Deadline) -> float | None:
-        """The store's time in Unix seconds, for a new session; None if it shows none."""
-        if self._rules.clock is not None:
-            return None
-        seconds = await self._access.now(CLOCK, deadline)
-        return seconds if seconds is not None and seconds >= _FIRST_UNIX_TIME else None
 
     # All sessions of a user
 

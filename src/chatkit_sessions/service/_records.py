@@ -26,13 +26,15 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.rate_limit import REQUESTS
+from chatkit_sessions._sessions.rate_limit import COUNT_IN_REDIS, REQUESTS
+from chatkit_sessions.stores._redis_commands import Script
 from chatkit_sessions.stores.base import Entry
 
-from ._bodies import SessionSettings, StateValue
+from ._bodies import DEFAULT_REQUESTS_PER_MINUTE, SessionSettings, StateValue
 
 __all__ = [
     "CARRIED",
+    "COUNT",
     "GENERATION",
     "REQUESTS",
     "RETENTION",
@@ -61,6 +63,26 @@ RETENTION: Final = 3600.0
 SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
 
 _DIGITS: Final = 32
+
+# KEYS: a session's record, its requests. ARGV: the digest of a secret; the time in Unix seconds, or
+# nothing: by the record's remaining time; the milliseconds of `RETENTION`; nothing, or '=' and the
+# project that is accepted; 'any' workflow, or 'of' and those that are accepted.
+COUNT: Final = Script.of(f"""{COUNT_IN_REDIS}
+local record, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
+local is_json, session = pcall(cjson.decode, record)
+local settings = is_json and type(session) == 'table' and session.settings
+if type(settings) ~= 'table' or session.secret_digest ~= ARGV[1] or session.cancelled ~= false then
+  return {{record, left, false}}
+end
+local is_active = left > tonumber(ARGV[3])
+if ARGV[2] ~= '' then is_active = tonumber(ARGV[2]) < (tonumber(session.expires_at) or 0) end
+local is_accepted = ARGV[4] == '' or ARGV[4] == '=' .. tostring(session.project)
+local has_workflow = ARGV[5] == 'any'
+for i = 6, #ARGV do has_workflow = has_workflow or ARGV[i] == settings.workflow_id end
+if not (is_active and is_accepted and has_workflow) then return {{record, left, false}} end
+local limit = tonumber(settings.max_requests_per_1_minute) or {DEFAULT_REQUESTS_PER_MINUTE}
+return {{record, left, string.format('%.6f', count_request(KEYS[2], limit))}}
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

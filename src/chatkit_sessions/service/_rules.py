@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._sessions.access import ScriptCall
 from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.stores.base import Transaction
 
@@ -26,6 +27,7 @@ from ._bodies import (
 )
 from ._records import (
     CARRIED,
+    COUNT,
     GENERATION,
     REQUESTS,
     RETENTION,
@@ -217,7 +219,7 @@ class SessionRules:
     Args:
         namespace: The store's namespace.
         find_project: Returns an API key's project; None if the key is unknown.
-        has_workflow: Returns whether a project has a workflow.
+        workflows_of: Returns the workflow ids of a project, or of any for None; None: any id.
         clock: For tests: returns the current time, in UTC; None: that of the store.
         token_hex: Returns random text, with two hexadecimal digits per byte of its argument.
         user_limit: Requests a minute of all of a user's sessions; None: no limit.
@@ -229,7 +231,7 @@ class SessionRules:
         *,
         namespace: str,
         find_project: Callable[[SecretStr], str | None],
-        has_workflow: Callable[[str, str], bool],
+        workflows_of: Callable[[str | None], Collection[str] | None],
         clock: Callable[[], datetime] | None,
         token_hex: Callable[[int], str],
         user_limit: int | None = None,
@@ -237,7 +239,7 @@ class SessionRules:
     ) -> None:
         self._groups = Groups(namespace)
         self._find_project = find_project
-        self._has_workflow = has_workflow
+        self._workflows_of = workflows_of
         self.clock: Final = clock
         self._token_hex = token_hex
         self._user_limit = user_limit
@@ -526,6 +528,45 @@ class SessionRules:
         if status != "active":
             raise InvalidClientSecretError(status, session.record.id)
         return session
+
+    def count_in_store(
+        self, group: str, client_secret: SecretStr, audience: Audience
+    ) -> ScriptCall | None:
+        """`authenticate` and `count` in one call, for a store that runs it.
+
+        None: the service limits users, too, whose count is in another group.
+        """
+        if self._user_limit is not None:
+            return None
+        known = self._workflows_of(audience.project)
+        if audience.workflow_id is not None and (known is None or audience.workflow_id in known):
+            known = [audience.workflow_id]
+        arguments: list[str | int] = [
+            digest(client_secret),
+            "" if self.clock is None else repr(self.clock().timestamp()),
+            int(RETENTION * 1000),
+            "" if audience.project is None else f"={audience.project}",
+            *(["any"] if known is None else ["of", *known]),
+        ]
+        return ScriptCall(COUNT, group, (SESSION, REQUESTS), arguments)
+
+    def is_counted(self, session: StoredSession, wait: bytes | int | None) -> bool:
+        """Whether the store has counted a request; no if it does not know such a record.
+
+        Args:
+            session: The session, authenticated.
+            wait: What `count_in_store` returned last: the seconds until there is room.
+
+        Raises:
+            ClientSecretRateLimitError: The session has reached its rate limit.
+        """
+        if wait is not None and float(wait) > 0:
+            raise ClientSecretRateLimitError(float(wait), session.record.id)
+        return wait is not None
+
+    def _has_workflow(self, workflow_id: str, project: str) -> bool:
+        known = self._workflows_of(project)
+        return known is None or workflow_id in known
 
     def _is_for(self, audience: Audience, record: SessionRecord) -> bool:
         workflow_id, project = record.settings.workflow_id, record.project

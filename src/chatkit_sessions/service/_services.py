@@ -464,7 +464,7 @@ def _make_rules(
     return SessionRules(
         namespace=namespace,
         find_project=accepted.find_project,
-        has_workflow=lambda workflow_id, _: known is None or workflow_id in known,
+        workflows_of=lambda _: known,
         clock=_utc(clock) if clock else None,
         token_hex=secrets.token_hex,
         user_limit=user_limit,

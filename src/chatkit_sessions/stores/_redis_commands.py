@@ -36,13 +36,14 @@ class Script(NamedTuple):
         """The command that runs it, whether Redis has it or not."""
         return "EVAL", self.text, *arguments
 
+    @classmethod
+    def of(cls, text: str) -> "Script":
+        """The script with that text."""
+        # SHA-1 is how Redis names scripts.
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-def _script(text: str) -> Script:
-    # SHA-1 is how Redis names scripts.
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-
-READ: Final = _script("""
+READ: Final = Script.of("""
 local time = redis.call('TIME')
 local entries = {time[1] * 1000 + math.floor(time[2] / 1000)}
 for i, key in ipairs(KEYS) do
@@ -52,7 +53,7 @@ end
 return entries
 """)
 
-NOW: Final = _script("""
+NOW: Final = Script.of("""
 local time = redis.call('TIME')
 return time[1] * 1000 + math.floor(time[2] / 1000)
 """)
@@ -61,7 +62,7 @@ return time[1] * 1000 + math.floor(time[2] / 1000)
 # ARGV: how many conditions, each as 'is' and the value or 'absent' and nothing, then the changes,
 # each as name; 'in' and milliseconds, 'at' and the time in milliseconds, or nothing and nothing:
 # remove it; value; 'listed' or nothing.
-COMMIT: Final = _script("""
+COMMIT: Final = Script.of("""
 local conditions = tonumber(ARGV[1])
 for i = 1, conditions do
   local expected = ARGV[2 * i] == 'is' and ARGV[2 * i + 1]
@@ -119,6 +120,12 @@ class Keys:
         """What follows the script in the command."""
         return [len(names), *self._keys(group, names)]
 
+    def script_arguments(
+        self, group: str, names: Sequence[str], arguments: Sequence[Argument]
+    ) -> list[Argument]:
+        """What follows the script in the command."""
+        return [*self.read_arguments(group, names), *arguments]
+
     def commit_arguments(
         self, group: str, changes: Mapping[str, Entry | None], when: Mapping[str, bytes | None]
     ) -> list[Argument]:
@@ -165,10 +172,11 @@ class Keys:
         return [f"{self._prefix}:{{{group}}}:{name}" for name in names]
 
 
-def parse_read(reply: object) -> list[Entry | None]:
-    """Parse what `READ` returns."""
+def parse_read(reply: object) -> tuple[list[Entry | None], float]:
+    """Parse what `READ` returns: entries, and the time in seconds."""
     now, *entries = cast("list[bytes | int | None]", reply)
-    return parse_entries(entries, now=cast("int", now))
+    milliseconds = cast("int", now)
+    return parse_entries(entries, now=milliseconds), milliseconds / 1000
 
 
 def parse_entries(reply: object, *, now: int | None = None) -> list[Entry | None]:

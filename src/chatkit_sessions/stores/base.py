@@ -60,6 +60,8 @@ class SessionStore(Protocol):
     - `now(group) -> float`, seconds by the clock that entries expire by. The clients then set
       `Entry.expires_at`, so that a change which is made late does not prolong an entry, and `get`
       returns it.
+    - `get_with_time(group, names) -> tuple[list[Entry | None], float]`: what `get` returns, and
+      what `now` does. It saves round trips.
     - `get_many(entries) -> list[Entry | None]`: `get` for entries of several groups, each named by
       a tuple of its group and its name; not at one moment. It saves round trips.
     - `evicted_seconds(group) -> float`, for a store that removes entries to make room: for how many

@@ -16,7 +16,9 @@ from chatkit_sessions._config.validation import as_secret
 from ._redis_commands import (
     NOW,
     READ,
+    Argument,
     Keys,
+    Script,
     parse_entries,
     parse_names,
     parse_now,
@@ -147,6 +149,10 @@ class RedisSessionStore(RedisStore):
 
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `SessionStore.get`."""
+        return self.get_with_time(group, names)[0]
+
+    def get_with_time(self, group: str, names: Sequence[str]) -> tuple[list[Entry | None], float]:
+        """Read entries, and the time that `now` returns; see `SessionStore`."""
         return parse_read(
             run_blocking(self._redis.run, READ, self._keys.read_arguments(group, names))
         )
@@ -171,6 +177,13 @@ class RedisSessionStore(RedisStore):
         """Commit, and wait until replicas have confirmed it; see `SessionStore`."""
         arguments = self._keys.commit_arguments(group, changes, {})
         return run_blocking(self._redis.commit_to, self.wait_replicas, arguments, seconds=seconds)
+
+    def run_script(
+        self, script: Script, group: str, names: Sequence[str], arguments: Sequence[Argument]
+    ) -> object:
+        """Run a script of this library's on entries of a group."""
+        arguments = self._keys.script_arguments(group, names, arguments)
+        return run_blocking(self._redis.run, script, arguments)
 
     def now(self, group: str) -> float:
         """Seconds by the clock of the server that has the group, which `expires_at` counts by."""
@@ -280,6 +293,12 @@ class AsyncRedisSessionStore(RedisStore):
 
     async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
         """See `AsyncSessionStore.get`."""
+        return (await self.get_with_time(group, names))[0]
+
+    async def get_with_time(
+        self, group: str, names: Sequence[str]
+    ) -> tuple[list[Entry | None], float]:
+        """As `RedisSessionStore.get_with_time`."""
         return parse_read(await self._redis.run(READ, self._keys.read_arguments(group, names)))
 
     async def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
@@ -302,6 +321,13 @@ class AsyncRedisSessionStore(RedisStore):
         """As `RedisSessionStore.commit_to_replicas`."""
         arguments = self._keys.commit_arguments(group, changes, {})
         return await self._redis.commit_to(self.wait_replicas, arguments, seconds=seconds)
+
+    async def run_script(
+        self, script: Script, group: str, names: Sequence[str], arguments: Sequence[Argument]
+    ) -> object:
+        """As `RedisSessionStore.run_script`."""
+        arguments = self._keys.script_arguments(group, names, arguments)
+        return await self._redis.run(script, arguments)
 
     async def now(self, group: str) -> float:
         """As `RedisSessionStore.now`."""

@@ -216,7 +216,9 @@ class FakeChatKit:
         self._rules = SessionRules(
             namespace="",
             find_project=lambda api_key: self._projects.get(api_key.get_secret_value()),
-            has_workflow=lambda workflow_id, project: (project, workflow_id) in self._workflows,
+            workflows_of=lambda project: {
+                id_ for owner, id_ in self._workflows if project in {None, owner}
+            },
             clock=self._now,
             token_hex=secrets.token_hex,
             max_body=None,  # the contract has no bound
