@@ -22,8 +22,9 @@ LOOKS_LIKE_AN_APPLICATION = re.compile(
 )
 BLOCKS = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(
-    r'\$ (?:uvicorn (?P<factory>--factory )?|gunicorn "|flask --app )'
-    r"(?P<module>\w+)(?::(?P<name>\w+)|(?= run))"
+    r'^\$ (?:uvicorn (?P<factory>--factory )?|gunicorn "|flask --app )'
+    r"(?P<module>\w+)(?::(?P<name>\w+)|(?= run))",
+    re.MULTILINE,
 )
 
 
@@ -36,7 +37,7 @@ def applications() -> list[tuple[str, str, str]]:
             if block[1] == "python" and LOOKS_LIKE_AN_APPLICATION.search(block[2]):
                 line = text[: block.start()].count("\n") + 1
                 after = [each[2] for each in BLOCKS.finditer(text, block.end())]
-                command = next(filter(COMMAND.match, after), "")
+                command = next(filter(COMMAND.search, after), "")
                 found.append((f"{document.relative_to(ROOT)}:{line}", block[2], command))
     return [each for each in found if "/sessions-api" not in each[1]]
 
@@ -51,7 +52,7 @@ def test_an_application_serves_by_the_command_beneath_it(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    wanted = COMMAND.match(command)
+    wanted = COMMAND.search(command)
     assert wanted is not None, "no command beneath it"
     environment = {**server.environment, "LOGIN_SECRET": "a secret", "REDIS_URL": "redis://[::1]:1"}
     for name, value in environment.items():

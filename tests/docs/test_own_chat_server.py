@@ -60,21 +60,33 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Load]:
 
 
 @pytest.fixture(params=["self-hosted.md", *TUTORIALS])
-def app(request: pytest.FixtureRequest, load: Load) -> FastAPI:
-    """The application of the tutorial, and the one that the other tutorial ends with."""
+def app(request: pytest.FixtureRequest, load: Load, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """The application of the tutorial, and the one that the other tutorial ends with.
+
+    The latter is served where the local API's variables were set; the tutorial says which to unset.
+    """
     if request.param == "self-hosted.md":
         made: FastAPI = load(FILES, "app").make_app("chat.db")
     else:
         others = files_of(request.param)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8089/v1")
+        for name in ending_of(request.param).partition("$ unset ")[2].splitlines()[0].split():
+            monkeypatch.delenv(name, raising=False)
         page = others["page.html"].partition('<script type="module">')[0]
         others["page.html"] = page + script_of(request.param)
         made = load(FILES | others, "own").make_own_app("chat.db")
     return made
 
 
+def ending_of(tutorial: str) -> str:
+    """The tutorial from its fifth step on: the ending with a chat server of one's own."""
+    return (ROOT / tutorial).read_text().partition("\n## 5. ")[2]
+
+
 def script_of(tutorial: str) -> str:
     """The script that replaces the page's, for a chat server of one's own."""
-    script = (ROOT / tutorial).read_text().partition('```html\n<script type="module">')[2]
+    script = ending_of(tutorial).partition('```html\n<script type="module">')[2]
     return '<script type="module">' + script.partition("```")[0]
 
 
