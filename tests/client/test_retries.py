@@ -22,6 +22,7 @@ from chatkit_sessions import (
 from chatkit_sessions._api.operations import get
 from chatkit_sessions._concurrency.tasks import TaskEvent
 from chatkit_sessions._concurrency.threads import run_blocking
+from raw_server import Connection, raw_server
 from support import KEY, WAYS, WORKFLOW, Connect, Script, Time, Way, ok, refused
 
 
@@ -232,27 +233,33 @@ def test_every_attempt_and_retry_is_logged_without_secrets(
     assert KEY not in caplog.text
 
 
+def refuse_first(connection: Connection) -> None:
+    connection.receive()
+    connection.answer(b"", status="500 Internal Server Error")
+    connection.receive()
+    connection.answer()
+
+
 def test_what_a_query_holds_is_sent_but_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    script = Script([refused(500), ok()])
     policy = RetryPolicy(max_retries=1, initial_delay=0.001)
-    client = ChatKitClient(
-        api_key=KEY,
-        base_url="https://chatkit.test/v1",
-        max_retries=policy,
-        http_client=httpx.Client(transport=httpx.MockTransport(script)),
-    )
-    calls = client._sessions.calls
     operation = get("cksess_new")._replace(query=(("user", "ada@example.com"),))
 
-    with caplog.at_level(logging.DEBUG, "chatkit_sessions"):
+    with (
+        raw_server(refuse_first) as server,
+        ChatKitClient(api_key=KEY, base_url=server.url, max_retries=policy) as client,
+        caplog.at_level(logging.DEBUG),
+    ):
+        calls = client._sessions.calls
         run_blocking(calls.perform, operation, calls.deadline(None))
 
-    assert [each.url.query for each in script.requests] == [b"user=ada%40example.com"] * 2
-    lines = [each.getMessage() for each in caplog.records if each.name == "chatkit_sessions"]
-    assert len(lines) == 3
-    assert "ada" not in "".join(lines)
+        lines = [request.partition(b"\r\n")[0] for request in server.requests]
+
+    assert lines == [b"GET /v1/chatkit/sessions/cksess_new?user=ada%40example.com HTTP/1.1"] * 2
+    logged = [each.getMessage() for each in caplog.records]
+    assert len(logged) == 5
+    assert "ada" not in "".join(logged)
 
 
 @pytest.mark.parametrize("max_retries", [-1, 1.5, True, "2"])

@@ -35,7 +35,7 @@ _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _VALUE + rb")?[ \t]*+")
 _LENGTH: Final = re.compile(r"([0-9]{1,15})(?:, *\1)*+")
 _BEGINNING: Final = b"HTTP/1."
-# httpx encodes no others (WHATWG's URL standard); a base URL holds neither `?` nor `#`.
+# httpx encodes no others (WHATWG's URL standard). A query is encoded already.
 _PLAIN_IN_PATHS: Final = "!$%&'()*+,/:;=@[\\]^|~"
 _CHUNKED: Final = -1
 _CHUNK_END: Final = re.compile(rb"\r\n")
@@ -85,6 +85,7 @@ class Target(NamedTuple):
     is_tls: bool
     host_header: bytes
     path: bytes
+    """With the query."""
 
 
 @lru_cache(maxsize=16)  # most calls go to one URL; those of single sessions come and go
@@ -97,6 +98,7 @@ def target_of(url: str) -> Target:
     shown = f"[{host}]" if ":" in host else host
     shown = shown if port == usual else f"{shown}:{port}"
     path = quote(parts.path or "/", safe=_PLAIN_IN_PATHS)
+    path = f"{path}?{parts.query}" if parts.query else path
     return Target(host, port, is_tls, shown.encode(), path.encode())
 
 

@@ -112,12 +112,13 @@ def own_client_factory(
 
 
 def _log_as_httpx(request: Request, response: Response) -> None:
-    """Write the line that httpx writes about the calls that it sees."""
+    """Write the line that httpx writes about the calls that it sees, without the query."""
     if _httpx_logger.isEnabledFor(logging.INFO):
         status = response.status_code
         phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
         line = 'HTTP Request: %s %s "HTTP/1.1 %d %s"'
-        _httpx_logger.info(line, request.method, request.url, status, phrase)
+        url = request.url.partition("?")[0]
+        _httpx_logger.info(line, request.method, url, status, phrase)
 
 
 def is_watched(*, is_async: bool) -> bool:

@@ -489,9 +489,10 @@ def test_a_request_line_cannot_bring_another_one(method: bytes, path: bytes) -> 
         ("http://a.test:8080", Target("a.test", 8080, False, b"a.test:8080", b"/")),
         ("http://[::1]/v1", Target("::1", 80, False, b"[::1]", b"/v1")),
         ("https://[::1]:80/a/b", Target("::1", 80, True, b"[::1]:80", b"/a/b")),
+        ("https://a.test/v1?u=a%40b+c", Target("a.test", 443, True, b"a.test", b"/v1?u=a%40b+c")),
     ],
 )
-def test_a_url_names_host_port_and_path(url: str, target: Target) -> None:
+def test_a_url_names_host_port_path_and_query(url: str, target: Target) -> None:
     assert target_of(url) == target
     assert httpx.URL(url).raw_path == target.path
     assert httpx.Request("GET", url).headers["host"].encode() == target.host_header
