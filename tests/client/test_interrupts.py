@@ -26,6 +26,7 @@ import chatkit_sessions
 from chatkit_sessions import ChatKitClient
 from chatkit_sessions._concurrency.single_flight import SingleFlight
 from chatkit_sessions._concurrency.threads import interrupt_in
+from chatkit_sessions._http import async_network
 from chatkit_sessions._http.async_network import AsyncioStream
 from chatkit_sessions._http.sync_network import BlockingStream
 from chatkit_sessions.stores import MemorySessionStore
@@ -269,9 +270,14 @@ def test_so_it_does_while_a_request_is_sent(
 
 @pytest.mark.parametrize("handler", HANDLED_BY_OURS, indirect=True)
 def test_so_it_does_while_the_first_of_two_addresses_is_tried(
-    handler: Handler, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[object] = []
+
+    async def interrupt(address: str, port: int) -> NoReturn:
+        tried.append((address, port))
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError
 
     class Socket(socket.socket):
         def connect(self, address: object) -> NoReturn:
@@ -283,13 +289,12 @@ def test_so_it_does_while_the_first_of_two_addresses_is_tried(
         kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
         return [(*kind, ("127.0.0.1", 9)), (*kind, ("127.0.0.2", 9))]
 
-    monkeypatch.setattr(socket, "socket", Socket)
+    if connect.kind == "sync":
+        monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(async_network, "_connect", interrupt)
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with (
-        ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url="http://localhost:9") as chatkit,
-        pytest.raises(type(handler.raised)) as caught,
-    ):
-        chatkit.create_session("user_123")
+    with pytest.raises(type(handler.raised)) as caught:
+        connect(base_url="http://localhost:9").create_session("user_123")
 
     assert caught.value is handler.raised
     assert tried == [("127.0.0.1", 9)]

@@ -14,7 +14,7 @@ from chatkit_sessions._concurrency.tasks import time_limit, under_trio
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 
-from .connections import PIECE, Stream, is_readable
+from .connections import PIECE, Stream, is_readable, is_refusal
 
 if TYPE_CHECKING:
     import trio
@@ -79,7 +79,7 @@ async def _connect_to_first(addresses: list[str], port: int) -> "AsyncioStream":
             done, pending = await asyncio.wait(
                 pending, timeout=delay, return_when=asyncio.FIRST_COMPLETED
             )
-            chosen = next((each for each in done if each.exception() is None), None)
+            chosen = next((each for each in done if not is_refusal(each.exception())), None)
         return (chosen or attempts[-1]).result()
     finally:
         for attempt in attempts:

@@ -268,6 +268,11 @@ async def _send(stream: Stream, message: MaskedBytes, deadline: Deadline) -> boo
         return False  # the server may have responded already
 
 
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether an address did not accept, so that the next may be tried."""
+    return isinstance(error, OSError) and not raised_by_handler(error)
+
+
 def is_readable(descriptor: int) -> bool:
     """Whether a socket has something to read, be it its end."""
     if sys.platform == "win32":  # pragma: no cover -- there descriptors may have any value

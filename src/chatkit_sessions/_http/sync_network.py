@@ -2,11 +2,10 @@
 
 import socket
 
-from chatkit_sessions._concurrency.threads import raised_by_handler
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 
-from .connections import PIECE, Stream, is_readable
+from .connections import PIECE, Stream, is_readable, is_refusal
 
 
 async def connect(host: str, port: int, deadline: Deadline) -> Stream:
@@ -28,7 +27,7 @@ async def connect(host: str, port: int, deadline: Deadline) -> Stream:
         except BaseException as error:
             if connected is not None:
                 connected.close()
-            if not (addresses and isinstance(error, OSError)) or raised_by_handler(error):
+            if not (addresses and is_refusal(error)):
                 raise
 
 

@@ -650,7 +650,7 @@ class Opened:
 
 
 def connect_to(
-    addresses: dict[str, Opened | OSError], monkeypatch: pytest.MonkeyPatch, *, turns: int = 0
+    addresses: dict[str, Opened | Exception], monkeypatch: pytest.MonkeyPatch, *, turns: int = 0
 ) -> Callable[[], Opened]:
     """Connect to the first of these, which all have their result at the same moment."""
     gate: list[asyncio.Event] = []
@@ -663,7 +663,7 @@ def connect_to(
         for _ in range(turns if address == list(addresses)[-1] else 0):
             await asyncio.sleep(0)
         result = addresses[address]
-        if isinstance(result, OSError):
+        if isinstance(result, Exception):
             raise result
         return result
 
@@ -702,6 +702,14 @@ def test_where_every_address_refuses_the_last_error_is_raised(
 ) -> None:
     with pytest.raises(OSError, match="the last"):
         connect_to({"a": OSError("the first"), "b": OSError("the last")}, monkeypatch)()
+
+
+def test_what_is_no_refusal_ends_the_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = Opened()
+    waiting = connect_to({"a": ValueError("no address"), "b": second}, monkeypatch, turns=9)
+
+    with pytest.raises(ValueError, match="no address"):
+        waiting()
 
 
 # Cancelled at the wrong moment
