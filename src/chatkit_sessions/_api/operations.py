@@ -1,12 +1,13 @@
 """One builder per call: arguments → `Operation`, or an error before anything is sent."""
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Final, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._redaction import mask
+from chatkit_sessions.events import EventName
 from chatkit_sessions.models import (
     FIELD_NAMES,
     CancelledSession,
@@ -32,7 +33,7 @@ _MAX_PROBLEMS: Final = 3
 class Operation(NamedTuple, Generic[T_co]):
     """One call of the API, as plain values."""
 
-    name: Literal["create", "refresh", "get", "cancel", "sign_out"]
+    name: EventName
     method: str
     path: str
     """Below the base URL, escaped."""
