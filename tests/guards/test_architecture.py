@@ -176,7 +176,7 @@ def imports_the_library_itself(tree: ast.Module) -> bool:
 
 
 def test_nothing_but_httpx_its_parts_and_pydantic_is_required() -> None:
-    allowed = {"httpx", "httpcore", "certifi", "pydantic", "pydantic_core", "trio"} | {
+    allowed = {"httpx", "httpcore", "h11", "certifi", "pydantic", "pydantic_core", "trio"} | {
         "typing_extensions"
     }
     standard = set(sys.stdlib_module_names)
