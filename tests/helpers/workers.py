@@ -195,7 +195,8 @@ class Backend:
             registry = client._sessions.registry
             deadline = Deadline.after(None, registry._clock)
             snapshot = await registry.look_up(identity, deadline)
-            assert await registry.acquire_lease(identity, snapshot, Lease(b"x"), deadline)
+            found = await registry.acquire_lease(identity, snapshot, Lease(b"x"), deadline)
+            assert found is None
 
         self.run_flow(begin())
 
@@ -249,8 +250,7 @@ def aging_redis(server: RedisServer, namespace: str) -> RedisSessionStore:
         def get_with_time(
             self, group: str, names: Sequence[str]
         ) -> tuple[list[Entry | None], float]:
-            entries, now = super().get_with_time(group, names)
-            return [in_aged_time(entry, server) for entry in entries], now + server.age
+            return in_aged_times(super().get_with_time(group, names), server)
 
         def commit(
             self,
@@ -260,6 +260,18 @@ def aging_redis(server: RedisServer, namespace: str) -> RedisSessionStore:
             when: Mapping[str, bytes | None],
         ) -> bool:
             return super().commit(group, in_real_time(changes, server), when=when)
+
+        def commit_or_get(
+            self,
+            group: str,
+            changes: Mapping[str, Entry | None],
+            *,
+            when: Mapping[str, bytes | None],
+            names: Sequence[str],
+        ) -> tuple[list[Entry | None], float] | None:
+            changes = in_real_time(changes, server)
+            found = super().commit_or_get(group, changes, when=when, names=names)
+            return None if found is None else in_aged_times(found, server)
 
     return Aging.from_url(server.url, namespace=namespace)
 
@@ -274,8 +286,7 @@ def aging_async_redis(server: RedisServer, namespace: str) -> AsyncRedisSessionS
         async def get_with_time(
             self, group: str, names: Sequence[str]
         ) -> tuple[list[Entry | None], float]:
-            entries, now = await super().get_with_time(group, names)
-            return [in_aged_time(entry, server) for entry in entries], now + server.age
+            return in_aged_times(await super().get_with_time(group, names), server)
 
         async def commit(
             self,
@@ -286,7 +297,27 @@ def aging_async_redis(server: RedisServer, namespace: str) -> AsyncRedisSessionS
         ) -> bool:
             return await super().commit(group, in_real_time(changes, server), when=when)
 
+        async def commit_or_get(
+            self,
+            group: str,
+            changes: Mapping[str, Entry | None],
+            *,
+            when: Mapping[str, bytes | None],
+            names: Sequence[str],
+        ) -> tuple[list[Entry | None], float] | None:
+            changes = in_real_time(changes, server)
+            found = await super().commit_or_get(group, changes, when=when, names=names)
+            return None if found is None else in_aged_times(found, server)
+
     return Aging.from_url(server.url, namespace=namespace)
+
+
+def in_aged_times(
+    found: tuple[list[Entry | None], float], server: RedisServer
+) -> tuple[list[Entry | None], float]:
+    """What is read with the time, by the clock that can be moved."""
+    entries, now = found
+    return [in_aged_time(entry, server) for entry in entries], now + server.age
 
 
 def in_real_time(

@@ -137,6 +137,10 @@ def test_a_worker_that_is_killed_while_creating_keeps_the_others_for_its_lease_a
         worker.kill()
         worker.wait()
     assert kinds_of_keys(redis_server) == {"lease": 1}
+    with redis_server.client() as client:
+        (lease,) = redis_server.all_keys()
+        assert 0 < client.pttl(lease) <= LEASE * 1000
+        client.pexpire(lease, 500)  # as if the rest of it were over
 
     with (
         RedisSessionStore.from_url(redis_server.url, namespace="shop") as store,

@@ -452,16 +452,17 @@ class Sessions:
         while last.reachable and not leads:
             if last.lease is None:
                 lease = lease._replace(clock_offset=last.clock_offset)
-                acquired = await self.registry.acquire_lease(identity, last, lease, deadline)
-                if acquired is not False:
-                    leads = acquired is True
+                found = await self.registry.acquire_lease(identity, last, lease, deadline)
+                if found is None or not found.reachable:
+                    leads = found is None
                     break
+                now = found
             else:
                 await self.io.sleep(self._poll_delay(polls, took, deadline))
                 self.calls.lifetime.check_open()
-            asked_at = self.calls.monotonic()
-            now = await self.registry.look_up(identity, deadline)
-            took = self.calls.monotonic() - asked_at
+                asked_at = self.calls.monotonic()
+                now = await self.registry.look_up(identity, deadline)
+                took = self.calls.monotonic() - asked_at
             session = now.newer_than(
                 last, first=snapshot, now=self.calls.expiry_clock(), instead_of=request.presented
             )

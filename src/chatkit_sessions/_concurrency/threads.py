@@ -24,6 +24,22 @@ MOST_LOST: Final = 10
 """How many times as many threads as may hang at once are lost in all."""
 
 
+class _Process:
+    """The number of this process, for less than the system call that tells it."""
+
+    def __init__(self) -> None:
+        self.read_number()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.read_number)
+
+    def read_number(self) -> None:
+        """Read it again, in a child."""
+        self.number = os.getpid()
+
+
+process: Final = _Process()
+
+
 class PerProcess(Generic[T]):
     """One value for each process, made when first needed.
 
@@ -37,14 +53,13 @@ class PerProcess(Generic[T]):
 
     def get(self) -> T:
         """This process's value."""
-        process = os.getpid()
-        value = self._values.get(process)
+        value = self._values.get(process.number)
         # setdefault is atomic: of two threads that come first, both get the same value.
-        return value if value is not None else self._values.setdefault(process, self._make())
+        return value if value is not None else self._values.setdefault(process.number, self._make())
 
     def pop(self) -> T | None:
         """Take this process's value out, None where it was never needed."""
-        return self._values.pop(os.getpid(), None)
+        return self._values.pop(process.number, None)
 
 
 def run_blocking(
@@ -344,8 +359,9 @@ class Heartbeat:
                 # A caller from now on starts another thread; one just before does not.
                 if not self._functions:
                     return
-            for function in list(self._functions.values()):
-                function()
+            for key, function in list(self._functions.items()):
+                if key in self._functions:  # it may have ended while others ran
+                    function()
 
 
 # What interrupts a call is an exception that a signal handler raises while the call is under way.

@@ -171,6 +171,34 @@ class StoreAccess:
             lambda: self.store.commit(group, changes, when=when), deadline, leads=leads, writes=True
         )
 
+    async def commit_or_get(
+        self,
+        transaction: Transaction,
+        names: Sequence[str],
+        deadline: Deadline,
+        *,
+        leads: bool = False,
+    ) -> tuple[list[Entry | None] | None, float | None]:
+        """Change entries, or read some if a condition does not hold.
+
+        Returns:
+            As `get_with_time`; no entries if the changes are made.
+        """
+        group, changes, when = transaction
+        run: Callable[..., tuple[list[Entry | None], float] | None] | None
+        run = getattr(self.store, "commit_or_get", None)
+        if run is not None:
+            found = await self._run(
+                lambda: run(group, changes, when=when, names=names),
+                deadline,
+                leads=leads,
+                writes=True,
+            )
+            return (None, None) if found is None else found
+        if await self.commit(transaction, deadline, leads=leads):
+            return None, None
+        return await self.get_with_time(group, names, deadline)
+
     async def run_script(
         self, call: ScriptCall, deadline: Deadline
     ) -> list[bytes | int | None] | None:

@@ -496,14 +496,18 @@ def decode_session(value: bytes) -> _StoredSession | None:
         return None
 
 
-LEASE: Final = 3.0
-"""Seconds that others wait if a worker dies while it creates a session."""
-RENEW_EVERY: Final = LEASE / 3
+LEASE: Final = 8.0
+"""Seconds that others wait if a worker dies while it creates a session.
+
+A process that has too much to do renews late: others must not create sessions because of that.
+"""
+RENEW_EVERY: Final = 1.0
 """Seconds after which a worker renews its lease."""
 RECORD: Final = "record"
 
 _FIRST_DELAY: Final = 0.02
 _LONGEST_DELAY: Final = 0.25
+_LONGEST_PAUSE: Final = 1.0
 _PER_LOOK: Final = 4.0
 
 
@@ -567,7 +571,7 @@ def poll_delay(polls_done: int, *, took: float, random: Callable[[], float]) -> 
     whoever creates the sessions needs the time.
     """
     longest = min(_FIRST_DELAY * 1.5 ** min(polls_done, 60), _LONGEST_DELAY)
-    return longest * (1 - random() / 2) + min(_PER_LOOK * took, LEASE / 3)
+    return longest * (1 - random() / 2) + min(_PER_LOOK * took, _LONGEST_PAUSE)
 
 
 def publish(

@@ -98,9 +98,7 @@ class StoreWithFallback:
         found = await self._try_read(lambda: access.get_with_time(identity.group, names, deadline))
         if found is None:
             return self.look_up_without_store(identity, presented=presented)
-        entries, now = found
-        offset = None if now is None else now - self._clock()
-        return parse_snapshot(identity, entries, asked_at=asked_at, clock_offset=offset)
+        return self._parse(identity, *found, asked_at)
 
     def look_up_without_store(
         self, identity: Identity, *, presented: SecretStr | None = None
@@ -115,10 +113,10 @@ class StoreWithFallback:
 
     async def acquire_lease(
         self, identity: Identity, snapshot: StoreSnapshot, lease: Lease, deadline: Deadline
-    ) -> bool | None:
-        """Acquire the lease to create a session; None during a store outage."""
+    ) -> StoreSnapshot | None:
+        """Acquire the lease to create a session; if it is not to be had, return what there is."""
         transaction = transactions.acquire_lease(identity, snapshot, lease)
-        return await self._try_commit(transaction, deadline)
+        return await self._commit_or_look_up(identity, transaction, deadline)
 
     async def with_clock(self, identity: Identity, lease: Lease, deadline: Deadline) -> Lease:
         """The lease, with the offset between the store's clock and this process's."""
@@ -208,11 +206,11 @@ class StoreWithFallback:
             return None
         attempt = Publication(created, snapshot, snapshot.generation, lease)
         while True:
-            transaction = attempt.transaction(self._clock())
-            committed = await self._try_commit(transaction, deadline, leads=leads)
-            if committed is None:
+            found = await self._commit_or_look_up(
+                created.identity, attempt.transaction(self._clock()), deadline, leads=leads
+            )
+            if found is not None and not found.reachable:
                 return None
-            found = None if committed else await self.look_up(created.identity, deadline)
             following = None if found is None else attempt.after_conflict(found)
             if following is None:
                 return not attempt.is_deleted
@@ -290,6 +288,33 @@ class StoreWithFallback:
             _, changes, when = _counted(group, entry, count)
             if stand_in.commit(group, changes, when=when):
                 return 0.0
+
+    async def _commit_or_look_up(
+        self,
+        identity: Identity,
+        transaction: Transaction,
+        deadline: Deadline,
+        *,
+        leads: bool = False,
+    ) -> StoreSnapshot | None:
+        """Make changes; if a condition does not hold, or during an outage, what there is."""
+        access, names, asked_at = self._access, snapshot_names(identity), self._clock()
+        found = await access.try_store(
+            lambda: access.commit_or_get(transaction, names, deadline, leads=leads)
+        )
+        if found is None:
+            return self.look_up_without_store(identity)
+        return None if found[0] is None else self._parse(identity, found[0], found[1], asked_at)
+
+    def _parse(
+        self,
+        identity: Identity,
+        entries: Sequence[Entry | None],
+        now: float | None,
+        asked_at: float,
+    ) -> StoreSnapshot:
+        offset = None if now is None else now - self._clock()
+        return parse_snapshot(identity, entries, asked_at=asked_at, clock_offset=offset)
 
     # Each returns None if the store does not respond, unless it is required for reading
 

@@ -58,20 +58,30 @@ local time = redis.call('TIME')
 return time[1] * 1000 + math.floor(time[2] / 1000)
 """)
 
-# KEYS: the list of names, those that have to be what they were, those that change.
-# ARGV: how many conditions, each as 'is' and the value or 'absent' and nothing, then the changes,
-# each as name; 'in' and milliseconds, 'at' and the time in milliseconds, or nothing and nothing:
-# remove it; value; 'listed' or nothing.
+# KEYS: the list of names, those that have to be what they were, those that change, those that are
+# read if a condition does not hold.
+# ARGV: how many are read; how many conditions, each as 'is' and the value or 'absent' and nothing;
+# then the changes, each as name; 'in' and milliseconds, 'at' and the time in milliseconds, or
+# nothing and nothing: remove it; value; 'listed' or nothing.
 COMMIT: Final = Script.of("""
-local conditions = tonumber(ARGV[1])
-for i = 1, conditions do
-  local expected = ARGV[2 * i] == 'is' and ARGV[2 * i + 1]
-  if redis.call('GET', KEYS[1 + i]) ~= expected then return 0 end
-end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local at = 2 * conditions + 2
-for i = 2 + conditions, #KEYS do
+local changed = #KEYS - ARGV[1]
+local conditions = tonumber(ARGV[2])
+for i = 1, conditions do
+  local expected = ARGV[2 * i + 1] == 'is' and ARGV[2 * i + 2]
+  if redis.call('GET', KEYS[1 + i]) ~= expected then
+    if changed == #KEYS then return 0 end
+    local entries = {now}
+    for k = changed + 1, #KEYS do
+      entries[#entries + 1] = redis.call('GET', KEYS[k])
+      entries[#entries + 1] = redis.call('PTTL', KEYS[k])
+    end
+    return entries
+  end
+end
+local at = 2 * conditions + 3
+for i = 2 + conditions, changed do
   local name, ends, milliseconds, value, listed = unpack(ARGV, at, at + 4)
   at = at + 5
   milliseconds = tonumber(milliseconds) or 0
@@ -127,14 +137,20 @@ class Keys:
         return [*self.read_arguments(group, names), *arguments]
 
     def commit_arguments(
-        self, group: str, changes: Mapping[str, Entry | None], when: Mapping[str, bytes | None]
+        self,
+        group: str,
+        changes: Mapping[str, Entry | None],
+        when: Mapping[str, bytes | None],
+        names: Sequence[str] = (),
     ) -> list[Argument]:
-        """What follows the script in the command."""
+        """What follows the script in the command; `names` are read if it changes nothing."""
         arguments: list[Argument] = [
-            1 + len(when) + len(changes),
+            1 + len(when) + len(changes) + len(names),
             self._list_key(group),
             *self._keys(group, when),
             *self._keys(group, changes),
+            *self._keys(group, names),
+            len(names),
             len(when),
         ]
         for expected in when.values():

@@ -46,14 +46,18 @@ class Execution:
         (reply,) = await self._together([command])
         return _required(reply)
 
-    async def commit(self, arguments: Sequence[Argument]) -> bool:
-        """Run `COMMIT`; the first time, look for a setting that lets Redis forget."""
+    async def commit(self, arguments: Sequence[Argument]) -> object:
+        """Run `COMMIT`; the first time, look for a setting that lets Redis forget.
+
+        Returns:
+            1 if it has changed the entries; otherwise what `READ` returns, or 0.
+        """
         if self._is_checked:
-            return await self.run(COMMIT, arguments) == 1
+            return await self.run(COMMIT, arguments)
         self._is_checked = True
         committed, info = await self._together([COMMIT.with_text(arguments), INFO])
         warn_of_eviction(info)
-        return _required(committed) == 1
+        return _required(committed)
 
     async def commit_to(
         self, replicas: int, arguments: Sequence[Argument], *, seconds: float

@@ -62,6 +62,8 @@ class SessionStore(Protocol):
       returns it.
     - `get_with_time(group, names) -> tuple[list[Entry | None], float]`: what `get` returns, and
       what `now` does. It saves round trips.
+    - `commit_or_get(group, changes, *, when, names)`: `commit`, with None if the conditions held,
+      and otherwise what `get_with_time` returns for the names.
     - `get_many(entries) -> list[Entry | None]`: `get` for entries of several groups, each named by
       a tuple of its group and its name; not at one moment. It saves round trips.
     - `evicted_seconds(group) -> float`, for a store that removes entries to make room: for how many

@@ -169,7 +169,21 @@ class RedisSessionStore(RedisStore):
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
         """See `SessionStore.commit`."""
-        return run_blocking(self._redis.commit, self._keys.commit_arguments(group, changes, when))
+        arguments = self._keys.commit_arguments(group, changes, when)
+        return run_blocking(self._redis.commit, arguments) == 1
+
+    def commit_or_get(
+        self,
+        group: str,
+        changes: Mapping[str, Entry | None],
+        *,
+        when: Mapping[str, bytes | None],
+        names: Sequence[str],
+    ) -> tuple[list[Entry | None], float] | None:
+        """Commit, or read if a condition does not hold; see `SessionStore`."""
+        arguments = self._keys.commit_arguments(group, changes, when, names)
+        reply = run_blocking(self._redis.commit, arguments)
+        return None if reply == 1 else parse_read(reply)
 
     def commit_to_replicas(
         self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
@@ -313,7 +327,20 @@ class AsyncRedisSessionStore(RedisStore):
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
         """See `AsyncSessionStore.commit`."""
-        return await self._redis.commit(self._keys.commit_arguments(group, changes, when))
+        return await self._redis.commit(self._keys.commit_arguments(group, changes, when)) == 1
+
+    async def commit_or_get(
+        self,
+        group: str,
+        changes: Mapping[str, Entry | None],
+        *,
+        when: Mapping[str, bytes | None],
+        names: Sequence[str],
+    ) -> tuple[list[Entry | None], float] | None:
+        """As `RedisSessionStore.commit_or_get`."""
+        arguments = self._keys.commit_arguments(group, changes, when, names)
+        reply = await self._redis.commit(arguments)
+        return None if reply == 1 else parse_read(reply)
 
     async def commit_to_replicas(
         self, group: str, changes: Mapping[str, Entry | None], *, seconds: float

@@ -107,7 +107,7 @@ def test_requests_are_counted_without_the_store_even_if_others_count_too() -> No
 def test_a_lease_is_renewed_and_released() -> None:
     store, lease = Store(), Lease(b"me")
     shared = StoreWithFallback(store, clock)
-    assert run_blocking(shared.acquire_lease, IDENTITY, FIRST, lease, NO_LIMIT)
+    assert run_blocking(shared.acquire_lease, IDENTITY, FIRST, lease, NO_LIMIT) is None
 
     run_blocking(shared.renew_lease, IDENTITY, lease)
     assert run_blocking(shared.look_up, IDENTITY, NO_LIMIT).lease == b"me"
