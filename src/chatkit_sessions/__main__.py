@@ -20,7 +20,7 @@ from ._config.settings import (
     require_workflow_id,
 )
 from ._redaction import MASK, redact
-from ._troubleshooting import PAGES, explain as explained, read, titles
+from ._troubleshooting import PAGES, find_section, read, titles
 from ._version import __version__
 from .errors import ChatKitError
 from .testing import FakeChatKit
@@ -122,7 +122,7 @@ def explain(section: str | None, language: str) -> int:
         return 0
     if re.fullmatch(r"[3-5]\d\d", section):
         section = error_type_of(int(section)).__name__
-    text = explained(page, section.removeprefix("chatkit_sessions.").removeprefix("errors."))
+    text = find_section(page, section.removeprefix("chatkit_sessions.").removeprefix("errors."))
     if text is None:
         listed = [f"  {title}" for title in titles(page)]
         say(f"No section {section!a}. There are:", *listed, stream=sys.stderr)

@@ -33,7 +33,7 @@ def titles(page: str) -> list[str]:
     return [title for level, title, _ in _sections(page) if level > 1]
 
 
-def explain(page: str, title: str) -> str | None:
+def find_section(page: str, title: str) -> str | None:
     """A section with its subsections, as text for a terminal; None if there is no such section."""
     found: list[str] = []
     depth = 0

@@ -11,7 +11,7 @@ from threading import Barrier
 
 from chatkit_sessions import ChatKitError
 from chatkit_sessions.service import SessionsService
-from chatkit_sessions.service._rules import Headers, Request
+from chatkit_sessions.service._rules import Headers, ServiceRequest
 from chatkit_sessions.stores.redis import RedisSessionStore
 from services import API_KEY, SESSIONS, headers_for
 
@@ -30,7 +30,7 @@ def main() -> None:
             if what == "refresh":
                 body = f'{{"client_secret": "{secret}"}}'.encode()
                 headers = Headers(headers_for(API_KEY).items())
-                request = Request("POST", f"{SESSIONS}/refresh", headers, body)
+                request = ServiceRequest("POST", f"{SESSIONS}/refresh", headers, body)
                 return service.handle(request).status_code == 200
             if what == "outlive":
                 while admits(secret):

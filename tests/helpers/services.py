@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitClient, ChatKitError, SessionStoreError
 from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
-from chatkit_sessions.service._rules import Headers, Request, Response
+from chatkit_sessions.service._rules import Headers, ServiceRequest, ServiceResponse
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer
@@ -178,7 +178,7 @@ class BlockingService:
         assert self._runner is not None
         return self._runner.run(self.wrapped.delete_sessions(user, project=project))
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: ServiceRequest) -> ServiceResponse:
         if isinstance(self.wrapped, SessionsService):
             return self.wrapped.handle(request)
         assert self._runner is not None
@@ -201,7 +201,9 @@ class BlockingService:
     ) -> tuple[int, JSON]:
         """Send a request to one of the routes; its status and its JSON."""
         body = b"" if content is None else json.dumps(content).encode()
-        response = self.handle(Request(method, path, Headers(headers_for(key).items()), body))
+        response = self.handle(
+            ServiceRequest(method, path, Headers(headers_for(key).items()), body)
+        )
         return response.status_code, cast("JSON", json.loads(response.body))
 
     def create(self, user: str = "ada", *, key: str = API_KEY, **changes: object) -> JSON:

@@ -13,7 +13,7 @@ import pytest
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.service import InvalidClientSecretError
-from chatkit_sessions.service._rules import Headers, Request
+from chatkit_sessions.service._rules import Headers, ServiceRequest
 from redis_server import RedisServer
 from services import (
     API_KEY,
@@ -35,7 +35,9 @@ def verification(service: BlockingService, secret: str) -> Callable[[], object]:
 
 def request(service: BlockingService, path: str, body: bytes = b"") -> Callable[[], object]:
     headers = Headers(headers_for(API_KEY).items())
-    return lambda: service.wrapped.handle(Request("POST", f"{SESSIONS}/{path}", headers, body))
+    return lambda: service.wrapped.handle(
+        ServiceRequest("POST", f"{SESSIONS}/{path}", headers, body)
+    )
 
 
 def count_of(outcomes: list[object], status: int) -> int:

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions import ConfigurationError
 from chatkit_sessions.service import AsyncSessionsService, SessionsService
-from chatkit_sessions.service._rules import Headers, Request
+from chatkit_sessions.service._rules import Headers, ServiceRequest
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from secrets_shown import everything_shown
@@ -18,7 +18,9 @@ REDIS = "redis://127.0.0.1:1"
 
 
 def status_for(service: SessionsService, key: str) -> int:
-    return service.handle(Request("POST", SESSIONS, Headers(headers_for(key).items()))).status_code
+    return service.handle(
+        ServiceRequest("POST", SESSIONS, Headers(headers_for(key).items()))
+    ).status_code
 
 
 @pytest.mark.parametrize("api_keys", [[KEY], (KEY,), {KEY}, iter([KEY]), [SecretStr(KEY)]])

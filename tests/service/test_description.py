@@ -22,7 +22,7 @@ from chatkit_sessions.service._rules import (
     EXTENSIONS,
     MAX_REQUEST_BODY,
     OPERATIONS,
-    Request,
+    ServiceRequest,
     find_call,
 )
 from chatkit_sessions.testing import FakeChatKit
@@ -100,7 +100,7 @@ def test_it_is_a_valid_openapi_description() -> None:
 
 def test_its_routes_are_those_of_the_service() -> None:
     found = [
-        find_call(Request(method.upper(), f"/v1{path}"), OPERATIONS).operation
+        find_call(ServiceRequest(method.upper(), f"/v1{path}"), OPERATIONS).operation
         for path, methods in DESCRIPTION["paths"].items()
         for method in methods
     ]

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from chatkit_sessions.service._rules import Headers, Request
+from chatkit_sessions.service._rules import Headers, ServiceRequest
 from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services, headers_for
 from support import JSON
 
@@ -119,8 +119,8 @@ def test_a_body_of_more_than_64_kib_is_rejected(
     headers = Headers(headers_for(API_KEY).items())
     content = json.dumps({"user": "ada", "workflow": {"id": "support"}}).encode()
 
-    fits = service.handle(Request("POST", SESSIONS, headers, content.ljust(65_536)))
-    rejected = service.handle(Request("POST", SESSIONS, headers, content.ljust(65_537)))
+    fits = service.handle(ServiceRequest("POST", SESSIONS, headers, content.ljust(65_536)))
+    rejected = service.handle(ServiceRequest("POST", SESSIONS, headers, content.ljust(65_537)))
 
     assert (fits.status_code, rejected.status_code) == (200, 413)
     assert json.loads(rejected.body)["error"]["type"] == "invalid_request_error"
@@ -128,7 +128,7 @@ def test_a_body_of_more_than_64_kib_is_rejected(
 
 
 def test_responses_are_dated_by_the_clock_and_named(service: BlockingService) -> None:
-    response = service.handle(Request("POST", SESSIONS))
+    response = service.handle(ServiceRequest("POST", SESSIONS))
 
     assert response.headers["date"] == "Sun, 22 Nov 2026 12:00:00 GMT"
     assert response.headers["x-request-id"].startswith("req_")

@@ -15,7 +15,7 @@ from chatkit_sessions.service import (
     InvalidClientSecretError,
     SessionsService,
 )
-from chatkit_sessions.service._rules import Headers, Request
+from chatkit_sessions.service._rules import Headers, ServiceRequest
 from chatkit_sessions.stores import MemorySessionStore
 from services import API_KEY, OTHER_KEY, SESSIONS, BlockingService, Services, headers_for
 
@@ -100,7 +100,9 @@ def test_no_unexpected_error_shows_a_secret_or_a_key(
         raise ZeroDivisionError
 
     body = f'{{"client_secret": "{secret}"}}'.encode()
-    request = Request("POST", f"{SESSIONS}/refresh", Headers(headers_for(API_KEY).items()), body)
+    request = ServiceRequest(
+        "POST", f"{SESSIONS}/refresh", Headers(headers_for(API_KEY).items()), body
+    )
     for call in (lambda: service.verify(secret), lambda: service.handle(request)):
         services.store.before_commit = fail
         with pytest.raises(ZeroDivisionError) as raised:
@@ -133,7 +135,9 @@ def test_no_response_but_the_one_with_a_new_session_holds_its_secret(
 
 def test_nothing_shows_a_secret_in_its_repr(service: BlockingService) -> None:
     secret = service.create_secret()
-    request = Request("POST", SESSIONS, Headers(headers_for(API_KEY).items()), secret.encode())
+    request = ServiceRequest(
+        "POST", SESSIONS, Headers(headers_for(API_KEY).items()), secret.encode()
+    )
 
     shown = map(repr, (service.wrapped, service.verify(secret), request, service.handle(request)))
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from chatkit_sessions import ChatKitError, InvalidRequestError, SessionStoreError
 from chatkit_sessions.service import InvalidClientSecretError, SessionsService
 from chatkit_sessions.service._records import SESSION
-from chatkit_sessions.service._rules import Headers, Request
+from chatkit_sessions.service._rules import Headers, ServiceRequest
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.stores.base import Transaction
 from redis_server import RedisServer, execute, execute_for_list
@@ -153,9 +153,9 @@ class TestTheRoute:
     def test_is_announced_by_every_response(self, service: BlockingService) -> None:
         headers = Headers(headers_for(API_KEY).items())
         for request in (
-            Request("POST", CANCEL, headers, b'{"user": "ada"}'),
-            Request("POST", SESSIONS, headers, b"{}"),
-            Request("POST", SESSIONS),
+            ServiceRequest("POST", CANCEL, headers, b'{"user": "ada"}'),
+            ServiceRequest("POST", SESSIONS, headers, b"{}"),
+            ServiceRequest("POST", SESSIONS),
         ):
             response = service.handle(request)
             assert response.headers["chatkit-extensions"] == "get, refresh, sign_out"
@@ -275,7 +275,7 @@ class Interleaved:
     def ask(self, path: str, content: object) -> bytes:
         headers = Headers(headers_for(API_KEY).items())
         body = json.dumps(content).encode()
-        return self.service.handle(Request("POST", path, headers, body)).body
+        return self.service.handle(ServiceRequest("POST", path, headers, body)).body
 
     def create(self) -> bytes:
         return self.ask(SESSIONS, {"user": "ada", "workflow": {"id": "support"}})

@@ -12,7 +12,7 @@ import redis.asyncio
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, ChatKitError
 from chatkit_sessions.service import AsyncSessionsService, SessionsService
-from chatkit_sessions.service._rules import Headers, Request, Response
+from chatkit_sessions.service._rules import Headers, ServiceRequest, ServiceResponse
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer
 from services import API_KEY, SESSIONS, BlockingService, all_at_once, headers_for
@@ -71,7 +71,7 @@ def outcome_of(told: object) -> object:
     """What a caller got: a status or an error's name."""
     if isinstance(told, ChatKitError):
         return "store" if "SessionStoreError" in {c.__name__ for c in type(told).__mro__} else told
-    return told.status_code if isinstance(told, Response) else told
+    return told.status_code if isinstance(told, ServiceResponse) else told
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -85,7 +85,7 @@ def test_many_requests_at_once_all_end_with_one_warning(
     session = service.create(rate_limits={"max_requests_per_1_minute": 1_000})
     secret = str(session["client_secret"])
     headers = Headers(headers_for(API_KEY).items())
-    read = Request("GET", f"{SESSIONS}/{session['id']}", headers)
+    read = ServiceRequest("GET", f"{SESSIONS}/{session['id']}", headers)
     client = service.wrapped.client(workflow_id="support", project="shop")
     proxy.is_silent = True
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from chatkit_sessions.testing import FakeChatKit, FakeClock, fake_api
-from chatkit_sessions.testing.wire import Headers, Request, Response
+from chatkit_sessions.testing.wire import FakeResponse, Headers, ServiceRequest
 
 if TYPE_CHECKING:
     from chatkit_sessions.testing import FakeSession
@@ -36,7 +36,7 @@ def ask(
     *,
     method: str = "POST",
     headers: dict[str, str] | None = None,
-) -> Response:
+) -> FakeResponse:
     """Send a request whose body is `content`: bytes as they are, None for none, else JSON."""
     match content:
         case None:
@@ -46,17 +46,17 @@ def ask(
         case _:
             body = json.dumps(content).encode()
     fields = AUTHORIZED if headers is None else headers
-    return fake.handle(Request(method, path, Headers(fields.items()), body))
+    return fake.handle(ServiceRequest(method, path, Headers(fields.items()), body))
 
 
-def read(response: Response) -> dict[str, Any]:
+def read(response: FakeResponse) -> dict[str, Any]:
     """Return the object in a successful answer."""
     assert response.status_code == 200, response.body
     content: dict[str, Any] = json.loads(response.body)
     return content
 
 
-def error(response: Response) -> dict[str, Any]:
+def error(response: FakeResponse) -> dict[str, Any]:
     """Return the inner error of an answer in the API's envelope."""
     content: dict[str, Any] = json.loads(response.body)
     assert set(content) == {"error"}
@@ -70,7 +70,7 @@ def create(fake: FakeChatKit, user: str = "alice") -> FakeSession:
     return fake.sessions[created["id"]]
 
 
-def refresh(fake: FakeChatKit, client_secret: str) -> Response:
+def refresh(fake: FakeChatKit, client_secret: str) -> FakeResponse:
     return ask(fake, f"{SESSIONS}/refresh", {"client_secret": client_secret})
 
 
@@ -785,7 +785,7 @@ class TestRequests:
     def test_answers_do_not_show_secrets_either(self, fake: FakeChatKit) -> None:
         response = ask(fake, content=MINIMAL)
 
-        assert repr(response) == "Response(status_code=200)"
+        assert repr(response) == "FakeResponse(status_code=200)"
 
 
 class TestAssertCreated:

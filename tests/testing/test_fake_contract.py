@@ -9,7 +9,7 @@ import pytest
 from openapi_core.exceptions import OpenAPIError
 
 from chatkit_sessions.testing import FakeChatKit
-from chatkit_sessions.testing.wire import Headers, Request, Response
+from chatkit_sessions.testing.wire import FakeResponse, Headers, ServiceRequest
 from contract import assert_request_holds, assert_response_holds, fuzz
 from contract_cases import ACCEPTED, EVERYTHING, MINIMAL, NAMES_OF_ACCEPTED, REJECTED
 
@@ -31,13 +31,13 @@ def fake() -> FakeChatKit:
 
 def ask(
     fake: FakeChatKit, url: str, body: bytes, headers: dict[str, str] | None = None
-) -> Response:
+) -> FakeResponse:
     path = url.removeprefix("https://api.openai.com")
     fields = HEADERS if headers is None else headers
-    return fake.handle(Request("POST", path, Headers(fields.items()), body))
+    return fake.handle(ServiceRequest("POST", path, Headers(fields.items()), body))
 
 
-def assert_answer_holds(url: str, response: Response) -> None:
+def assert_answer_holds(url: str, response: FakeResponse) -> None:
     assert_response_holds("POST", url, response.status_code, response.headers, response.body)
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from chatkit_sessions.testing import FakeChatKit, FakeClock
-from chatkit_sessions.testing.wire import Headers, Request
+from chatkit_sessions.testing.wire import Headers, ServiceRequest
 from support import NOON
 
 SESSIONS = "/v1/chatkit/sessions"
@@ -54,7 +54,7 @@ class LocalAPI(RuleBasedStateMachine):
     ) -> tuple[int, dict[str, object]]:
         headers = {"authorization": f"Bearer {key}", "openai-beta": "chatkit_beta=v1"}
         body = b"" if content is None else json.dumps(content).encode()
-        answer = self.fake.handle(Request(method, path, Headers(headers.items()), body))
+        answer = self.fake.handle(ServiceRequest(method, path, Headers(headers.items()), body))
         return answer.status_code, json.loads(answer.body)
 
     def project_of(self, key: str) -> str | None:

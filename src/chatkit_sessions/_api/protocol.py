@@ -30,7 +30,7 @@ MAX_ESCAPED: Final = 6
 MAX_ERROR_BODY: Final = 64 * 1024
 """Bytes of an error response that are read."""
 
-EXTENSIONS: Final = "chatkit-extensions"
+EXTENSIONS_HEADER: Final = "chatkit-extensions"
 SIGN_OUT_EXTENSION: Final = "sign_out"
 """What the sessions service of this library lists in that header (`openapi.json`)."""
 _NOT_THE_API: Final = (

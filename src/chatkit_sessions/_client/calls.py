@@ -20,7 +20,7 @@ from chatkit_sessions._api.arguments import validate_call_timeout
 from chatkit_sessions._api.diagnosis import is_permanent, is_rejection, is_route_missing
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.protocol import (
-    EXTENSIONS,
+    EXTENSIONS_HEADER,
     SIGN_OUT_EXTENSION,
     CommonHeaders,
     Request,
@@ -351,7 +351,7 @@ class Calls:
 
         Every response of the sessions service says so; one of another server says nothing.
         """
-        if SIGN_OUT_EXTENSION in response.headers.get(EXTENSIONS, ""):
+        if SIGN_OUT_EXTENSION in response.headers.get(EXTENSIONS_HEADER, ""):
             self.shared.missing_until[Route.SIGN_OUT] = _NEVER_MISSING
         elif Route.SIGN_OUT not in self.shared.missing_until and is_success(response.status_code):
             self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from chatkit_sessions._redaction import MaskedBytes, redact
 
 from ._refusals import incomplete_request
-from ._rules import MAX_REQUEST_BODY, Headers, Request, Response
+from ._rules import MAX_REQUEST_BODY, Headers, ServiceRequest, ServiceResponse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -52,7 +52,7 @@ class SessionsApp:
         headers = Headers(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         )
-        request = Request(scope["method"], quote(path), headers)
+        request = ServiceRequest(scope["method"], quote(path), headers)
         try:
             response = await self._service.handle(request, read=lambda: _read_body(receive))
         except _ClientGoneError:
@@ -82,7 +82,7 @@ class SessionsWSGIApp:
         """Handle one HTTP request."""
         method = environ["REQUEST_METHOD"]
         path = quote(environ.get("PATH_INFO", "").encode("latin-1"))
-        request = Request(method, path, Headers(_headers(environ).items()))
+        request = ServiceRequest(method, path, Headers(_headers(environ).items()))
 
         def read() -> bytes:
             length = _length_to_read(environ)
@@ -104,7 +104,7 @@ class _ClientGoneError(Exception):
     """The client closed the connection before its body was complete."""
 
 
-def _log_incomplete(request: Request) -> None:
+def _log_incomplete(request: ServiceRequest) -> None:
     logger.warning(
         "%s %s: the client went away before its body was complete.",
         request.method,
@@ -152,10 +152,10 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _fields(response: Response) -> list[tuple[str, str]]:
+def _fields(response: ServiceResponse) -> list[tuple[str, str]]:
     # Servers write `Date` themselves, and uvicorn does so beside one that is there.
     return [(name, value) for name, value in response.headers.items() if name != "date"]
 
 
-def _body(response: Response, method: str) -> bytes:
+def _body(response: ServiceResponse, method: str) -> bytes:
     return b"" if method == "HEAD" else bytes(response.body)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from . import _refusals as refusals
 
 if TYPE_CHECKING:
-    from ._records import SessionRecord
+    from ._records import ServiceRecord
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -141,7 +141,7 @@ def parse_sign_out_body(body: bytes) -> str:
     return _user(_parse_object(body, {"user"}))
 
 
-def session_object(record: "SessionRecord", now: datetime, *, client_secret: str = "") -> JsonValue:
+def session_object(record: "ServiceRecord", now: datetime, *, client_secret: str = "") -> JsonValue:
     """Return the session as the API returns it, with every field of the published contract.
 
     Args:

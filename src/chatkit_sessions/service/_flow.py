@@ -28,8 +28,8 @@ from ._records import (
     GENERATION,
     REQUESTS,
     SESSION,
+    ServiceRecord,
     SessionContext,
-    SessionRecord,
     StoredSession,
 )
 from ._refusals import Refusal
@@ -41,8 +41,8 @@ from ._rules import (
     Operation,
     ReadTask,
     RefreshTask,
-    Request,
-    Response,
+    ServiceRequest,
+    ServiceResponse,
     SessionRules,
     SignOutTask,
     Task,
@@ -87,11 +87,11 @@ class ServiceFlow:
 
     async def handle(
         self,
-        request: Request,
+        request: ServiceRequest,
         served: Collection[Operation] = OPERATIONS,
         *,
         read: Callable[[], Awaitable[bytes]] | None = None,
-    ) -> Response:
+    ) -> ServiceResponse:
         """Respond to a request to one of the routes; 503 during a store outage."""
         try:
             return await self.respond(request, served, read=read)
@@ -100,12 +100,12 @@ class ServiceFlow:
 
     async def respond(
         self,
-        request: Request,
+        request: ServiceRequest,
         served: Collection[Operation] = OPERATIONS,
         *,
         project: str | None = None,
         read: Callable[[], Awaitable[bytes]] | None = None,
-    ) -> Response:
+    ) -> ServiceResponse:
         """Respond to a request to one of the routes.
 
         Args:
@@ -176,13 +176,13 @@ class ServiceFlow:
 
     async def _authenticated(
         self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
-    ) -> SessionRecord:
+    ) -> ServiceRecord:
         (entry,) = await self._access.get_many([(group, SESSION)], deadline)
         return self._authenticate(entry, client_secret, audience).record
 
     async def _counted(
         self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
-    ) -> SessionRecord:
+    ) -> ServiceRecord:
         session = await self._counted_at_once(group, client_secret, audience, deadline)
         if session is not None:
             return session.record
@@ -236,7 +236,7 @@ class ServiceFlow:
             )
         return self._rules.authenticate(entry, client_secret, audience)
 
-    async def _carry_out(self, task: Task) -> Response:
+    async def _carry_out(self, task: Task) -> ServiceResponse:
         deadline = self._deadline()
         match task:
             case CreateTask():
@@ -250,7 +250,7 @@ class ServiceFlow:
                 session = await self._read(task, deadline)
                 return self._rules.succeed(session.record, now=self._rules.time_of(session))
 
-    async def _create(self, task: CreateTask, deadline: Deadline) -> Response:
+    async def _create(self, task: CreateTask, deadline: Deadline) -> ServiceResponse:
         settings, project = task
         group = self._rules.group_of_user(project, settings.user)
         entries, store_time = await self._get_with_time(group, [GENERATION, CARRIED], deadline)
@@ -275,7 +275,7 @@ class ServiceFlow:
         is_unix_time = seconds is not None and seconds >= _FIRST_UNIX_TIME
         return entries, seconds if is_unix_time else None
 
-    async def _refresh(self, task: RefreshTask, deadline: Deadline) -> Response:
+    async def _refresh(self, task: RefreshTask, deadline: Deadline) -> ServiceResponse:
         group = self._rules.group_of_secret(task.client_secret)
         if group is None:
             raise InvalidClientSecretError("unknown")
@@ -297,7 +297,7 @@ class ServiceFlow:
         generation: Entry | None,
         requests: Entry | None,
         deadline: Deadline,
-    ) -> Response:
+    ) -> ServiceResponse:
         """Open a session in place of a cancelled one, unless the user has signed out meanwhile."""
         record, now = old.record, self._rules.time_of(old)
         issued = self._rules.issue(

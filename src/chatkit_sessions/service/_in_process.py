@@ -9,7 +9,7 @@ import httpx
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 
 from ._flow import ServiceFlow, run_blocking
-from ._rules import Headers, Request, Response
+from ._rules import Headers, ServiceRequest, ServiceResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,12 +107,12 @@ class AsyncInProcessTransport(httpx.AsyncBaseTransport):
         return _response(await self._flow.respond(received, project=self._project))
 
 
-def _service_request(request: httpx.Request, body: bytes) -> Request:
+def _service_request(request: httpx.Request, body: bytes) -> ServiceRequest:
     headers = Headers(request.headers.multi_items())
-    return Request(request.method, request.url.raw_path.decode("ascii"), headers, body)
+    return ServiceRequest(request.method, request.url.raw_path.decode("ascii"), headers, body)
 
 
-def _response(response: Response) -> httpx.Response:
+def _response(response: ServiceResponse) -> httpx.Response:
     return httpx.Response(
         response.status_code, headers=dict(response.headers), content=response.body
     )

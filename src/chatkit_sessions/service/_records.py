@@ -42,8 +42,8 @@ __all__ = [
     "Entry",
     "Groups",
     "IssuedSession",
+    "ServiceRecord",
     "SessionContext",
-    "SessionRecord",
     "SessionStatus",
     "StoredSession",
     "digest",
@@ -86,7 +86,7 @@ return {{record, left, string.format('%.6f', count_request(KEYS[2], limit))}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRecord:
+class ServiceRecord:
     """A session as stored, without its secret.
 
     Attributes:
@@ -125,20 +125,20 @@ class SessionRecord:
 
 
 @lru_cache(maxsize=1024)  # a page's requests have the secret of one session
-def parse_record(value: bytes) -> SessionRecord | None:
+def parse_record(value: bytes) -> ServiceRecord | None:
     """Parse stored bytes; None if they are not a record.
 
     Names that this release does not know are ignored; those that are missing have a default.
     """
     try:
-        values = _known(SessionRecord, json.loads(value.decode()))
+        values = _known(ServiceRecord, json.loads(value.decode()))
         settings = SessionSettings(**_known(SessionSettings, values.pop("settings")))
-        return SessionRecord(**values, settings=settings)
+        return ServiceRecord(**values, settings=settings)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def _known(cls: type[SessionRecord | SessionSettings], values: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+def _known(cls: type[ServiceRecord | SessionSettings], values: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
     names = {each.name for each in fields(cls)}
     return {name: value for name, value in values.items() if name in names}
 
@@ -146,7 +146,7 @@ def _known(cls: type[SessionRecord | SessionSettings], values: Any) -> dict[str,
 class StoredSession(NamedTuple):
     """A record, and the entry that it was parsed from."""
 
-    record: SessionRecord
+    record: ServiceRecord
     entry: Entry
 
     @property
@@ -171,7 +171,7 @@ class StoredSession(NamedTuple):
 class IssuedSession(NamedTuple):
     """A new session with its secret, which is returned only once."""
 
-    record: SessionRecord
+    record: ServiceRecord
     client_secret: SecretStr
     issued_at: datetime
 
@@ -202,7 +202,7 @@ class SessionContext:
     settings: SessionSettings = field(repr=False)
 
     @classmethod
-    def of(cls, record: SessionRecord) -> Self:
+    def of(cls, record: ServiceRecord) -> Self:
         """The context of a record."""
         settings = record.settings
         if settings.state_variables is not None:

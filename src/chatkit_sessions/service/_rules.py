@@ -35,7 +35,7 @@ from ._records import (
     Entry,
     Groups,
     IssuedSession,
-    SessionRecord,
+    ServiceRecord,
     SessionStatus,
     StoredSession,
     digest,
@@ -89,7 +89,7 @@ class Headers(Mapping[str, str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ServiceRequest:
     """A request as it arrived.
 
     Attributes:
@@ -110,7 +110,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class ServiceResponse:
     """A response, ready to be sent.
 
     Attributes:
@@ -246,7 +246,7 @@ class SessionRules:
         self._max_body = max_body
 
     def screen(
-        self, request: Request, served: Collection[Operation], *, project: str | None = None
+        self, request: ServiceRequest, served: Collection[Operation], *, project: str | None = None
     ) -> Screened:
         """Check what needs no body: route, API key and headers.
 
@@ -292,7 +292,7 @@ class SessionRules:
         if self._max_body is not None and length > self._max_body:
             raise refusals.request_too_large(self._max_body)
 
-    def _project_of(self, request: Request) -> str:
+    def _project_of(self, request: ServiceRequest) -> str:
         api_key = bearer_token(request.headers.get("authorization"))
         if api_key is None:
             raise refusals.missing_api_key()
@@ -348,7 +348,7 @@ class SessionRules:
         digits = self._token_hex(24)
         client_secret = SecretStr(f"ek_{digits[:_ID_DIGITS]}{self._token_hex(20)}")
         created_at = int(now.timestamp())  # the API writes whole seconds
-        record = SessionRecord(
+        record = ServiceRecord(
             id=f"cksess_{digits}",
             secret_digest=digest(client_secret),
             created_at=created_at,
@@ -379,21 +379,21 @@ class SessionRules:
         # Only once: an attempt that arrives late must not revive what a sign-out has cancelled.
         return Transaction(self.group_of_session(record.id), changes, {SESSION: None})
 
-    def forget(self, record: SessionRecord) -> Transaction:
+    def forget(self, record: ServiceRecord) -> Transaction:
         """Remove a session."""
         changes = {SESSION: None, REQUESTS: None}
         return Transaction(self.group_of_session(record.id), changes, {})
 
-    def unlist(self, record: SessionRecord) -> Transaction:
+    def unlist(self, record: ServiceRecord) -> Transaction:
         """Remove a session from its user's list."""
         return Transaction(self._group_of(record), {_name_in_list(record): None}, {})
 
     def list_session(
         self,
-        record: SessionRecord,
+        record: ServiceRecord,
         generation: Entry | None,
         *,
-        replaces: SessionRecord | None = None,
+        replaces: ServiceRecord | None = None,
     ) -> Transaction:
         """List a session for the next sign-out to end, before its secret is returned to anybody.
 
@@ -424,12 +424,12 @@ class SessionRules:
             self.group_of_user(project, user), {"mark": Entry(MaskedBytes(b"1"), 1.0)}, {}
         )
 
-    def names_for_refresh(self, record: SessionRecord) -> tuple[str, Sequence[str]]:
+    def names_for_refresh(self, record: ServiceRecord) -> tuple[str, Sequence[str]]:
         """Return the group and names of the entries that `require_signed_in` needs."""
         return self._group_of(record), (GENERATION, _name_in_list(record))
 
     def require_signed_in(
-        self, record: SessionRecord, generation: Entry | None, listed: Entry | None
+        self, record: ServiceRecord, generation: Entry | None, listed: Entry | None
     ) -> None:
         """Refuse to refresh a session from before the user's last sign-out.
 
@@ -457,11 +457,11 @@ class SessionRules:
             and self.status(session) == "active"
         ]
 
-    def carry(self, record: SessionRecord, requests: Entry) -> Transaction:
+    def carry(self, record: ServiceRecord, requests: Entry) -> Transaction:
         """Keep the requests of a session that ends, for the user's next one."""
         return Transaction(self._group_of(record), {CARRIED: requests}, {})
 
-    def _group_of(self, record: SessionRecord) -> str:
+    def _group_of(self, record: ServiceRecord) -> str:
         return self.group_of_user(record.project, record.settings.user)
 
     def cancel(self, session: StoredSession, requests: Entry | None) -> Transaction:
@@ -469,7 +469,7 @@ class SessionRules:
         group, changes, when = self.rewrite(session, replace(session.record, cancelled=True))
         return Transaction(group, changes, {**when, REQUESTS: _value(requests)})
 
-    def rewrite(self, session: StoredSession, record: SessionRecord) -> Transaction:
+    def rewrite(self, session: StoredSession, record: ServiceRecord) -> Transaction:
         """Replace the record of a session that has ended, if the session has not changed."""
         entry = Entry(record.encode(), session.entry.seconds, retention=session.entry.seconds)
         changes = {SESSION: entry, REQUESTS: None}
@@ -491,7 +491,7 @@ class SessionRules:
         when = {SESSION: entry.value, REQUESTS: _value(requests)}
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
 
-    def group_of_counted_user(self, record: SessionRecord) -> str | None:
+    def group_of_counted_user(self, record: ServiceRecord) -> str | None:
         """Where the requests of the session's user are counted; None: without a limit."""
         if self._user_limit is None:
             return None
@@ -568,7 +568,7 @@ class SessionRules:
         known = self._workflows_of(project)
         return known is None or workflow_id in known
 
-    def _is_for(self, audience: Audience, record: SessionRecord) -> bool:
+    def _is_for(self, audience: Audience, record: ServiceRecord) -> bool:
         workflow_id, project = record.settings.workflow_id, record.project
         return (
             self._has_workflow(workflow_id, project)  # it may have been removed since
@@ -591,20 +591,20 @@ class SessionRules:
     # Responses.
 
     def succeed(
-        self, record: SessionRecord, client_secret: SecretStr | None = None, *, now: datetime
-    ) -> Response:
+        self, record: ServiceRecord, client_secret: SecretStr | None = None, *, now: datetime
+    ) -> ServiceResponse:
         """Return the response with a session; only a new session's has the secret."""
         shown = "" if client_secret is None else client_secret.get_secret_value()
         return self._respond_json(200, session_object(record, now, client_secret=shown), now=now)
 
-    def succeed_in_sign_out(self, user: str, ended: Sequence[str]) -> Response:
+    def succeed_in_sign_out(self, user: str, ended: Sequence[str]) -> ServiceResponse:
         """Return the response to a sign-out, with the ids of sessions that it has ended."""
         ids: list[JsonValue] = [*ended[:_MAX_IDS]]
         return self._respond_json(
             200, {"object": "chatkit.user", "user": user, "cancelled_sessions": ids}
         )
 
-    def refuse(self, refusal: Refusal) -> Response:
+    def refuse(self, refusal: Refusal) -> ServiceResponse:
         """Return the response that rejects a request."""
         headers = Headers(refusal.headers.items())
         return self._respond_json(refusal.status_code, refusal.envelope(), headers)
@@ -616,7 +616,7 @@ class SessionRules:
         headers: Headers | None = None,
         *,
         now: datetime | None = None,
-    ) -> Response:
+    ) -> ServiceResponse:
         return self.respond(status_code, encode_json(content), headers, now=now)
 
     def respond(
@@ -626,7 +626,7 @@ class SessionRules:
         headers: Headers | None = None,
         *,
         now: datetime | None = None,
-    ) -> Response:
+    ) -> ServiceResponse:
         """Return a response with the common headers.
 
         Args:
@@ -645,10 +645,10 @@ class SessionRules:
             body = b""
         else:
             usual["content-length"] = str(len(body))
-        return Response(status_code, Headers({**usual, **(headers or {})}.items()), body)
+        return ServiceResponse(status_code, Headers({**usual, **(headers or {})}.items()), body)
 
 
-def find_call(request: Request, served: Collection[Operation]) -> Call:
+def find_call(request: ServiceRequest, served: Collection[Operation]) -> Call:
     """Find a request's operation.
 
     Args:
@@ -680,7 +680,7 @@ def bearer_token(authorization: str | None) -> SecretStr | None:
     return SecretStr(token) if scheme.lower() == "bearer" and token else None
 
 
-def _name_in_list(record: SessionRecord) -> str:
+def _name_in_list(record: ServiceRecord) -> str:
     return f"session:{_digits(record.id)}"
 
 
@@ -692,7 +692,7 @@ def _value(entry: Entry | None) -> bytes | None:
     return None if entry is None else entry.value
 
 
-def _require_beta_header(request: Request) -> None:
+def _require_beta_header(request: ServiceRequest) -> None:
     features = request.headers.get("openai-beta", "").split(",")
     if _BETA not in (feature.strip(" \t") for feature in features):
         raise refusals.missing_beta_header()

@@ -18,7 +18,7 @@ from chatkit_sessions.stores.memory import MemorySessionStore
 
 from ._flow import ServiceFlow, run_blocking
 from ._records import SessionContext, digest
-from ._rules import Audience, Request, Response, SessionRules
+from ._rules import Audience, ServiceRequest, ServiceResponse, SessionRules
 
 if TYPE_CHECKING:
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
@@ -187,7 +187,9 @@ class SessionsService:
             on_event=self._on_event,
         )
 
-    def handle(self, request: Request, *, read: Callable[[], bytes] | None = None) -> Response:
+    def handle(
+        self, request: ServiceRequest, *, read: Callable[[], bytes] | None = None
+    ) -> ServiceResponse:
         """Respond to a request to one of the routes.
 
         Args:
@@ -286,8 +288,8 @@ class AsyncSessionsService:
         )
 
     async def handle(
-        self, request: Request, *, read: Callable[[], Awaitable[bytes]] | None = None
-    ) -> Response:
+        self, request: ServiceRequest, *, read: Callable[[], Awaitable[bytes]] | None = None
+    ) -> ServiceResponse:
         """As `SessionsService.handle`; `read` is a coroutine function."""
         return await self._flow.handle(request, read=read)
 

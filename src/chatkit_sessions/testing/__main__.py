@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from .fake_api import FakeServer
-    from .wire import Request, Response
+    from .wire import FakeResponse, ServiceRequest
 
 _CANNOT_LISTEN = 2
 _LAST_PORT = 65_535
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
 class _PrintingFake(FakeChatKit):
     """Prints a line for each request, on stderr: stdout has the variables to set."""
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: ServiceRequest) -> FakeResponse:
         """Respond to a request."""
         response = super().handle(request)
         path = _SECRET.sub(r"\1***", request.path.partition("?")[0])

@@ -15,7 +15,7 @@ from chatkit_sessions.service._rules import OPERATIONS, Operation, SessionRules
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from .faults import LOSES_THE_REQUEST, PlannedFailure, make_failure, take_failure
-from .wire import RecordedRequest, Request, Response, decode_json
+from .wire import FakeResponse, RecordedRequest, ServiceRequest, decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
     from chatkit_sessions.service._bodies import SessionSettings, StateValue
-    from chatkit_sessions.service._records import SessionRecord
+    from chatkit_sessions.service._records import ServiceRecord
 
     from .faults import Fault
     from .httpx2_transport import FakeHTTPX2Transport
@@ -100,7 +100,7 @@ class FakeSession:
     refreshed_from: str | None = None
 
     @classmethod
-    def of(cls, record: SessionRecord, client_secret: str, now: datetime) -> Self:
+    def of(cls, record: ServiceRecord, client_secret: str, now: datetime) -> Self:
         """The session of a record, with its current status."""
         return cls(
             id=record.id,
@@ -456,7 +456,7 @@ class FakeChatKit:
         with self._lock:
             self._failures.clear()
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: ServiceRequest) -> FakeResponse:
         """Record a request and respond to it.
 
         Args:
@@ -472,7 +472,7 @@ class FakeChatKit:
                 self._remember_secret(whole.body)
             else:
                 whole = self._rules.respond(failure.status_code, failure.body, failure.headers)
-        response = Response(whole.status_code, whole.headers, whole.body, fault)
+        response = FakeResponse(whole.status_code, whole.headers, whole.body, fault)
         return response.without_body() if request.method == "HEAD" else response
 
     def client(

@@ -14,7 +14,7 @@ except ModuleNotFoundError as _error:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .wire import Request, Response
+    from .wire import FakeResponse, ServiceRequest
 
 
 class FakeHTTPX2Transport(
@@ -28,5 +28,5 @@ class FakeHTTPX2Transport(
         handle: Returns the response to a request.
     """
 
-    def __init__(self, handle: Callable[[Request], Response]) -> None:
+    def __init__(self, handle: Callable[[ServiceRequest], FakeResponse]) -> None:
         super().__init__(httpx2, handle)

@@ -19,7 +19,7 @@ from chatkit_sessions.service._refusals import Refusal
 
 from .fake_api import FakeServer
 from .faults import length_claimed, pieces_sent
-from .wire import Headers, Request, Response, encode_json
+from .wire import FakeResponse, Headers, ServiceRequest, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -68,7 +68,9 @@ class _Listener(socketserver.TCPServer):
     allow_reuse_address = os.name != "nt"
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], respond: Callable[[Request], Response]) -> None:
+    def __init__(
+        self, address: tuple[str, int], respond: Callable[[ServiceRequest], FakeResponse]
+    ) -> None:
         self._connections: dict[Thread, socket.socket] = {}
         super().__init__(address, partial(_Connection, respond))
 
@@ -110,7 +112,7 @@ class _Connection(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
     connection: socket.socket
 
-    def __init__(self, respond: Callable[[Request], Response], *connection: Any) -> None:  # noqa: ANN401 -- the standard library's
+    def __init__(self, respond: Callable[[ServiceRequest], FakeResponse], *connection: Any) -> None:  # noqa: ANN401 -- the standard library's
         self._respond = respond
         self._received = b""  # of the next request
         super().__init__(*connection)
@@ -134,7 +136,7 @@ class _Connection(socketserver.StreamRequestHandler):
         if isinstance(request, Refusal):  # where the next request begins is not known
             body = encode_json(request.envelope())
             fields = {"content-type": "application/json", "content-length": str(len(body))}
-            response = Response(request.status_code, Headers(fields.items()), body)
+            response = FakeResponse(request.status_code, Headers(fields.items()), body)
             stays_open = False
         else:
             response = self._respond(request)
@@ -143,7 +145,7 @@ class _Connection(socketserver.StreamRequestHandler):
         self._send(response, stays_open=stays_open)
         return stays_open
 
-    def _read(self, reader: h11.Connection) -> Request | Refusal | None:
+    def _read(self, reader: h11.Connection) -> ServiceRequest | Refusal | None:
         """Return the next request; None if the client sends no more.
 
         A body that is too long is still read to its end: if the connection closes while the client
@@ -161,7 +163,9 @@ class _Connection(socketserver.StreamRequestHandler):
         if length > MAX_LOCAL_BODY:
             return Refusal(413, f"The request body is longer than {MAX_LOCAL_BODY} bytes.")
         headers = Headers((name.decode(), value.decode("latin-1")) for name, value in head.headers)
-        return Request(head.method.decode(), head.target.decode("latin-1"), headers, bytes(body))
+        return ServiceRequest(
+            head.method.decode(), head.target.decode("latin-1"), headers, bytes(body)
+        )
 
     def _next_event(self, reader: h11.Connection) -> object:
         while (event := reader.next_event()) is h11.NEED_DATA:
@@ -170,7 +174,7 @@ class _Connection(socketserver.StreamRequestHandler):
             reader.receive_data(self.connection.recv(_READ_SIZE))
         return event
 
-    def _send(self, response: Response, *, stays_open: bool) -> None:
+    def _send(self, response: FakeResponse, *, stays_open: bool) -> None:
         if response.fault == "reset":
             self._reset()
             return

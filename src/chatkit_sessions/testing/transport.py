@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 import httpx
 
 from .faults import LOSES_THE_REQUEST, length_claimed, pieces_sent
-from .wire import Headers, Request, Response
+from .wire import FakeResponse, Headers, ServiceRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -68,10 +68,10 @@ class FamilyTransport(Generic[Q, R]):
 
     Args:
         family: The package that the client is of.
-        handle: Request → response.
+        handle: Returns the response to a request.
     """
 
-    def __init__(self, family: Family[R], handle: Callable[[Request], Response]) -> None:
+    def __init__(self, family: Family[R], handle: Callable[[ServiceRequest], FakeResponse]) -> None:
         self._new_response = family.Response
         self._errors: dict[Fault, Callable[..., Exception]] = {
             "reset": family.ReadError,
@@ -100,21 +100,21 @@ class FamilyTransport(Generic[Q, R]):
 
         return self._made(response, pieces_received())
 
-    def _respond(self, request: Q, body: bytes) -> Response:
+    def _respond(self, request: Q, body: bytes) -> FakeResponse:
         path = request.url.raw_path.decode("ascii")
         headers = Headers(request.headers.multi_items())
-        response = self._handle(Request(request.method, path, headers, body))
+        response = self._handle(ServiceRequest(request.method, path, headers, body))
         if response.fault is not None and response.fault in LOSES_THE_REQUEST:
             raise self._error(response.fault, request)
         return response
 
-    def _made(self, response: Response, content: Any) -> R:  # noqa: ANN401 -- bytes or iterators
+    def _made(self, response: FakeResponse, content: Any) -> R:  # noqa: ANN401 -- bytes or iterators
         headers = dict(response.headers)
         if response.fault is not None:
             headers["content-length"] = str(length_claimed(response.body, response.fault))
         return self._new_response(response.status_code, headers=headers, content=content)
 
-    def _pieces_received(self, request: Q, response: Response) -> Iterator[bytes]:
+    def _pieces_received(self, request: Q, response: FakeResponse) -> Iterator[bytes]:
         """What arrives of a body, without any waiting: of one that drips, a single byte."""
         for piece in pieces_sent(response.body, response.fault):
             yield piece
@@ -138,5 +138,5 @@ class FakeTransport(
         handle: Returns the response to a request.
     """
 
-    def __init__(self, handle: Callable[[Request], Response]) -> None:
+    def __init__(self, handle: Callable[[ServiceRequest], FakeResponse]) -> None:
         super().__init__(httpx, handle)

@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chatkit_sessions.service._bodies import JsonValue, decode_json, encode_json
-from chatkit_sessions.service._rules import Headers, Request, Response as WholeResponse
+from chatkit_sessions.service._rules import Headers, ServiceRequest, ServiceResponse
 
 if TYPE_CHECKING:
     from .faults import Fault
 
 __all__ = [
+    "FakeResponse",
     "Headers",
     "JsonValue",
     "RecordedRequest",
-    "Request",
-    "Response",
+    "ServiceRequest",
     "decode_json",
     "encode_json",
 ]
 
 
-class RecordedRequest(Request):
+class RecordedRequest(ServiceRequest):
     """A request that the local API received."""
 
     __slots__ = ()
@@ -41,7 +41,7 @@ class RecordedRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class Response(WholeResponse):
+class FakeResponse(ServiceResponse):
     """A response, ready to be sent.
 
     Attributes:
