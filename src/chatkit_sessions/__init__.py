@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._client.async_client import AsyncChatKitClient as AsyncChatKitClient
     from ._client.sync_client import ChatKitClient as ChatKitClient
-    from ._config.retry import RetryPolicy as RetryPolicy
+    from ._config.retry_policy import RetryPolicy as RetryPolicy
     from ._config.settings import (
         NOT_GIVEN as NOT_GIVEN,
         NotGiven as NotGiven,
@@ -77,7 +77,7 @@ if not TYPE_CHECKING:  # pragma: no branch
     _NAMES = {
         "_client.async_client": "AsyncChatKitClient",
         "_client.sync_client": "ChatKitClient",
-        "_config.retry": "RetryPolicy",
+        "_config.retry_policy": "RetryPolicy",
         "_config.settings": "NOT_GIVEN NotGiven",
         "events": "Event OnEvent",
         "errors": """

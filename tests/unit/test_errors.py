@@ -37,7 +37,7 @@ from chatkit_sessions.errors import (
 )
 from chatkit_sessions.models import ChatKitErrorDetail
 from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
-from chatkit_sessions.service._verification import BrokenBodyError
+from chatkit_sessions.service._chat_server import BrokenBodyError
 from chatkit_sessions.service.errors import InvalidReason
 
 DETAIL = ChatKitErrorDetail.model_validate(

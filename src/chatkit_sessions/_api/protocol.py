@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
-from chatkit_sessions._config.retry import parse_retry_after, parse_should_retry
+from chatkit_sessions._config.retry_policy import parse_retry_after, parse_should_retry
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._redaction import hidden_from_tracebacks, redact, redact_json
 from chatkit_sessions._version import __version__

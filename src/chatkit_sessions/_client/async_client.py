@@ -7,7 +7,7 @@ from typing import Self, TypeAlias, Unpack
 
 from pydantic import SecretStr
 
-from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.retry_policy import RetryPolicy
 from chatkit_sessions._config.settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,

@@ -34,7 +34,7 @@ from chatkit_sessions._api.protocol import (
 from chatkit_sessions._concurrency.single_flight import CompletionEvent
 from chatkit_sessions._concurrency.suspension import seconds_suspended
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._config.retry import FailedAttempt, RetryPolicy
+from chatkit_sessions._config.retry_policy import FailedAttempt, RetryPolicy
 from chatkit_sessions._config.settings import DEFAULT_BASE_URL, KeyFunction, NotGiven, Settings
 from chatkit_sessions._config.validation import validate_key
 from chatkit_sessions.errors import (

@@ -28,7 +28,7 @@ from chatkit_sessions._api.refresh import (
     refresh,
 )
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.retry_policy import RetryPolicy
 from chatkit_sessions._config.settings import (
     NOT_GIVEN,
     NotGiven,

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions.errors import ConfigurationError
 
-from .retry import RetryPolicy
+from .retry_policy import RetryPolicy
 from .validation import (
     as_retry_policy,
     as_secret,

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from chatkit_sessions._redaction import hidden_from_tracebacks, is_masked, safe_repr
 from chatkit_sessions.errors import ConfigurationError
 
-from .retry import MAX_SECONDS, RetryPolicy
+from .retry_policy import MAX_SECONDS, RetryPolicy
 
 _QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
 _HOST_NAME: Final = re.compile(

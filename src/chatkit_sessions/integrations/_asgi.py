@@ -43,14 +43,14 @@ class RouteGuard(NamedTuple):
         - A body is read up to its bound only.
         - A page of an allowed origin can also read the application's errors.
         """
-        asked = _endpoint_request(scope, self.path)
-        response = self.endpoint.screen(asked)
+        page_request = _endpoint_request(scope, self.path)
+        response = self.endpoint.screen(page_request)
         if response is None:
-            headers = self.endpoint.cors_headers(asked)
+            headers = self.endpoint.cors_headers(page_request)
             try:
                 await app(scope, _bounded(receive), _readable(scope, send, headers))
             except _UnreadBodyError as error:  # the application's own code has read it
-                response = self._reject(asked, error)
+                response = self._reject(page_request, error)
             else:
                 return
         await _send(response, send)
@@ -58,16 +58,16 @@ class RouteGuard(NamedTuple):
     async def respond(self, scope: Scope, hooks: Hooks) -> EndpointResponse:
         """Respond to a request to this route."""
         _keep_body_from_sentry()
-        asked = _endpoint_request(scope, self.path)
+        page_request = _endpoint_request(scope, self.path)
         try:
-            return await self.endpoint.serve(asked, hooks)
+            return await self.endpoint.serve(page_request, hooks)
         except _UnreadBodyError as error:
-            return self._reject(asked, error)
+            return self._reject(page_request, error)
 
-    def _reject(self, asked: EndpointRequest, error: "_UnreadBodyError") -> EndpointResponse:
+    def _reject(self, page_request: EndpointRequest, error: "_UnreadBodyError") -> EndpointResponse:
         if isinstance(error, _BodyTooLargeError):
-            return self.endpoint.reject(asked, "request_too_large")
-        return self.endpoint.reject_incomplete(asked)
+            return self.endpoint.reject(page_request, "request_too_large")
+        return self.endpoint.reject_incomplete(page_request)
 
 
 class VisitorCookies:

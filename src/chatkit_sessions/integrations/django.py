@@ -170,7 +170,7 @@ def _view(
     apart = sync_to_async if is_async else _at_once
 
     async def flow(request: HttpRequest, path: str) -> HttpResponseBase:
-        asked = _endpoint_request(request, path)
+        page_request = _endpoint_request(request, path)
         hooks = Hooks(
             lambda: endpoint.client(request),
             lambda: user(request),
@@ -178,12 +178,14 @@ def _view(
             lambda: options(request) if options else None,
         )
         try:
-            response = await apart(_rejection)(endpoint, asked, request, csrf_exempt=csrf_exempt)
+            response = await apart(_rejection)(
+                endpoint, page_request, request, csrf_exempt=csrf_exempt
+            )
             if response is None:
-                response = _response(await endpoint.serve(asked, hooks))
+                response = _response(await endpoint.serve(page_request, hooks))
         except _RAISED as error:
-            response = await apart(_response_to)(error, endpoint, asked, request)
-        return _finish(response, endpoint, asked, request)
+            response = await apart(_response_to)(error, endpoint, page_request, request)
+        return _finish(response, endpoint, page_request, request)
 
     def handle(request: HttpRequest, path: str, **variables: str) -> HttpResponseBase:
         return run_blocking(flow, request, path.format(**variables))
@@ -210,13 +212,13 @@ class _CsrfCheck(CsrfViewMiddleware):
 
 
 def _rejection(
-    endpoint: AnyEndpoint, asked: EndpointRequest, request: HttpRequest, *, csrf_exempt: bool
+    endpoint: AnyEndpoint, page_request: EndpointRequest, request: HttpRequest, *, csrf_exempt: bool
 ) -> HttpResponseBase | None:
     """The response that needs neither user nor body, or to a missing token; None: go on."""
-    screened = endpoint.screen(asked)
+    screened = endpoint.screen(page_request)
     if screened is not None:
         return _response(screened)
-    if csrf_exempt or endpoint.cors_headers(asked) or not _project_checks_csrf():
+    if csrf_exempt or endpoint.cors_headers(page_request) or not _project_checks_csrf():
         return None
     # The view that is passed here is never called.
     return _CsrfCheck(HttpResponse).process_view(request, HttpResponse, (), {})
@@ -233,21 +235,24 @@ _RAISED: Final = (PermissionDenied, Http404, RequestDataTooBig, UnreadablePostEr
 
 
 def _response_to(
-    error: Exception, endpoint: AnyEndpoint, asked: EndpointRequest, request: HttpRequest
+    error: Exception, endpoint: AnyEndpoint, page_request: EndpointRequest, request: HttpRequest
 ) -> HttpResponseBase:
     """The response to an exception of the application's functions, or of reading the body."""
     if isinstance(error, RequestDataTooBig):
-        return _response(endpoint.reject(asked, "request_too_large"))
+        return _response(endpoint.reject(page_request, "request_too_large"))
     if isinstance(error, UnreadablePostError):
-        return _response(endpoint.reject_incomplete(asked))
+        return _response(endpoint.reject_incomplete(page_request))
     return response_for_exception(request, error)
 
 
 def _finish(
-    response: HttpResponseBase, endpoint: AnyEndpoint, asked: EndpointRequest, request: HttpRequest
+    response: HttpResponseBase,
+    endpoint: AnyEndpoint,
+    page_request: EndpointRequest,
+    request: HttpRequest,
 ) -> HttpResponseBase:
     """Add CORS headers and the visitor's cookie to any response."""
-    for name, value in endpoint.cors_headers(asked).items():
+    for name, value in endpoint.cors_headers(page_request).items():
         response[name] = value
     patch_vary_headers(response, ["Origin"])
     visitor = vars(request).get(_VISITOR)

@@ -82,17 +82,17 @@ def chatkit_blueprint(
             # off a longer body of unknown length, so one more byte shows that it is too large.
             bound = MAX_BODY + 1
             request.max_content_length = min(request.max_content_length or bound, bound)
-            asked = _endpoint_request(path.format(**variables))
+            page_request = _endpoint_request(path.format(**variables))
             try:
                 response = run_blocking(
                     endpoint.serve,
-                    asked,
+                    page_request,
                     Hooks(endpoint.client, user, request.get_data, options or _no_options),
                 )
             except RequestEntityTooLarge:
-                response = endpoint.reject(asked, "request_too_large")
+                response = endpoint.reject(page_request, "request_too_large")
             except ClientDisconnected:
-                response = endpoint.reject_incomplete(asked)
+                response = endpoint.reject_incomplete(page_request)
             return Response(response.body, response.status_code, response.headers)
 
         blueprint.add_url_rule(

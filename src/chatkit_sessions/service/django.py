@@ -9,10 +9,7 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
-from ._records import SessionContext
-from ._rules import bearer_token
-from ._services import AsyncSessionsService, SessionsService
-from ._verification import (
+from ._chat_server import (
     VERIFICATION_ERRORS,
     BrokenBodyError,
     VerificationError,
@@ -20,6 +17,9 @@ from ._verification import (
     length_to_read,
     rejection_of,
 )
+from ._records import SessionContext
+from ._rules import bearer_token
+from ._services import AsyncSessionsService, SessionsService
 
 try:
     from django.conf import settings

@@ -6,15 +6,15 @@ Install it with `pip install "chatkit-sessions[flask]"`.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._records import SessionContext
-from ._rules import bearer_token
-from ._verification import (
+from ._chat_server import (
     VERIFICATION_ERRORS,
     BrokenBodyError,
     is_counted,
     length_to_read,
     rejection_of,
 )
+from ._records import SessionContext
+from ._rules import bearer_token
 
 try:
     from flask import Response, abort, request

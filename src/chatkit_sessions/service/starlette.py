@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ._records import SessionContext
-from ._rules import bearer_token
-from ._verification import (
+from ._chat_server import (
     VERIFICATION_ERRORS,
     BrokenBodyError,
     Rejection,
@@ -17,6 +15,8 @@ from ._verification import (
     length_to_read,
     rejection_of,
 )
+from ._records import SessionContext
+from ._rules import bearer_token
 
 try:
     from starlette.exceptions import HTTPException

@@ -29,7 +29,7 @@ from chatkit_sessions._api.protocol import (
     parse_response,
 )
 from chatkit_sessions._api.refresh import RejectedSession, refresh
-from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.retry_policy import RetryPolicy
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._redaction import plain_headers
 from chatkit_sessions.errors import (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import SecretStr
 
-from chatkit_sessions._config.retry import RetryPolicy
+from chatkit_sessions._config.retry_policy import RetryPolicy
 from chatkit_sessions._config.settings import (
     DEFAULT_BASE_URL,
     NOT_GIVEN,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from chatkit_sessions._config.retry import (
+from chatkit_sessions._config.retry_policy import (
     FailedAttempt,
     RetryPolicy,
     parse_retry_after,
