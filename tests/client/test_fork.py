@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = textwrap.dedent(
     """
-    import asyncio, functools, os, signal, sys, threading, warnings
+    import asyncio, functools, gc, os, signal, sys, threading, warnings
     from pathlib import Path
 
     import anyio._backends._asyncio  # which httpcore imports with the first call
@@ -102,6 +102,7 @@ SCRIPT = textwrap.dedent(
     with FakeChatKit().serve() as server:
         chatkit = kind(api_key=server.api_key, workflow_id=server.workflow_id, base_url=server.url)
         endpoint = endpoints[kind](chatkit, rate_limit=1000)
+        gc.freeze()  # what a child would copy to count references
         thread = threading.Thread(target=calls, args=("bob",), daemon=True)
         thread.start()
         forks = 0

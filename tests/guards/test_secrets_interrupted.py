@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from types import FrameType
 
 import httpx
@@ -89,7 +88,10 @@ def is_interrupted(call: Callable[[], object], interrupt: Interrupt) -> bool:
 def test_no_variable_holds_a_secret(
     name: str, respond: Callable[[httpx.Request], httpx.Response]
 ) -> None:
-    for line in count(1):
+    line = 0
+    is_long_enough = True
+    while is_long_enough:
+        line += 1
         interrupt = Interrupt(line)
         # Up to the response, a call is the same whatever that is.
         interrupt.counts = respond is created
@@ -107,8 +109,7 @@ def test_no_variable_holds_a_secret(
             max_retries=0,
             http_client=httpx.Client(transport=httpx.MockTransport(respond_and_count)),
         )
-        if not is_interrupted(partial(CALLS[name], chatkit), interrupt):
-            break
+        is_long_enough = is_interrupted(partial(CALLS[name], chatkit), interrupt)
     assert line > (100 if respond is created else 50)
 
 
@@ -120,19 +121,22 @@ def test_no_variable_holds_a_secret_while_a_session_is_shown() -> None:
         http_client=httpx.Client(transport=httpx.MockTransport(created)),
     ) as chatkit:
         session = chatkit.create_session("user_123")
-        for line in count(1):
-            if not is_interrupted(partial(repr, session), Interrupt(line)):
-                break
+    line = 1
+    while is_interrupted(partial(repr, session), Interrupt(line)):
+        line += 1
     assert line > 5
 
 
 def test_no_variable_holds_a_secret_over_the_library_s_own_connections() -> None:
+    line = 0
+    is_long_enough = True
     with raw_server(serve_sessions) as server, warnings.catch_warnings():
         # Between opening a socket and the line that remembers it, only its destructor can close it.
         warnings.simplefilter("ignore", ResourceWarning)
-        for line in count(1):
+        while is_long_enough:
+            line += 1
             with ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url) as chatkit:
-                if not is_interrupted(partial(CALLS["create"], chatkit), Interrupt(line)):
-                    break
+                create = partial(CALLS["create"], chatkit)
+                is_long_enough = is_interrupted(create, Interrupt(line))
         gc.collect()
     assert line > 200
