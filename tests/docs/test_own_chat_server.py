@@ -145,6 +145,7 @@ def test_signing_out_ends_the_secret_and_the_login(app: FastAPI) -> None:
         assert browser.post("/sign-in/eve").status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_two_users_chat_in_the_page(app: FastAPI) -> None:
     own = any(getattr(route, "path", "") == "/user" for route in app.routes)

@@ -54,6 +54,7 @@ def serving(example: str, environment: dict[str, str]) -> Generator[str, None, N
                 process.wait(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_two_workers_share_a_users_session_and_its_end(
     example: str, redis_server: RedisServer, fake: FakeChatKit, server: FakeServer

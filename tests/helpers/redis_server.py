@@ -77,7 +77,9 @@ class RedisServer:
         command = [
             self._program,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
-            *("--save", "", "--appendonly", "no", "--daemonize", "no", *self._options),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+            # A replica that asks is served at once, not after the seconds in which others may ask.
+            *("--repl-diskless-sync-delay", "0", *self._options),
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 -- our own
         with self.client() as client:

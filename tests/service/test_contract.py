@@ -189,9 +189,9 @@ def test_every_kind_of_rejection_holds(ask: Ask) -> None:
         assert_holds(url, response)
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.parametrize("mounting", MOUNTINGS)
-def test_schemathesis_finds_nothing(mounting: Mounting, examples: int, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(mounting: Mounting, tmp_path: Path) -> None:
     """Requests that are allowed are accepted, others rejected; every response holds."""
     with serving_service(mounting, API_KEY) as url:
         session = httpx.post(f"{url}/chatkit/sessions", headers=HEADERS, json=MINIMAL).json()
@@ -202,5 +202,4 @@ def test_schemathesis_finds_nothing(mounting: Mounting, examples: int, tmp_path:
             workflow_id="wf_test",
             session_id=session["id"],
             path=tmp_path,
-            examples=examples,
         )

@@ -101,8 +101,8 @@ def test_an_answer_that_breaks_the_contract_is_noticed(fake: FakeChatKit) -> Non
         assert_answer_holds(URL, ask(fake, URL, b"{}"))
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(50, marks=pytest.mark.slow)])
-def test_schemathesis_finds_nothing(examples: int, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     """Requests that are allowed are accepted, others rejected, and every response holds."""
     fake = FakeChatKit(read_route=True, sign_out_route=True)
     session = json.loads(ask(fake, URL, json.dumps(MINIMAL).encode()).body)
@@ -114,7 +114,6 @@ def test_schemathesis_finds_nothing(examples: int, tmp_path: Path) -> None:
             workflow_id=fake.workflow_id,
             session_id=session["id"],
             path=tmp_path,
-            examples=examples,
         )
 
     assert len(fake.requests) > 200
