@@ -1,4 +1,4 @@
-"""The tutorial's application, as the page shows it, under the tests that docs/testing.md shows."""
+"""The docs' applications, as the pages show them, under the tests that docs/testing.md shows."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import code_of
+from pages import code_of, files_of
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("few_plugins")
@@ -24,7 +24,7 @@ def project(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> pytest
         "app.py": code_of(tutorial, "python", "def make_app("),
         "page.html": code_of(tutorial, "html", "<title>"),
         "conftest.py": 'pytest_plugins = ["chatkit_sessions.testing.pytest_plugin"]\n',
-        "test_app.py": code_of(TESTS, "python", "from app import make_app"),
+        "test_app.py": code_of(TESTS, "python", "def test_the_app_makes_its_own_client"),
     }
     assert files["conftest.py"] in Path(__file__).parents[2].joinpath(TESTS).read_text()
     for name, content in files.items():
@@ -77,3 +77,84 @@ def test_the_app():
 
 def test_the_app_is_imported_without_a_key(project: pytest.Pytester) -> None:
     subprocess.run([sys.executable, "-c", "import app"], cwd=project.path, check=True, timeout=60)
+
+
+# The application of each framework with its own chat server.
+
+APPLICATIONS = {
+    "FastAPI": lambda: files_of("docs/self-hosted.md")["app.py"],
+    "Flask": lambda: code_of("docs/platform.md", "python", 'Flask("shop")'),
+    "Django": lambda: code_of("docs/platform.md", "python", "get_asgi_application()"),
+}
+TESTS_OF_APPLICATIONS = {
+    "FastAPI": 'TestClient(make_app(str(tmp_path / "chat.db")))',
+    "Flask": ".test_client()",
+    "Django": "from django.test import Client",
+}
+ONE_MORE_TEST = """
+import asyncio
+
+import app
+import httpx
+from asgiref.wsgi import WsgiToAsgi
+
+INPUT = {
+    "content": [{"type": "input_text", "text": "Hello there"}],
+    "attachments": [],
+    "inference_options": {},
+}
+
+
+def application():
+    if hasattr(app, "application"):
+        return app.application
+    made = app.make_app("more.db")
+    return WsgiToAsgi(made) if hasattr(made, "wsgi_app") else made
+
+
+async def run():
+    transport = httpx.ASGITransport(application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
+        token = (await browser.get("/")).cookies.get("csrftoken")
+        for path in ("/sign-in", "/sign-in/ada"):
+            await browser.post(path, headers={"X-CSRFToken": token} if token else {})
+        headers = {"X-CSRFToken": token} if token else {}
+        session = (await browser.post("/api/chatkit/session", json={}, headers=headers)).json()
+        headers = {"Authorization": f"Bearer {session['client_secret']}"}
+
+        body = {"type": "threads.create", "params": {"input": INPUT}}
+        streamed = await browser.post("/chatkit", json=body, headers=headers)
+        body = {"type": "threads.get_by_id", "params": {"thread_id": "thr_of_bob"}}
+        foreign = await browser.post("/chatkit", json=body, headers=headers)
+
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.text.count('"delta":"') == 4
+    assert '"text":"You said: Hello there "' in streamed.text
+    assert foreign.status_code == 404
+
+
+def test_the_reply_arrives_in_pieces_and_a_foreign_thread_is_a_404():
+    asyncio.run(run())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", APPLICATIONS)
+def test_the_tests_of_an_own_chat_server_pass(
+    framework: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    files = {
+        **files_of("docs/self-hosted.md"),
+        "app.py": APPLICATIONS[framework](),
+        "test_app.py": code_of(TESTS, "python", TESTS_OF_APPLICATIONS[framework]),
+        "test_more.py": ONE_MORE_TEST,
+    }
+    for name, content in files.items():
+        (pytester.path / name).write_text(content)
+
+    of_chatkit_itself = "ignore:Direct usage of named widget classes:DeprecationWarning"
+    strict = ["-W", "error", "-W", of_chatkit_itself]
+    result = pytester.runpytest_subprocess(*strict, "-p", "no:cacheprovider")
+
+    result.assert_outcomes(passed=2)

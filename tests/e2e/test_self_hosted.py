@@ -304,6 +304,26 @@ def test_signing_out_ends_the_secret(visit: Callable[[], Visitor]) -> None:
     )
 
 
+def test_a_request_for_a_session_has_the_headers_that_the_page_adds(
+    visit: Callable[[], Visitor],
+) -> None:
+    ada = visit()
+    ada.sign_in("ada")
+
+    with ada.page.expect_request(f"**{SESSION}") as sent:
+        ada.page.evaluate(
+            """async (source) => {
+                const script = "data:text/javascript," + encodeURIComponent(source);
+                const { createChatKitFetch } = await import(script);
+                const sessionHeaders = { "X-CSRFToken": "a token" };
+                await createChatKitFetch({ sessionHeaders })("/chatkit", { method: "POST" });
+            }""",
+            (EXAMPLE / "page/chatkit-fetch.js").read_text(),
+        )
+
+    assert sent.value.headers["x-csrftoken"] == "a token"
+
+
 def snippet(language: str, containing: str) -> str:
     snippets = re.findall(rf"```{language}\n(.*?)```", FRONTEND.read_text(), re.DOTALL)
     (found,) = [each for each in snippets if containing in each]
@@ -311,7 +331,7 @@ def snippet(language: str, containing: str) -> str:
 
 
 def test_the_docs_show_the_fetch_of_the_example() -> None:
-    shown = snippet("js", "createChatKitFetch")
+    shown = snippet("js", "export function createChatKitFetch")
 
     assert shown == (EXAMPLE / "page/chatkit-fetch.js").read_text()
 

@@ -1,6 +1,6 @@
 // The `fetch` for ChatKit's `api`: sends the session's secret with each request, renews it in time,
 // and once more after a 401. 429 and 503 are for the widget to show.
-export function createChatKitFetch({ sessionUrl = "/api/chatkit/session" } = {}) {
+export function createChatKitFetch({ sessionUrl = "/api/chatkit/session", sessionHeaders = {} } = {}) {
   let secret = null;
   let renewAt = 0; // by performance.now(): the clock on the wall may be wrong
   let renewing = null; // parallel requests wait for the same renewal
@@ -8,7 +8,7 @@ export function createChatKitFetch({ sessionUrl = "/api/chatkit/session" } = {})
   async function renew() {
     const response = await fetch(secret ? `${sessionUrl}/refresh` : sessionUrl, {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...sessionHeaders },
       body: JSON.stringify(secret ? { currentClientSecret: secret } : {}),
     });
     if (response.status === 401) secret = null; // signed out
