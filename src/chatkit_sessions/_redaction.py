@@ -29,7 +29,7 @@ _MAX_REPR: Final = 60
 
 
 def without_frames(error: E) -> E:
-    """Take from an exception where it came from: the variables of those frames are part of it."""
+    """Remove an exception's traceback, cause and context: frames hold local variables."""
     for name in ("__cause__", "__context__"):  # in spite of what a class makes of assignments
         BaseException.__setattr__(error, name, None)
     return error.with_traceback(None)

@@ -246,7 +246,7 @@ class APIStatusError(ChatKitError):
 
 
 def detail_as_dict(error: ChatKitErrorDetail | None) -> dict[str, str | None] | None:
-    """The fields of the API's error that have a name here: others may hold anything."""
+    """The known fields of the API's error: unknown ones may hold anything."""
     if error is None:
         return None
     return {

@@ -50,7 +50,7 @@ def validate_user(user: object) -> str:
 
 
 def validate_workflow_id(workflow_id: object) -> str:
-    """Reject a workflow id, passed to a call, that cannot be one."""
+    """Reject an invalid workflow id that was passed to a call."""
     problem = problem_with_id(workflow_id)
     if problem is not None:
         raise InvalidRequestError(f"`workflow_id` {problem}, got {safe_repr(workflow_id)}.")
@@ -84,7 +84,7 @@ def _problem_with_secret(masked: SecretStr) -> str | None:
 
 
 def validate_call_timeout(timeout: float | None) -> float | None:
-    """Reject a call's timeout that is not one."""
+    """Reject an invalid timeout of a call."""
     problem = problem_with_timeout(timeout)
     if problem is not None:
         raise InvalidRequestError(f"`timeout` {problem}.")
@@ -92,7 +92,7 @@ def validate_call_timeout(timeout: float | None) -> float | None:
 
 
 def validate_session_id(session_id: str) -> str:
-    """Reject a session id that cannot be one."""
+    """Reject an invalid session id."""
     problem = problem_with_session_id(session_id)
     if problem is not None:
         raise InvalidRequestError(f"`session_id` {problem}, got {safe_repr(session_id)}.")
@@ -100,7 +100,7 @@ def validate_session_id(session_id: str) -> str:
 
 
 def problem_with_session_id(session_id: object) -> str | None:
-    """Ids are opaque, but they become part of a URL: what could lead to another route is none."""
+    """Why a session id is invalid, or None. An id is opaque, but must not lead to another route."""
     if not isinstance(session_id, str):
         return "must be a string: pass `session.id`"
     if not 1 <= len(session_id) <= _MAX_SESSION_ID_LENGTH:

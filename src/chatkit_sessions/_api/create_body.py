@@ -101,7 +101,7 @@ def _state_variable(name: object, value: object) -> tuple[str, JsonValue]:
 
 
 def _state_value(argument: str, value: object) -> JsonValue:
-    """Values are never quoted: a workflow's state may well be confidential."""
+    """Validate a value without quoting it: a workflow's state may be confidential."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -180,7 +180,7 @@ def _chatkit_configuration(options: SessionOptions) -> dict[str, JsonValue]:
 def _feature(
     value: object, argument: str, bounds: Mapping[str, int | None]
 ) -> dict[str, JsonValue]:
-    """A feature is a boolean or a dictionary of `enabled` and integers of 1 or more."""
+    """Validate a feature: a boolean, or a dictionary of `enabled` and integers of 1 or more."""
     if isinstance(value, bool):
         return {"enabled": value}
     names = ", ".join(f"`{name}`" for name in ("enabled", *bounds))

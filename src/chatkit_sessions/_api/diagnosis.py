@@ -203,7 +203,7 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
 
 
 def _has_ended(status_code: int, detail: ChatKitErrorDetail | None) -> bool:
-    """Whether OpenAI's API says that it has this product no more.
+    """Whether OpenAI's API reports that it no longer offers this product.
 
     After the Assistants API was closed, its routes returned 404.
     """

@@ -45,7 +45,7 @@ class Operation(NamedTuple, Generic[T_co]):
     parse_error: Callable[[int, ChatKitErrorDetail | None], T_co | None] = lambda _, __: None
     """From an error response that is as good as success to the result; None: it is an error."""
     secrets: tuple[SecretStr, ...] = ()
-    """What the request holds beside the key and no text may quote."""
+    """The secrets of the request beside the key, which no text may quote."""
     query: tuple[tuple[str, str], ...] = ()
     """The URL's parameters, not escaped. A user's id belongs here: log lines have the path."""
 
@@ -168,7 +168,7 @@ def _session_path(session_id: str) -> str:
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Say where a body fails and how, without a value or a name that is the body's own."""
+    """Describe where and how a body is invalid, without its values and unknown names."""
     problems = [
         f"`{'.'.join(_step(step) for step in each['loc'])}` {each['msg']} ({each['type']})"
         for each in error.errors(include_url=False, include_context=False, include_input=False)

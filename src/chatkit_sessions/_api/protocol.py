@@ -59,10 +59,10 @@ Headers: TypeAlias = Mapping[str, str | SecretStr]
 
 
 class Request(NamedTuple):
-    """What an HTTP client is asked to send.
+    """A request for an HTTP client to send.
 
-    What is secret in it is unwrapped where the HTTP client's own request is built, and nowhere
-    else: tools that show local variables slice bytes and walk through mappings.
+    Its secrets are unwrapped only where the HTTP client's own request is built: tools that show
+    local variables slice bytes and walk through mappings.
     """
 
     method: str
@@ -70,23 +70,23 @@ class Request(NamedTuple):
     headers: Headers
     body: SecretBytes | None
     secrets: tuple[SecretStr, ...]
-    """What it holds and no text may quote."""
+    """The secrets in it, which no text may quote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back, read as far as `max_body` allows."""
+    """A response, read up to `max_body` bytes."""
 
     status_code: int
     headers: Mapping[str, str] = field(repr=False)
-    """Looked up by names in lower case."""
+    """Their names are in lower case."""
     body: SecretBytes
     body_error: str | None = None
     """Why the body is not complete; None where it is."""
 
 
 class CommonHeaders(NamedTuple):
-    """What every request of a client carries with one key; built once (see `build_request`)."""
+    """The headers of all requests of a client with one key; built once (see `build_request`)."""
 
     key: SecretStr
     without_body: Headers
@@ -110,7 +110,7 @@ def common_headers(settings: Settings, key: SecretStr) -> CommonHeaders:
 
 
 def build_request(operation: Operation[object], base_url: str, headers: CommonHeaders) -> Request:
-    """Add to an operation what every call carries."""
+    """Build an operation's request, with the headers of every call."""
     url = base_url + operation.path
     if operation.query:
         url = f"{url}?{urlencode(operation.query)}"
@@ -129,7 +129,7 @@ def is_success(status_code: int) -> bool:
 
 
 def max_body(status_code: int, *, sent: int = 0) -> int:
-    """How many bytes of a response's body are worth reading.
+    """The most bytes of a response's body to read.
 
     Args:
         status_code: The response's.
@@ -143,7 +143,7 @@ def max_body(status_code: int, *, sent: int = 0) -> int:
 
 @hidden_from_tracebacks
 def parse_request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
-    """The API's name of the request, as far as it can be shown."""
+    """The API's id of the request, printable and without secrets."""
     return _request_id(response, secrets)
 
 
@@ -160,14 +160,14 @@ def parse_response(
     host: str,
     now: Callable[[], datetime],
 ) -> T:
-    """Make an operation's result of a response.
+    """Parse a response into an operation's result.
 
     Args:
-        operation: What was requested.
-        response: What came back.
-        key: The key that was sent, so that no text quotes it.
-        host: Where the call went, for hints.
-        now: Returns the present, for a `retry-after` that is a date.
+        operation: The operation of the request.
+        response: The response.
+        key: The key that was sent, which no text quotes.
+        host: The called host, for hints.
+        now: Returns the current time, for a `retry-after` that is a date.
 
     Raises:
         APIResponseValidationError: A success response that is not what the contract says.
@@ -308,7 +308,7 @@ def _message(
 
 
 def _redirect_target(location: str) -> str:
-    """Without credentials, query and fragment: a redirect likes to carry what it was given."""
+    """The target without credentials, query and fragment: redirects often repeat them."""
     try:
         parts = urlsplit(location)
     except ValueError:
@@ -320,7 +320,7 @@ def _redirect_target(location: str) -> str:
 
 
 def _quotable(text: str | None, secrets: tuple[SecretStr, ...]) -> str | None:
-    """Text from elsewhere on one line, short, printable and without secrets."""
+    """Foreign text on one line: short, printable and without secrets."""
     if not text:
         return None
     line = redact(text, secrets)

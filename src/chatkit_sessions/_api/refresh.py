@@ -108,7 +108,7 @@ def reason_to_create_after(
     """Why a failed refresh leads to a new session, whose error then decides; None: raise it.
 
     Args:
-        error: What the refresh route's response amounts to.
+        error: The error of the refresh route's response.
         route_is_missing: Whether the error says that the server lacks the route.
     """
     if isinstance(error, APIResponseValidationError):
@@ -163,7 +163,7 @@ def _changed_option(
 
 
 def _difference(wanted: object, found: object, path: str = "") -> str | None:
-    """Where `found` does not have what is wanted; None: nowhere."""
+    """The path of the first wanted value that `found` lacks; None if it has all."""
     if not isinstance(wanted, dict):
         # In Python, True equals 1.
         same = wanted == found and isinstance(wanted, bool) == isinstance(found, bool)

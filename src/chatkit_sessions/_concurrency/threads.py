@@ -25,7 +25,7 @@ MOST_LOST: Final = 10
 
 
 class _Process:
-    """The number of this process, for less than the system call that tells it."""
+    """The id of this process, read once: a system call for each use is slow."""
 
     def __init__(self) -> None:
         self.read_number()
@@ -33,7 +33,7 @@ class _Process:
             os.register_at_fork(after_in_child=self.read_number)
 
     def read_number(self) -> None:
-        """Read it again, in a child."""
+        """Read the id, and again in a child."""
         self.number = os.getpid()
 
 

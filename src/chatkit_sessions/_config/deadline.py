@@ -9,7 +9,7 @@ Timeouts: TypeAlias = tuple[float | None, float | None, float | None, float | No
 """Seconds to connect, to read, to write and to wait for a free connection."""
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds that connecting takes at the most, each time."""
+"""The most seconds for each attempt to connect."""
 
 
 class Deadline(NamedTuple):
@@ -25,11 +25,11 @@ class Deadline(NamedTuple):
 
     @classmethod
     def after(cls, seconds: float | None, clock: Callable[[], float]) -> "Deadline":
-        """The deadline that many seconds from now."""
+        """The deadline so many seconds from now; None: no limit."""
         return cls(clock, None if seconds is None else clock() + seconds)
 
     def at_most(self, seconds: float) -> "Deadline":
-        """This deadline, or that many seconds from now if it is earlier."""
+        """The earlier one of this deadline and so many seconds from now."""
         end = self.clock() + seconds
         return Deadline(self.clock, end if self.end is None else min(end, self.end))
 
@@ -50,7 +50,7 @@ class Deadline(NamedTuple):
         )
 
     def timeouts(self) -> Timeouts:
-        """The same as an HTTP client takes it."""
+        """The seconds left, as the timeouts of an HTTP client."""
         left = self.remaining()
         connect = CONNECT_TIMEOUT if left is None else min(CONNECT_TIMEOUT, left)
         return (connect, left, left, left)

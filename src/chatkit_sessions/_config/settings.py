@@ -71,7 +71,7 @@ class Settings:
     timeout: float | None
     retry_policy: RetryPolicy
     unread_url: str = ""
-    """What messages say beside the host, where its variable is set under another name."""
+    """Follows the host in messages, if the variable is set under another name."""
 
     @property
     def host(self) -> str:
@@ -88,7 +88,7 @@ class Settings:
         timeout: float | NotGiven | None,
         max_retries: int | RetryPolicy | NotGiven,
     ) -> "Settings":
-        """Other settings, in place of those that are given.
+        """Return the settings with those that are given replaced.
 
         Raises:
             ConfigurationError: A setting is malformed.
@@ -153,7 +153,7 @@ def load_settings(
 
 
 def describe_unread(variable: str, getenv: Callable[[str], str | None] = os.getenv) -> str:
-    """Say it where a variable is set under another project's name, and not under ours."""
+    """Name the variable that is set under another project's name, if ours is not set."""
     if not getenv(variable):
         for name in OTHER_NAMES[variable]:
             if getenv(name):

@@ -30,7 +30,7 @@ Other = TypeVar("Other")
 def as_secret(key: str | Other) -> SecretStr | Other:
     """Wrap a key that is a plain string.
 
-    To be done first of all: local variables are part of tracebacks, and many error reports print
+    Call this function first: local variables are part of tracebacks, and many error reports print
     them. Bytes, which are rejected later, lose their content for the same reason.
     """
     if isinstance(key, bytes | bytearray):
@@ -63,7 +63,7 @@ def reject_awaitable(key: Other) -> Other:
 
 
 def validate_key(key: object, source: str) -> SecretStr:
-    """Reject a key that cannot be one; the message says what is wrong, never the key itself.
+    """Reject an invalid key; the message says what is wrong, and never quotes the key.
 
     Args:
         key: A SecretStr; anything else is rejected.

@@ -107,10 +107,10 @@ class EndpointFlow:
             self._derive(client)
 
     def validate_functions(self, **functions: object) -> None:
-        """Reject what is no function, by its argument's name; None: the application passed none.
+        """Reject arguments that are not functions; None: the application passed none.
 
         Raises:
-            ConfigurationError: One cannot be called for a request.
+            ConfigurationError: An argument cannot be called for a request.
         """
         for argument, function in functions.items():
             if function is not None or argument == "user":
@@ -122,7 +122,7 @@ class EndpointFlow:
         return self._rules.routes
 
     def screen(self, request: EndpointRequest) -> EndpointResponse | None:
-        """The response that needs neither user nor body, such as to a preflight; None: go on."""
+        """Respond to a request that needs neither user nor body, such as a preflight; else None."""
         return self._rules.screen(request)
 
     def reject(self, request: EndpointRequest, code: ErrorCode) -> EndpointResponse:
