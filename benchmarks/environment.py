@@ -5,7 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 DIRECTORY: Final = ROOT / ".venv-benchmarks"
+ALONE: Final = ROOT / ".venv-benchmarks-alone"
 PEERS: Final = ("aiohttp", "httpx", "httpx-aiohttp", "openai", "pydantic", "redis", "trustme")
 PACKAGES: Final = ("chatkit-sessions", *PEERS)
 
@@ -33,15 +34,15 @@ class NotReadyError(Exception):
 # The environment ----------------------------------------------------------------------------------
 
 
-def prepare() -> Path:
+def prepare(directory: Path = DIRECTORY, peers: Sequence[str] = PEERS) -> Path:
     """Make the environment where it is missing, install this tree and return its Python."""
-    python = DIRECTORY / "bin" / "python"
-    made_of = DIRECTORY / "made-of.txt"
-    wanted = "\n".join((sys.version, *PEERS))
+    python = directory / "bin" / "python"
+    made_of = directory / "made-of.txt"
+    wanted = "\n".join((sys.version, *peers))
     if not made_of.exists() or made_of.read_text(encoding="utf-8") != wanted:
-        _run([sys.executable, "-m", "venv", "--clear", str(DIRECTORY)])
+        _run([sys.executable, "-m", "venv", "--clear", str(directory)])
     # pip builds and installs a directory anew each time, and leaves peers that are there.
-    _run([str(python), "-m", "pip", "install", "--quiet", str(ROOT), *PEERS])
+    _run([str(python), "-m", "pip", "install", "--quiet", str(ROOT), *peers])
     made_of.write_text(wanted, encoding="utf-8")
     return python
 

@@ -57,10 +57,12 @@ class Laboratory:
 
     Attributes:
         python: The environment's.
+        python_alone: That of an environment with this library and what it needs.
         upstream: What the clients call.
     """
 
     python: Path
+    python_alone: Path
     upstream: Upstream
 
     def measure(self, run: Run) -> Measures:
@@ -83,7 +85,7 @@ class Laboratory:
         with subprocess.Popen(  # noqa: S603 -- files that lie next to this one
             [str(self.python), str(WORKER), json.dumps(task)],
             cwd=environment.DIRECTORY,
-            env=environment.variables("PYTHON", "SSL_CERT_"),
+            env=self._variables(run),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -117,14 +119,12 @@ class Laboratory:
         return {"ms": 1000 * (time.monotonic() - start)}
 
     def _python(self, run: Run | None, *arguments: str) -> str:
-        variables = environment.variables("PYTHON", "SSL_CERT_")
-        if run and run.upstream.startswith("https"):
-            variables["SSL_CERT_FILE"] = str(self.upstream.authority)
+        python = self.python_alone if run and run.alone else self.python
         try:
             process = subprocess.run(  # noqa: S603 -- files that lie next to this one
-                [str(self.python), *arguments],
+                [str(python), *arguments],
                 cwd=environment.DIRECTORY,
-                env=variables,
+                env=self._variables(run),
                 capture_output=True,
                 text=True,
                 timeout=LIMIT,
@@ -136,6 +136,12 @@ class Laboratory:
             last_words = process.stderr.strip().splitlines() or [f"status {process.returncode}"]
             raise FailedError(last_words[-1])
         return process.stdout
+
+    def _variables(self, run: Run | None) -> dict[str, str]:
+        variables = environment.variables("PYTHON", "SSL_CERT_")
+        if run and run.upstream.startswith("https"):
+            variables["SSL_CERT_FILE"] = str(self.upstream.authority)
+        return variables
 
 
 @dataclass(slots=True)
@@ -334,8 +340,9 @@ def main() -> int:
     blocks = [block for block in BLOCKS if block.name in (arguments.only or names)]
     try:
         python = environment.prepare()
+        alone = environment.prepare(environment.ALONE, ())
         with environment.serving(python) as upstream:
-            results = measure_all(Laboratory(python, upstream), blocks, arguments.rounds)
+            results = measure_all(Laboratory(python, alone, upstream), blocks, arguments.rounds)
         text = report(results, blocks, arguments.rounds, python)
     except NotReadyError as error:
         parser.exit(2, f"{error}\n")

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from http.client import HTTPConnection
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from speed_start import BODY, HEADERS, KEY, PATH, USER, WORKFLOW
@@ -49,6 +50,19 @@ def ours(url: str) -> Create:
     return lambda: check(client.create_session(USER).client_secret.get_secret_value())
 
 
+def ours_watched(url: str) -> Create:
+    """This library while a tool has patched httpx: its calls go through httpx."""
+    import httpx  # noqa: PLC0415 -- see the module
+
+    unwatched = httpx.HTTPTransport.handle_request
+
+    def handle_request(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        return unwatched(transport, request)
+
+    patch.object(httpx.HTTPTransport, "handle_request", handle_request).start()
+    return ours(url)
+
+
 def bare_httpx(url: str) -> Create:
     """Nothing but httpx, with as many connections as there are threads."""
     import httpx  # noqa: PLC0415 -- see the module
@@ -82,6 +96,7 @@ def http_client(url: str) -> Create:
 
 SYNC: Final[dict[str, Callable[[str], Create]]] = {
     "ours": ours,
+    "ours, watched": ours_watched,
     "httpx": bare_httpx,
     "openai": openai,
     "http.client": http_client,
