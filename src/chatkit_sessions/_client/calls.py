@@ -167,11 +167,11 @@ class IO(Protocol):
         ...
 
     async def close_idle_connections(self) -> None:
-        """Reuse no connection that is open now, where the connections are the client's own."""
+        """Close the idle connections, if they are the client's own."""
         ...
 
     async def close(self, *, connections: bool) -> None:
-        """End the calls of closed clients, where they can be ended; close the connections, too."""
+        """End the calls of closed clients, where that is possible, and close the connections."""
         ...
 
     def limit(
@@ -185,15 +185,15 @@ class IO(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Let that many seconds pass."""
+        """Wait for so many seconds."""
         ...
 
     def new_event(self) -> CompletionEvent:
-        """Make what callers wait for who share one call."""
+        """Make the event that callers of one shared call wait for."""
         ...
 
     def event_loop(self) -> Hashable:
-        """What callers can wait in together: the running event loop; None for all threads."""
+        """The running event loop, in which callers can wait together; None: threads wait."""
         ...
 
     def heartbeat(
@@ -218,7 +218,7 @@ class IO(Protocol):
 
 
 class SharedState:
-    """What the clients on one set of connections have learned, in common."""
+    """What all clients on the same connections have learned."""
 
     def __init__(self) -> None:
         self.missing_until: Final[dict[Route, float]] = {}
@@ -226,7 +226,7 @@ class SharedState:
         self._key_functions: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 
     def scope_of_key(self, key: object) -> str:
-        """Equal for the same key, or the same function that returns it; reveals nothing of it."""
+        """Equal for the same key, or for the same key function; does not reveal the key."""
         if isinstance(key, SecretStr):
             return hashlib.sha256(key.get_secret_value().encode()).hexdigest()
         new = f"callable {os.urandom(8).hex()}"
@@ -241,7 +241,7 @@ class Calls:
 
     Args:
         io: How to send and wait.
-        settings: What the client is set to.
+        settings: The client's settings.
         lifetime: Whether the client is open.
         shared: What other clients on the same connections know, too.
     """
@@ -255,7 +255,7 @@ class Calls:
         self._headers = common_headers(settings, key) if isinstance(key, SecretStr) else None
 
     def deadline(self, timeout: float | NotGiven | None) -> Deadline:
-        """When a call ends that begins now."""
+        """The deadline of a call that begins now."""
         seconds = (
             self.settings.timeout
             if isinstance(timeout, NotGiven)
@@ -365,7 +365,7 @@ class Calls:
         retries_done: int,
         deadline: Deadline,
     ) -> float | None:
-        """Seconds to wait before the next attempt; None where there is to be none."""
+        """Seconds to wait before the next attempt; None: there is none."""
         if isinstance(error, APIStatusError):
             failure = FailedAttempt(
                 status_code=error.status_code,
@@ -405,7 +405,7 @@ class Calls:
         return self.monotonic() < self.shared.missing_until.get(route, -1.0)
 
     def note_missing_route(self, route: Route, error: APIStatusError) -> bool:
-        """Whether an error means that the server lacks the route; remembered if said for good."""
+        """Whether an error means that the server lacks the route; if for good, remember it."""
         is_missing = is_route_missing(error.status_code, error.error)
         if route is Route.SIGN_OUT and not self.is_known_to_have(route):
             # Few servers have it, and a gateway may reject what it does not know in any way.

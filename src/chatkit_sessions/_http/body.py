@@ -1,4 +1,4 @@
-"""An answer's body while it is being read: bounded, also when it comes compressed.
+"""A response's body while it is read: bounded, also if it is compressed.
 
 `Accept-Encoding: identity` is sent, and what comes compressed all the same is inflated step by
 step: 64 KiB can hold 64 MiB, so that a bound on what arrives would bound nothing.
@@ -47,7 +47,7 @@ class Body:
             self._error = "it comes in a compression that was not asked for"
 
     def add(self, chunk: bytes) -> bool:
-        """Take a chunk; return whether there is use for more."""
+        """Take a chunk; return whether more is needed."""
         # One byte more than the limit tells that there is more than the limit.
         room = self._limit + 1 - len(self._content)
         if self._error is None and self._inflate is not None:
@@ -62,7 +62,7 @@ class Body:
         return self._error is None
 
     def response(self) -> Response:
-        """What has been read."""
+        """The response, as far as it has been read."""
         error = self._error
         if error is None and self._inflate is not None and self._inflate.unfinished:
             error = _BROKEN

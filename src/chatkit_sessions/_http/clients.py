@@ -1,4 +1,4 @@
-"""What is asked of an HTTP client, be it of httpx or of httpx2, its fork with the same names."""
+"""The interface of an HTTP client, of httpx or of its fork httpx2."""
 
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, Final, Protocol
@@ -97,7 +97,7 @@ class SuppliedClient:
         self._http_client = http_client
 
     def check_open(self) -> None:
-        """Say so where the user's client is closed: a mistake of the program."""
+        """Raise RuntimeError if the user's client is closed, which is a mistake of the program."""
         _check_open(self._http_client)
 
     def send(self, request: Request, deadline: Deadline) -> Awaitable[Response | None]:
@@ -125,7 +125,7 @@ class AsyncSuppliedClient:
         self._http_client = http_client
 
     def check_open(self) -> None:
-        """Say so where the user's client is closed: a mistake of the program."""
+        """Raise RuntimeError if the user's client is closed, which is a mistake of the program."""
         _check_open(self._http_client)
 
     async def send(self, request: Request, deadline: Deadline) -> Response | None:

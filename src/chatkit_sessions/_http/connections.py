@@ -38,7 +38,7 @@ PIECE: Final = 64 * 1024
 
 
 class Stream(ABC):
-    """One connection; what fails raises OSError, of which ssl.SSLError is one."""
+    """One connection. A failure raises OSError, such as ssl.SSLError."""
 
     @abstractmethod
     async def receive(self, deadline: Deadline) -> MaskedBytes:
@@ -274,7 +274,7 @@ def is_refusal(error: BaseException | None) -> bool:
 
 
 def is_readable(descriptor: int) -> bool:
-    """Whether a socket has something to read, be it its end."""
+    """Whether a socket has bytes to read, or its end."""
     if sys.platform == "win32":  # pragma: no cover -- there descriptors may have any value
         return bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
@@ -303,7 +303,7 @@ def tls_context() -> ssl.SSLContext:
 # `fork()` would wait for that thread.
 @functools.cache
 def _tls_context(_process: int, file: str | None, directory: str | None) -> ssl.SSLContext:
-    """As httpx has them."""
+    """The TLS settings that httpx has."""
     if file:
         context = ssl.create_default_context(cafile=file)
     elif directory:

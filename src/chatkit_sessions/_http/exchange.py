@@ -70,11 +70,11 @@ class WriteTimeout(TransportError, TimeoutError):  # noqa: N818 -- httpx's name
 
 
 class LocalProtocolError(TransportError):
-    """The request is none."""
+    """The request is not valid HTTP."""
 
 
 class RemoteProtocolError(TransportError):
-    """The response is none, or is not complete."""
+    """The response is not valid HTTP, or incomplete."""
 
 
 class Target(NamedTuple):
@@ -266,13 +266,13 @@ def _read_chunks(body: Body, unread: "_Unread") -> Generator[None, MaskedBytes, 
 
 
 class _Unread:
-    """Bytes that have arrived and were not parsed yet."""
+    """Bytes that have arrived and are not parsed yet."""
 
     def __init__(self, data: bytes) -> None:
         self.data: Final = bytearray(data)
 
     def until(self, end: re.Pattern[bytes]) -> Generator[None, MaskedBytes, bytes]:
-        """Take what stands before that end, and the end."""
+        """Take the bytes up to that end, with the end."""
         searched = 0
         while (match := end.search(self.data, searched)) is None:
             if len(self.data) > MAX_HEAD:
@@ -284,7 +284,7 @@ class _Unread:
         return taken
 
     def at_most(self, count: int) -> Generator[None, MaskedBytes, bytes]:
-        """Take what is there, but not more than that."""
+        """Take the bytes that are there, at most that many."""
         if not self.data:
             yield from self._more()
         taken = MaskedBytes(self.data[:count])

@@ -94,7 +94,7 @@ class HTTPErrors(NamedTuple):
         return isinstance(error, kind)
 
     async def attempt(self, http: _HTTPClient, request: Request, deadline: Deadline) -> Response:
-        """Send a request and read its response, or raise an error of ours."""
+        """Send a request and read its response, or raise an error of this library."""
         response: Response | None = None
         error: BaseException | None = None
         handled = sys.exception()
@@ -114,7 +114,7 @@ class HTTPErrors(NamedTuple):
     def translate(
         self, error: BaseException, request: Request, *, handled: BaseException | None
     ) -> BaseException | Response:
-        """Make one of ours of what a client raises.
+        """Translate an HTTP client's exception into an error of this library.
 
         Args:
             error: What the client raised.
@@ -190,14 +190,14 @@ class HTTPErrors(NamedTuple):
         )
 
     def _peer(self, host: str) -> str:
-        """What has to be reached, for hints."""
+        """The host that a call connects to, for hints."""
         if self.proxy is None:
             return host
         address, source = self.proxy
         return f"the proxy {address}, which {source} names, and that it lets calls to {host} pass"
 
     def _lose_request(self, error: Exception, text: str, request: Request) -> bool:
-        """Take from an error what shows the request; False where something may be left."""
+        """Remove the request from an error; return whether nothing is left of it."""
         if self.is_a(error, "RequestError"):
             package = cast("_Family", sys.modules[self.family])
             bare = package.Request(request.method, request.url)

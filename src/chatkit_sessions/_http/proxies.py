@@ -19,7 +19,7 @@ _ESCAPES: Final = (
 
 
 class Proxy(NamedTuple):
-    """A proxy, and what may be said of it."""
+    """A proxy, and how messages describe it."""
 
     settings: "httpx.Proxy"
     address: str
@@ -29,7 +29,7 @@ class Proxy(NamedTuple):
 
     @property
     def described(self) -> tuple[str, str]:
-        """What error messages say of it."""
+        """The proxy in an error message."""
         return self.address, self.source
 
 
@@ -71,7 +71,7 @@ def proxy_for(base_url: str) -> Proxy | None:
 
 
 def _parse(url: str) -> "httpx.Proxy | None":
-    """An error's text would quote the password, so that there is none."""
+    """Parse a proxy's URL; None if it is invalid, as the error's text would quote the password."""
     import httpx  # noqa: PLC0415 -- only where there is a proxy
 
     try:

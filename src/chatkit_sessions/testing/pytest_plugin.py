@@ -36,7 +36,7 @@ _TRANSPORTS: Final = (
     ("httpx2", "AsyncHTTPTransport", "handle_async_request"),
     ("httpx_aiohttp", "AiohttpTransport", "handle_async_request"),
 )
-"""What sends over a network: the library's own connections are behind the first two."""
+"""What sends over a network. The library's own client uses the first two if they are replaced."""
 _ADVICE: Final = (
     "A ChatKit client called {host} while the fixture `chatkit_environment` is in use: the client "
     "was made before the test, or with a `base_url` of its own. Make the client in the test, or "

@@ -20,7 +20,7 @@ WORDS: Final[dict[Fault, str]] = {
     "drip": "the local API drips",
     "truncate": "the local API closed the connection within the body",
 }
-"""What the error says with which a fault ends in process; the others end well."""
+"""The message of the error that a fault raises in process; the other fault raises none."""
 
 
 class _URL(Protocol):
@@ -115,7 +115,7 @@ class FamilyTransport(Generic[Q, R]):
         return self._new_response(response.status_code, headers=headers, content=content)
 
     def _pieces_received(self, request: Q, response: FakeResponse) -> Iterator[bytes]:
-        """What arrives of a body, without any waiting: of one that drips, a single byte."""
+        """The pieces of a body that arrive without waiting: of one that drips, a single byte."""
         for piece in pieces_sent(response.body, response.fault):
             yield piece
             if response.fault == "drip":
