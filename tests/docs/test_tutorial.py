@@ -1,12 +1,13 @@
 """The docs' applications, as the pages show them, under the tests that docs/testing.md shows."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pages import code_of, files_of
+from pages import ROOT, code_of, files_of
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("few_plugins")
@@ -92,11 +93,9 @@ TESTS_OF_APPLICATIONS = {
     "Django": "from django.test import Client",
 }
 ONE_MORE_TEST = """
-import asyncio
-
 import app
 import httpx
-from asgiref.wsgi import WsgiToAsgi
+from fastapi.testclient import TestClient
 
 INPUT = {
     "content": [{"type": "input_text", "text": "Hello there"}],
@@ -105,36 +104,35 @@ INPUT = {
 }
 
 
-def application():
-    if hasattr(app, "application"):
-        return app.application
-    made = app.make_app("more.db")
-    return WsgiToAsgi(made) if hasattr(made, "wsgi_app") else made
+def browser_of_the_app():
+    served = app.application if hasattr(app, "application") else app.make_app("more.db")
+    if hasattr(served, "wsgi_app"):
+        transport = httpx.WSGITransport(served)
+        return httpx.Client(transport=transport, base_url="http://localhost")
+    return TestClient(served, base_url="http://localhost")
 
 
-async def run():
-    transport = httpx.ASGITransport(application())
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
-        token = (await browser.get("/")).cookies.get("csrftoken")
-        for path in ("/sign-in", "/sign-in/ada"):
-            await browser.post(path, headers={"X-CSRFToken": token} if token else {})
-        headers = {"X-CSRFToken": token} if token else {}
-        session = (await browser.post("/api/chatkit/session", json={}, headers=headers)).json()
-        headers = {"Authorization": f"Bearer {session['client_secret']}"}
+def test_the_reply_arrives_in_pieces_and_a_foreign_thread_is_a_404():
+    browser = browser_of_the_app()
+    token = browser.get("/").cookies.get("csrftoken")
+    headers = {"X-CSRFToken": token} if token else {}
+    browser.post("/sign-in/ada", headers=headers)
+    assert browser.get("/user").json() == {"user": "ada"}
+    assert browser.post("/sign-in/eve", headers=headers).status_code == 404
+    script = browser.get("/chatkit-fetch.js")
+    assert "export function createChatKitFetch" in script.text
+    assert "javascript" in script.headers["content-type"]
 
-        body = {"type": "threads.create", "params": {"input": INPUT}}
-        streamed = await browser.post("/chatkit", json=body, headers=headers)
-        body = {"type": "threads.get_by_id", "params": {"thread_id": "thr_of_bob"}}
-        foreign = await browser.post("/chatkit", json=body, headers=headers)
+    session = browser.post("/api/chatkit/session", json={}, headers=headers).json()
+    headers = {"Authorization": f"Bearer {session['client_secret']}"}
+    body = {"type": "threads.create", "params": {"input": INPUT}}
+    streamed = browser.post("/chatkit", json=body, headers=headers)
+    body = {"type": "threads.get_by_id", "params": {"thread_id": "thr_of_bob"}}
 
     assert streamed.headers["content-type"].startswith("text/event-stream")
     assert streamed.text.count('"delta":"') == 4
     assert '"text":"You said: Hello there "' in streamed.text
-    assert foreign.status_code == 404
-
-
-def test_the_reply_arrives_in_pieces_and_a_foreign_thread_is_a_404():
-    asyncio.run(run())
+    assert browser.post("/chatkit", json=body, headers=headers).status_code == 404
 """
 
 
@@ -152,6 +150,7 @@ def test_the_tests_of_an_own_chat_server_pass(
     }
     for name, content in files.items():
         (pytester.path / name).write_text(content)
+    shutil.copy(ROOT / "examples/self_hosted/page/chatkit-fetch.js", pytester.path)
 
     of_chatkit_itself = "ignore:Direct usage of named widget classes:DeprecationWarning"
     strict = ["-W", "error", "-W", of_chatkit_itself]
