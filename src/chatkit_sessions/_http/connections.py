@@ -25,7 +25,7 @@ from .exchange import (
     Target,
     TransportError,
     WriteTimeout,
-    parse_response,
+    receive_response,
 )
 
 P = ParamSpec("P")
@@ -190,7 +190,7 @@ class Connections:
         """Send a request and read its response; then keep the connection, or close it."""
         is_sent = has_begun = reusable = False
         try:
-            parser = parse_response(sent=sent)
+            parser = receive_response(sent=sent)
             next(parser)
             is_sent = await _send(stream, message, deadline)
             while True:

@@ -135,7 +135,7 @@ def encode(
     return MaskedBytes(head + body)
 
 
-def parse_response(*, sent: int) -> Generator[None, MaskedBytes, tuple[Response, bool]]:
+def receive_response(*, sent: int) -> Generator[None, MaskedBytes, tuple[Response, bool]]:
     """Parse a response as its bytes arrive.
 
     Args:

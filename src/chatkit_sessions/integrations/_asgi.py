@@ -9,10 +9,12 @@ from chatkit_sessions._redaction import MASK, hidden_from_tracebacks
 
 from ._endpoint import AsyncChatKitEndpoint, Hooks
 from ._requests import MAX_BODY, EndpointRequest, EndpointResponse
+from ._rules import DEFAULT_PORTS
 from ._visitors import (
     COOKIE,
     MAX_AGE,
     SALT,
+    VISITOR_KEY,
     exact_cookie,
     new_visitor,
     parse_visitor,
@@ -25,9 +27,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_VISITOR: Final = "chatkit_sessions.visitor"
 _VISITOR_COOKIE: Final = "chatkit_sessions.visitor_cookie"
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class RouteGuard(NamedTuple):
@@ -92,10 +92,10 @@ class VisitorCookies:
 
     def visitor_of(self, scope: Scope) -> str:
         """Return the visitor's id; a new visitor gets a cookie with the response."""
-        made = cast("str | None", scope.get(_VISITOR))
+        made = cast("str | None", scope.get(VISITOR_KEY))
         visitor = made or self._known(scope)
         if visitor is None:
-            visitor = scope[_VISITOR] = new_visitor()
+            visitor = scope[VISITOR_KEY] = new_visitor()
             scope[_VISITOR_COOKIE] = self._signer.sign(visitor).decode()
         return visitor
 
@@ -212,7 +212,7 @@ def _forwarded_host(scope: Scope, headers: Mapping[str, str]) -> str | None:
 def _server_of(scope: Scope) -> str:
     """The server's own address, for a request without a `Host` header."""
     host, port = scope.get("server") or ("", None)
-    is_default = port in {None, _DEFAULT_PORTS.get(scope.get("scheme", "http"))}
+    is_default = port in {None, DEFAULT_PORTS.get(scope.get("scheme", "http"))}
     return host if is_default else f"{host}:{port}"
 
 

@@ -360,7 +360,7 @@ _ORIGIN: Final = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?",
     re.IGNORECASE,
 )
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -378,7 +378,7 @@ def parse_origin(text: str) -> Origin | None:
     if match is None:
         return None
     scheme, port = match["scheme"].lower(), match["port"] and int(match["port"])
-    default = _DEFAULT_PORTS.get(scheme)
+    default = DEFAULT_PORTS.get(scheme)
     return Origin(scheme, match["host"].lower(), None if port in {None, default} else int(port))
 
 
@@ -400,7 +400,7 @@ def is_same_origin(page: Origin, own: Origin | None) -> bool:
         return page.port == own.port
     return (page.scheme, own.scheme) == ("https", "http") and own.port in {
         page.port,
-        _DEFAULT_PORTS["https"] if page.port is None else page.port,
+        DEFAULT_PORTS["https"] if page.port is None else page.port,
     }
 
 

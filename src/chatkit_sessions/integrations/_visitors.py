@@ -10,6 +10,8 @@ from chatkit_sessions.errors import ConfigurationError
 COOKIE: Final = "__Host-chatkit_visitor"
 SALT: Final = "chatkit_sessions.visitor"
 """Separates these signatures from others with the same key."""
+VISITOR_KEY: Final = "chatkit_sessions.visitor"
+"""Where a request's environment keeps the id of a new visitor."""
 MAX_AGE: Final = 365 * 24 * 60 * 60
 """Seconds for which the cookie is valid, and for which a browser keeps it."""
 MIN_KEY: Final = 16

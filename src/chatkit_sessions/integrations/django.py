@@ -67,7 +67,7 @@ _Options: TypeAlias = Callable[
 _View: TypeAlias = Callable[..., HttpResponseBase]
 _AsyncView: TypeAlias = Callable[..., Coroutine[object, object, HttpResponseBase]]
 
-_VISITOR: Final = "_chatkit_sessions_visitor"
+_VISITOR_ATTRIBUTE: Final = "_chatkit_sessions_visitor"
 
 
 def chatkit_urls(
@@ -142,9 +142,9 @@ def anonymous_visitor(request: HttpRequest) -> str:
     Raises:
         ConfigurationError: `SECRET_KEY`, or one of `SECRET_KEY_FALLBACKS`, has less than 16 bytes.
     """
-    visitor = vars(request).get(_VISITOR) or _known_visitor(request)
+    visitor = vars(request).get(_VISITOR_ATTRIBUTE) or _known_visitor(request)
     if visitor is None:
-        visitor = vars(request)[_VISITOR] = new_visitor()
+        visitor = vars(request)[_VISITOR_ATTRIBUTE] = new_visitor()
     return cast("str", visitor)
 
 
@@ -255,7 +255,7 @@ def _finish(
     for name, value in endpoint.cors_headers(page_request).items():
         response[name] = value
     patch_vary_headers(response, ["Origin"])
-    visitor = vars(request).get(_VISITOR)
+    visitor = vars(request).get(_VISITOR_ATTRIBUTE)
     if visitor is not None:
         response.set_signed_cookie(
             COOKIE,

@@ -5,7 +5,7 @@ Install it with `pip install "chatkit-sessions[flask]"`.
 
 import contextlib
 from collections.abc import Callable
-from typing import Final, Unpack, cast
+from typing import Unpack, cast
 
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.threads import run_blocking
@@ -24,6 +24,7 @@ from ._visitors import (
     COOKIE,
     MAX_AGE,
     SALT,
+    VISITOR_KEY,
     exact_cookie,
     new_visitor,
     parse_visitor,
@@ -40,8 +41,6 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 __all__ = ["anonymous_visitor", "chatkit_blueprint"]
-
-_VISITOR: Final = "chatkit_sessions.visitor"
 
 
 def chatkit_blueprint(
@@ -125,7 +124,7 @@ def anonymous_visitor() -> str:
         ConfigurationError: The application's `secret_key`, or one of `SECRET_KEY_FALLBACKS`, is
             missing or has less than 16 bytes.
     """
-    made = cast("str | None", request.environ.get(_VISITOR))
+    made = cast("str | None", request.environ.get(VISITOR_KEY))
     if made is not None:
         return made
     signer = _signer(current_app)
@@ -134,7 +133,7 @@ def anonymous_visitor() -> str:
         known = parse_visitor(signer.unsign(signed or "", max_age=MAX_AGE))
         if known is not None:
             return known
-    visitor = request.environ[_VISITOR] = new_visitor()
+    visitor = request.environ[VISITOR_KEY] = new_visitor()
 
     @after_this_request
     def remember(response: Response) -> Response:

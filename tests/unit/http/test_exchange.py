@@ -22,7 +22,7 @@ from chatkit_sessions._http.exchange import (
     Target,
     encode,
     encode_request,
-    parse_response,
+    receive_response,
     target_of,
 )
 from chatkit_sessions._redaction import MaskedBytes
@@ -86,7 +86,7 @@ def outcome_of_h11(data: bytes) -> Outcome:
 
 def outcome_of_ours(pieces: list[bytes]) -> Outcome:
     """Our parser, given one piece after the other and then the connection's end."""
-    parser = parse_response(sent=2)
+    parser = receive_response(sent=2)
     next(parser)
     waiting = [piece for piece in pieces if piece] + [b""]
     try:
@@ -315,7 +315,7 @@ def test_a_body_of_many_chunks_means_the_same_as_well() -> None:
 def test_a_head_a_line_and_trailers_are_bounded() -> None:
     too_long = b"x" * MAX_HEAD
     for begin in (OK + b"A: ", CHUNKED + b"2;", CHUNKED + b"0\r\nA: "):
-        parser = parse_response(sent=2)
+        parser = receive_response(sent=2)
         next(parser)
         parser.send(MaskedBytes(begin))
         with pytest.raises(RemoteProtocolError, match="too long"):
@@ -324,7 +324,7 @@ def test_a_head_a_line_and_trailers_are_bounded() -> None:
 
 @pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.9", b"\x16\x03", b"HTTP/2 200", b"\r\n"])
 def test_what_cannot_become_a_response_is_not_waited_for(data: bytes) -> None:
-    parser = parse_response(sent=2)
+    parser = receive_response(sent=2)
     next(parser)
 
     with pytest.raises(RemoteProtocolError, match="no HTTP/1 response"):
@@ -337,7 +337,7 @@ def test_a_body_is_not_read_beyond_its_bound() -> None:
         b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n" + b" " * 70_000,
         b"HTTP/1.1 500 No\r\n\r\n" + b" " * 70_000,
     ):
-        parser = parse_response(sent=2)
+        parser = receive_response(sent=2)
         next(parser)
         with pytest.raises(StopIteration) as caught:
             parser.send(MaskedBytes(data))
@@ -347,7 +347,7 @@ def test_a_body_is_not_read_beyond_its_bound() -> None:
 
 
 def test_header_fields_are_joined_and_looked_up_in_lower_case() -> None:
-    parser = parse_response(sent=2)
+    parser = receive_response(sent=2)
     next(parser)
     with pytest.raises(StopIteration) as caught:
         parser.send(MaskedBytes(OK + b"X-A: caf\xe9\r\nx-a:\t b \r\nContent-Length: 0\r\n\r\n"))
