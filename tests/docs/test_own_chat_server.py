@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
+import httpx
 import pytest
 from chatkit.store import NotFoundError, Store
 from chatkit.types import (
@@ -27,9 +28,10 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from browsers import CHROMIUM, FLAGS, serving
+from chatkit_sessions import ChatKitClient
 from chatkit_sessions.service import SessionContext, SessionsService
 from chatkit_sessions.stores import MemorySessionStore
-from pages import files_of
+from pages import code_of, files_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "examples/self_hosted/page"
@@ -182,6 +184,52 @@ def new_page(browser: Browser) -> Page:
         lambda route: route.fulfill(path=PAGE / "stand-in.js", content_type="text/javascript"),
     )
     return page
+
+
+# Pages of other sites.
+
+
+def test_sites_embed_the_chat_and_end_it_for_their_own_users_alone(load: Load) -> None:
+    code = code_of("docs/platform.md", "python", "CORSMiddleware")
+    app: FastAPI = load(FILES | {"app.py": code}, "app").make_app("chat.db")
+    with serving(app) as origin, httpx.Client(base_url=origin, trust_env=False) as browser:
+        shop, forum = (
+            ChatKitClient(api_key=key, workflow_id="support", base_url=f"{origin}/sessions-api/v1")
+            for key in ("a-long-key-of-the-shop", "a-long-key-of-the-forum")
+        )
+        of_shop, of_forum = (
+            {"Authorization": f"Bearer {secret_of(site)}", "Origin": "https://shop.example"}
+            for site in (shop, forum)
+        )
+        allowed = browser.post("/chatkit", json=message("Hello"), headers=of_shop)
+        listed = browser.post("/chatkit", json=LIST, headers=of_forum).json()
+        shop.delete_sessions("ada")
+        statuses = [
+            browser.post("/chatkit", json=LIST, headers=headers).status_code
+            for headers in (of_shop, of_forum)
+        ]
+        preflights = [
+            browser.options("/chatkit", headers={**PREFLIGHT, "Origin": page}).status_code
+            for page in ("https://shop.example", "https://elsewhere.example")
+        ]
+        shop.close()
+        forum.close()
+
+    assert "You said: Hello" in allowed.text
+    assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+    assert listed["data"] == [], "of another site's ada"
+    assert statuses == [401, 200]
+    assert preflights == [200, 400]
+
+
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
+
+
+def secret_of(site: ChatKitClient) -> str:
+    return site.create_session("ada").client_secret.get_secret_value()
 
 
 # The model.
