@@ -103,6 +103,14 @@ def test_a_store_is_needed(service: Any, store: object) -> None:  # noqa: ANN401
         service(store)
 
 
+def test_a_store_has_a_namespace() -> None:
+    class Nameless(MemorySessionStore):
+        namespace = None  # type: ignore[assignment]  # wrong on purpose
+
+    with pytest.raises(ConfigurationError, match="`namespace` must be a string, not None"):
+        SessionsService(Nameless())  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_a_service_needs_a_store_of_its_kind() -> None:
     sync = RedisSessionStore.from_url(REDIS, namespace="shop")
     asynchronous = AsyncRedisSessionStore.from_url(REDIS, namespace="shop")

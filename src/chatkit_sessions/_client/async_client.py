@@ -99,7 +99,11 @@ class AsyncChatKitClient(BaseClient):
             allow_insecure_http=allow_insecure_http,
         )
         if store is not None:
-            validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+            validate_store(
+                store,
+                owner="AsyncChatKitClient",
+                asynchronous=not isinstance(store, MemorySessionStore),
+            )
         lifetime = Lifetime(type(self).__name__)
         io = AsyncIO(settings.base_url, http_client)
         self._sessions = open_sessions(
@@ -153,7 +157,11 @@ class AsyncChatKitClient(BaseClient):
         key: SecretStr | AsyncKeySource | NotGiven = as_secret(api_key)
         api_key = key
         if not isinstance(store, NotGiven):
-            validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+            validate_store(
+                store,
+                owner="AsyncChatKitClient",
+                asynchronous=not isinstance(store, MemorySessionStore),
+            )
         settings = self._sessions.calls.settings.changed(
             api_key=key,
             workflow_id=workflow_id,

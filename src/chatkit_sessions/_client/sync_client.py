@@ -97,7 +97,7 @@ class ChatKitClient(BaseClient):
             allow_insecure_http=allow_insecure_http,
         )
         if store is not None:
-            validate_store(store, asynchronous=False)
+            validate_store(store, owner="ChatKitClient", asynchronous=False)
         lifetime = Lifetime(type(self).__name__)
         io = SyncIO(settings.base_url, http_client, lifetime)
         self._sessions = open_sessions(
@@ -150,7 +150,7 @@ class ChatKitClient(BaseClient):
         key: SecretStr | KeySource | NotGiven = as_secret(api_key)
         api_key = key
         if not isinstance(store, NotGiven):
-            validate_store(store, asynchronous=False)
+            validate_store(store, owner="ChatKitClient", asynchronous=False)
         settings = self._sessions.calls.settings.changed(
             api_key=key,
             workflow_id=workflow_id,

@@ -1,7 +1,6 @@
 """The two services, and the checks of their arguments."""
 
 import hmac
-import inspect
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
+from chatkit_sessions._config.validation import validate_store
 from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 from chatkit_sessions.events import OnEvent, validate_on_event
@@ -64,7 +64,7 @@ class SessionsService:
         del api_keys  # local variables are part of tracebacks
         self._store = store
         self._clock = clock
-        _validate_store(store, asynchronous=False)
+        validate_store(store, owner="SessionsService", asynchronous=False)
         user_limit = _validate_user_limit(max_requests_per_user_per_1_minute)
         rules = _make_rules(store.namespace, keys, workflows, user_limit, clock)
         validate_on_event(on_event)
@@ -229,7 +229,11 @@ class AsyncSessionsService:
         del api_keys  # local variables are part of tracebacks
         self._store = store
         self._clock = clock
-        _validate_store(store, asynchronous=not isinstance(store, MemorySessionStore))
+        validate_store(
+            store,
+            owner="AsyncSessionsService",
+            asynchronous=not isinstance(store, MemorySessionStore),
+        )
         user_limit = _validate_user_limit(max_requests_per_user_per_1_minute)
         rules = _make_rules(store.namespace, keys, workflows, user_limit, clock)
         validate_on_event(on_event)
@@ -418,26 +422,6 @@ def _validate_text(argument: str, value: object) -> str:
             f"`{argument}` must be a string of 1 character or more, got {safe_repr(value)}."
         )
     return value
-
-
-def _validate_store(store: object, *, asynchronous: bool) -> None:
-    """Reject anything but a session store, and an async store where a sync one is expected.
-
-    Raises:
-        ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
-    """
-    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
-    if not all(callable(method) for method in methods) or isinstance(store, type):
-        raise ConfigurationError(
-            "`store` must be a session store, such as those of chatkit_sessions.stores, got "
-            f"{safe_repr(store)}."
-        )
-    if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
-        service = "AsyncSessionsService" if asynchronous else "SessionsService"
-        raise ConfigurationError(
-            f"{service} needs a store whose methods are "
-            f"{'async' if asynchronous else 'plain'} functions, got {safe_repr(store)}."
-        )
 
 
 def _validate_user_limit(limit: object) -> int | None:
