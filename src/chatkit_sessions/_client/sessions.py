@@ -585,7 +585,7 @@ class Sessions:
             cancelled = await self.calls.perform(operation, deadline, policy=policy)
         except SessionNotFoundError:
             self.registry.drop_unpublished(session_id)
-            await self.registry.forget(self.scope, session_id, deadline)
+            await self.registry.forget_record(self.scope, session_id, deadline)
             if not missing_ok:
                 raise
         else:

@@ -678,18 +678,18 @@ def sign_out(group: str, names: Iterable[str], *, generation: bytes) -> Transact
     return Transaction(group, changes, {})
 
 
-def record(group: str, stored: StoredRecord) -> Transaction:
+def store_record(group: str, stored: StoredRecord) -> Transaction:
     """Store a session's record, in place of the one that is there."""
     entry = Entry(encode_record(stored.record), stored.ttl, retention=DAY)
     return Transaction(group, {RECORD: entry}, {})
 
 
-def forget(group: str) -> Transaction:
+def remove_record(group: str) -> Transaction:
     """Remove a session's record."""
     return Transaction(group, {RECORD: None}, {})
 
 
-def evict(stored: StoredRecord, secret: Entry | None) -> Transaction | None:
+def remove_secret(stored: StoredRecord, secret: Entry | None) -> Transaction | None:
     """Stop returning this session to callers; None: it is not shared any more."""
     session_record = stored.record
     if secret is None or session_record.group is None:

@@ -173,6 +173,6 @@ def _transactions(recent: _Recent, *, age: float) -> list[Transaction]:
         return []
     record_group = scope.group_of_session(recent.id)
     return [
-        transactions.record(record_group, StoredRecord(record, seconds)),
+        transactions.store_record(record_group, StoredRecord(record, seconds)),
         transactions.list_session(group, recent.id, record_group=record_group, ttl=seconds),
     ]

@@ -1,32 +1,58 @@
-"""A store as the clients use it: its `entries`, read and committed."""
+"""A store as the clients use it: what lies in it, and what goes on without it in an outage."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.single_flight import Batches, CompletionEvent, SingleFlight
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent
-from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
+from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import entries as transactions
-from .access import evicted_error, not_confirmed_error
-from .entries import RECORD, StoredRecord, parse_record, session_ids
-from .identity import Scope
+from .access import StoreAccess, evicted_error, not_confirmed_error
+from .entries import (
+    GENERATION,
+    RECORD,
+    RENEW_EVERY,
+    CreatedSession,
+    Lease,
+    Publication,
+    StoredRecord,
+    StoreSnapshot,
+    encode_failure,
+    parse_generation,
+    parse_record,
+    parse_snapshot,
+    session_ids,
+    snapshot_names,
+)
+from .identity import Identity, Scope
+from .rate_limit import REQUESTS, count_request
 from .recent import RecentSessions
-from .shared import StoreWithFallback
 
 if TYPE_CHECKING:
     from chatkit_sessions.models import ChatKitSessionResponse
 
-    from .entries import StoreSnapshot
+T = TypeVar("T")
+
+MAX_PUBLISHED_AT_ONCE: Final = 50
+"""Sessions of an outage that one call publishes."""
+RELEASE_TIMEOUT: Final = 1.0
+"""Seconds that a call whose time may be up still takes to let others create."""
 
 
-class Registry(StoreWithFallback):
+class Registry:
     """What both clients ask of a store; over a store of plain functions nothing here suspends.
 
-    What only the store can tell raises SessionStoreError; for the rest see `StoreWithFallback`.
+    Creating sessions goes on during an outage: a store in memory takes the store's place, and what
+    could not be published is kept for when it responds again. Nothing of that raises
+    SessionStoreError before `require_store`. What only the store can tell does.
 
     Args:
         store: Where everything lies.
@@ -45,9 +71,12 @@ class Registry(StoreWithFallback):
         recent: RecentSessions | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        super().__init__(store, clock, on_event)
-        self._new_event = new_event
-        self.recent = recent
+        self._access: Final = StoreAccess(store, on_event)
+        self._state: Final = self._access.state
+        self._clock: Final = clock
+        self._new_event: Final = new_event
+        self.recent: Final = recent
+        self.requires_store = False
         self.single_flight: SingleFlight[ChatKitSessionResponse] = SingleFlight(new_event)
         self.look_ups: Batches[StoreSnapshot] = Batches(new_event)
         self.suspends: Final = not isinstance(store, MemorySessionStore)
@@ -59,7 +88,262 @@ class Registry(StoreWithFallback):
             return self
         return Registry(store, self._clock, self._new_event, on_event=self._access.on_event)
 
-    # What is known of sessions
+    def require_store(self) -> None:
+        """Raise SessionStoreError during an outage, where the server cannot go on without it."""
+        self.requires_store = True
+
+    # What there is
+
+    async def look_up_generation(self, identity: Identity, deadline: Deadline) -> StoreSnapshot:
+        """Read the last sign-out, before a session is created that is not shared."""
+        entries = await self._try_get(identity.group, [GENERATION], deadline)
+        if entries is not None:
+            return parse_generation(entries)
+        entries = self._state.stand_in.get(identity.group, [GENERATION])
+        return replace(parse_generation(entries), reachable=False)
+
+    async def look_up_session(self, identity: Identity, deadline: Deadline) -> StoreSnapshot:
+        """Read which session there is: all that a caller needs who can reuse it."""
+        names = snapshot_names(identity)
+        asked_at = self._clock()
+        entries = await self._try_get(identity.group, [names[0], names[-1]], deadline)
+        if entries is None:
+            return self.look_up_without_store(identity)
+        secret, generation = entries
+        snapshot = parse_snapshot(
+            identity, [secret, None, None, None, generation], asked_at=asked_at
+        )
+        return replace(snapshot, is_complete=False)
+
+    async def look_up(
+        self, identity: Identity, deadline: Deadline, *, presented: SecretStr | None = None
+    ) -> StoreSnapshot:
+        """Read what there is of an identity, and of the secret that is presented."""
+        names = snapshot_names(identity, presented)
+        asked_at = self._clock()
+        access = self._access
+        found = await self._try_read(lambda: access.get_with_time(identity.group, names, deadline))
+        if found is None:
+            return self.look_up_without_store(identity, presented=presented)
+        return self._parse(identity, *found, asked_at)
+
+    def look_up_without_store(
+        self, identity: Identity, *, presented: SecretStr | None = None
+    ) -> StoreSnapshot:
+        """Read what this process has created during the outage."""
+        names = snapshot_names(identity, presented)
+        entries = self._state.stand_in.get(identity.group, names)
+        snapshot = parse_snapshot(identity, entries, asked_at=self._clock())
+        return replace(snapshot, reachable=False)
+
+    # The right to create
+
+    async def acquire_lease(
+        self, identity: Identity, snapshot: StoreSnapshot, lease: Lease, deadline: Deadline
+    ) -> StoreSnapshot | None:
+        """Acquire the lease to create a session; if it is not to be had, return what there is."""
+        transaction = transactions.acquire_lease(identity, snapshot, lease)
+        return await self._commit_or_look_up(identity, transaction, deadline)
+
+    async def with_clock(self, identity: Identity, lease: Lease, deadline: Deadline) -> Lease:
+        """The lease, with the offset between the store's clock and this process's."""
+        if lease.clock_offset is not None:
+            return lease
+        now = await self._access.try_store(lambda: self._access.now(identity.group, deadline))
+        return lease if now is None else lease._replace(clock_offset=now - self._clock())
+
+    async def renew_lease(self, identity: Identity, lease: Lease) -> None:
+        """Renew the lease."""
+        deadline = Deadline.after(RENEW_EVERY, self._clock)
+        await self._try_commit(transactions.renew_lease(identity, lease), deadline, leads=True)
+
+    async def release_lease(
+        self, identity: Identity, lease: Lease, *, error: BaseException | None
+    ) -> None:
+        """Let others create, unless they share this failure."""
+        failure = None
+        if isinstance(error, ChatKitError):
+            failure = encode_failure(error, token=lease.token)
+        transaction = transactions.release_lease(identity, lease, failure=failure)
+        deadline = Deadline.after(RELEASE_TIMEOUT, self._clock)
+        await self._try_commit(transaction, deadline, leads=True)
+
+    # Sessions that have been created
+
+    async def publish(
+        self,
+        created: CreatedSession,
+        deadline: Deadline,
+        *,
+        snapshot: StoreSnapshot,
+        lease: Lease | None = None,
+    ) -> bool:
+        """Record and list a new session; False: the user signed out since the snapshot."""
+        try:
+            published = await self._publish(created, deadline, snapshot=snapshot, lease=lease)
+        except BaseException:  # the call is cancelled
+            self._state.defer_publication(created, snapshot)
+            raise
+        return self._defer_publication(created, snapshot) if published is None else published
+
+    async def publish_unpublished(self, deadline: Deadline) -> list[str]:
+        """Publish what was created while the store was out.
+
+        Returns:
+            The ids of sessions whose user has signed out meanwhile.
+        """
+        deleted: list[str] = []
+        kept = self._state.unpublished
+        for session_id in list(islice(kept, MAX_PUBLISHED_AT_ONCE)):
+            found = kept.pop(session_id, None)
+            if found is None:
+                continue  # another call publishes it
+            created, snapshot = found
+            published: bool | None = None
+            try:
+                published = await self._publish(created, deadline, snapshot=snapshot, lease=None)
+            finally:
+                if published is None:
+                    self._state.defer_publication(created, snapshot)
+            if published is None:
+                break
+            if not published:
+                deleted.append(session_id)
+        return deleted
+
+    async def _publish(
+        self,
+        created: CreatedSession,
+        deadline: Deadline,
+        *,
+        snapshot: StoreSnapshot,
+        lease: Lease | None,
+    ) -> bool | None:
+        """As `publish`; None: the store does not respond."""
+        if lease is None:
+            # Somebody else may have created the session to share: this one is only listed, for the
+            # next sign-out to end.
+            created = created._replace(share=False)
+        if not snapshot.reachable:  # nobody knows whether the user signed out in between
+            snapshot = await self.look_up(created.identity, deadline)
+        stored = StoredRecord(created.record, created.record_ttl)
+        record = transactions.store_record(created.record_group, stored)
+        leads = lease is not None
+        if not snapshot.reachable or await self._try_commit(record, deadline, leads=leads) is None:
+            return None
+        attempt = Publication(created, snapshot, snapshot.generation, lease)
+        while True:
+            found = await self._commit_or_look_up(
+                created.identity, attempt.transaction(self._clock()), deadline, leads=leads
+            )
+            if found is not None and not found.reachable:
+                return None
+            following = None if found is None else attempt.after_conflict(found)
+            if following is None:
+                return not attempt.is_deleted
+            attempt = following
+
+    def _defer_publication(self, created: CreatedSession, snapshot: StoreSnapshot) -> bool:
+        """Remember a session that cannot be published now; False: the user has signed out."""
+        if not self._state.circuit_breaker.is_open:
+            self._state.defer_publication(created, snapshot)
+            return True
+        generation = None if snapshot.reachable else snapshot.generation
+        group, changes, when = transactions.publish(
+            created, generation=generation, lease=None, now=self._clock()
+        )
+        if not self._state.stand_in.commit(group, changes, when=when):
+            return False
+        self._state.defer_publication(created, snapshot)
+        return True
+
+    @property
+    def has_unpublished(self) -> bool:
+        """Whether the store is to learn of some sessions, and responds."""
+        return bool(self._state.unpublished) and not self._state.circuit_breaker.is_open
+
+    def hide_unpublished(self, session_id: str) -> None:
+        """Stop returning this session, if it was created during an outage."""
+        found = self._state.unpublished.get(session_id)
+        if found is not None:
+            identity = found[0].identity
+            self._state.stand_in.commit(identity.group, {f"secret:{identity.slot}": None}, when={})
+
+    def drop_unpublished(self, session_id: str) -> None:
+        """The session has ended: the store need not learn of it."""
+        self._state.unpublished.pop(session_id, None)
+
+    def sign_out_without_store(self, group: str, *, generation: bytes) -> list[str]:
+        """Return nothing more of what this process has created during an outage.
+
+        Returns:
+            The ids of those sessions.
+        """
+        if self._state.circuit_breaker.is_open:
+            stand_in = self._state.stand_in
+            names = stand_in.names(group)
+            _, changes, when = transactions.sign_out(group, names, generation=generation)
+            stand_in.commit(group, changes, when=when)
+        kept = list(self._state.unpublished.values())
+        return [created.session.id for created, _ in kept if created.identity.group == group]
+
+    # Requests of an endpoint
+
+    async def admit(self, group: str, deadline: Deadline, *, limit: int) -> float:
+        """Count one more request of a user; return the seconds until it may be made.
+
+        During an outage, this process counts for itself.
+        """
+        while True:  # as long as others count, too; at most `limit` of them can
+            entries = await self._try_get(group, [REQUESTS], deadline)
+            if entries is None:
+                break
+            count = count_request(entries[0], limit=limit)
+            if not isinstance(count, Entry):
+                return count
+            committed = await self._try_commit(_counted(group, entries[0], count), deadline)
+            if committed is None:
+                break
+            if committed:
+                return 0.0
+        stand_in = self._state.stand_in
+        while True:
+            (entry,) = stand_in.get(group, [REQUESTS])
+            count = count_request(entry, limit=limit)
+            if not isinstance(count, Entry):
+                return count
+            _, changes, when = _counted(group, entry, count)
+            if stand_in.commit(group, changes, when=when):
+                return 0.0
+
+    async def _commit_or_look_up(
+        self,
+        identity: Identity,
+        transaction: Transaction,
+        deadline: Deadline,
+        *,
+        leads: bool = False,
+    ) -> StoreSnapshot | None:
+        """Make changes; if a condition does not hold, or during an outage, what there is."""
+        access, names, asked_at = self._access, snapshot_names(identity), self._clock()
+        found = await access.try_store(
+            lambda: access.commit_or_get(transaction, names, deadline, leads=leads)
+        )
+        if found is None:
+            return self.look_up_without_store(identity)
+        return None if found[0] is None else self._parse(identity, found[0], found[1], asked_at)
+
+    def _parse(
+        self,
+        identity: Identity,
+        entries: Sequence[Entry | None],
+        now: float | None,
+        asked_at: float,
+    ) -> StoreSnapshot:
+        offset = None if now is None else now - self._clock()
+        return parse_snapshot(identity, entries, asked_at=asked_at, clock_offset=offset)
+
+    # Records of sessions: these raise SessionStoreError
 
     async def record(
         self, scope: Scope, session_id: str, deadline: Deadline
@@ -84,14 +368,14 @@ class Registry(StoreWithFallback):
     async def save_record(self, scope: Scope, stored: StoredRecord, deadline: Deadline) -> None:
         """Store a session's record in place of the one that is there."""
         group = scope.group_of_session(stored.record.id)
-        await self._access.commit(transactions.record(group, stored), deadline)
+        await self._access.commit(transactions.store_record(group, stored), deadline)
 
-    async def forget(self, scope: Scope, session_id: str, deadline: Deadline) -> None:
+    async def forget_record(self, scope: Scope, session_id: str, deadline: Deadline) -> None:
         """Remove a session's record, if the store responds."""
         if self.recent is not None:
             self.recent.publish_session(scope, session_id)
         group = scope.group_of_session(session_id)
-        await self._try_commit(transactions.forget(group), deadline)
+        await self._try_commit(transactions.remove_record(group), deadline)
 
     async def evict(self, stored: StoredRecord, deadline: Deadline) -> None:
         """Stop returning this session to callers."""
@@ -99,12 +383,12 @@ class Registry(StoreWithFallback):
         if record.group is None or record.slot is None:
             return
         (secret,) = await self._access.get(record.group, [f"secret:{record.slot}"], deadline)
-        transaction = transactions.evict(stored, secret)
+        transaction = transactions.remove_secret(stored, secret)
         if transaction is not None:
             # If it is not committed, another session is there by now.
             await self._access.commit(transaction, deadline)
 
-    # Signing out
+    # Signing out: these, too
 
     async def sign_out(
         self, scope: Scope, user: str, deadline: Deadline, *, generation: bytes
@@ -144,6 +428,29 @@ class Registry(StoreWithFallback):
         names = await self._access.names(group, deadline)
         sessions = [name for name in names if name.startswith("session:")]
         return await self._access.get(group, sessions, deadline) if sessions else []
+
+    # Each returns None if the store does not respond, unless it is required for reading
+
+    async def _try_get(
+        self, group: str, names: Sequence[str], deadline: Deadline
+    ) -> list[Entry | None] | None:
+        return await self._try_read(lambda: self._access.get(group, names, deadline))
+
+    async def _try_read(self, read: Callable[[], Awaitable[T]]) -> T | None:
+        return await (read() if self.requires_store else self._access.try_store(read))
+
+    async def _try_commit(
+        self, transaction: Transaction, deadline: Deadline, *, leads: bool = False
+    ) -> bool | None:
+        return await self._access.try_store(
+            lambda: self._access.commit(transaction, deadline, leads=leads)
+        )
+
+
+def _counted(group: str, before: Entry | None, after: Entry) -> Transaction:
+    return Transaction(
+        group, {REQUESTS: after}, {REQUESTS: None if before is None else before.value}
+    )
 
 
 def _records_of(scope: Scope, ids: Iterable[str]) -> list[tuple[str, str]]:

@@ -14,10 +14,10 @@ from chatkit_sessions._sessions.entries import (
     SessionRecord,
     StoredRecord,
     parse_record,
-    record,
     record_ttl,
     secret_lifetime,
     session_ids,
+    store_record,
 )
 from stored_sessions import RECORD, RECORD_GROUP, SESSION, entry
 from support import NOON
@@ -25,14 +25,14 @@ from support import NOON
 
 class TestRecords:
     def test_are_read_as_they_were_written(self) -> None:
-        (written,) = record(RECORD_GROUP, StoredRecord(RECORD, 700.0)).changes.values()
+        (written,) = store_record(RECORD_GROUP, StoredRecord(RECORD, 700.0)).changes.values()
 
         known = parse_record(written, RECORD.id)
 
         assert known == StoredRecord(RECORD, 700.0)
 
     def test_of_another_session_are_none(self) -> None:
-        (written,) = record(RECORD_GROUP, StoredRecord(RECORD, 700.0)).changes.values()
+        (written,) = store_record(RECORD_GROUP, StoredRecord(RECORD, 700.0)).changes.values()
 
         assert parse_record(written, "cksess_other") is None
         assert parse_record(None, RECORD.id) is None
@@ -50,7 +50,7 @@ class TestRecords:
         ids=str,
     )
     def test_that_cannot_be_read_are_none(self, changes: dict[str, object]) -> None:
-        (written,) = record(RECORD_GROUP, StoredRecord(RECORD, 700.0)).changes.values()
+        (written,) = store_record(RECORD_GROUP, StoredRecord(RECORD, 700.0)).changes.values()
         assert written is not None
         told = {**json.loads(written.value), **changes}
 

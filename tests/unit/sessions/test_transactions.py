@@ -15,10 +15,10 @@ from chatkit_sessions._sessions.entries import (
     StoredRecord,
     StoreSnapshot,
     acquire_lease,
-    evict,
     parse_snapshot,
     poll_delay,
     release_lease,
+    remove_secret,
     renew_lease,
     snapshot_names,
 )
@@ -33,7 +33,7 @@ class TestEvicting:
     def test_removes_the_secret_if_it_is_still_that_one(self) -> None:
         secret = stored()
 
-        transaction = evict(self.known, secret)
+        transaction = remove_secret(self.known, secret)
 
         assert transaction is not None
         assert transaction.group == IDENTITY.group
@@ -43,14 +43,14 @@ class TestEvicting:
     def test_leaves_what_is_not_that_session(self) -> None:
         other = ChatKitSessionResponse.model_validate(session_json(id="cksess_other"))
 
-        assert evict(self.known, stored(other)) is None
-        assert evict(self.known, None) is None
-        assert evict(self.known, entry("nonsense")) is None
+        assert remove_secret(self.known, stored(other)) is None
+        assert remove_secret(self.known, None) is None
+        assert remove_secret(self.known, entry("nonsense")) is None
 
     def test_of_a_session_of_nobody_is_nothing(self) -> None:
         record = dataclasses.replace(RECORD, group=None)
 
-        assert evict(StoredRecord(record, 700.0), stored()) is None
+        assert remove_secret(StoredRecord(record, 700.0), stored()) is None
 
 
 class TestWaiting:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from chatkit_sessions import InternalServerError, SessionStoreError
-from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.bounds import AT_ONCE, Bounds
 from chatkit_sessions._sessions.entries import Lease, StoreSnapshot
-from chatkit_sessions._sessions.shared import StoreWithFallback
+from chatkit_sessions._sessions.registry import Registry
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.stores.base import Transaction
 from stored_sessions import IDENTITY, SESSION, created
@@ -48,39 +48,39 @@ class Store(MemorySessionStore):
 OUT: BaseException | None = SessionStoreError("The session store does not respond.")
 
 
-def kept(shared: StoreWithFallback) -> list[str]:
-    return [*shared._state.unpublished]
+def kept(registry: Registry) -> list[str]:
+    return [*registry._state.unpublished]
 
 
 def test_a_session_whose_call_is_cancelled_is_kept() -> None:
-    shared = StoreWithFallback(Store(KeyboardInterrupt()), clock)
+    registry = Registry(Store(KeyboardInterrupt()), clock, ThreadEvent)
 
     with pytest.raises(KeyboardInterrupt):
-        run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
+        run_blocking(registry.publish, created(), NO_LIMIT, snapshot=FIRST)
 
-    assert kept(shared) == [SESSION.id]
-    assert run_blocking(shared.publish_unpublished, NO_LIMIT) == []
-    assert kept(shared) == []
+    assert kept(registry) == [SESSION.id]
+    assert run_blocking(registry.publish_unpublished, NO_LIMIT) == []
+    assert kept(registry) == []
 
 
 def test_a_session_that_is_recorded_and_not_listed_is_kept() -> None:
-    shared = StoreWithFallback(Store(None, OUT, OUT), clock)
+    registry = Registry(Store(None, OUT, OUT), clock, ThreadEvent)
 
-    assert run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
+    assert run_blocking(registry.publish, created(), NO_LIMIT, snapshot=FIRST)
 
-    assert kept(shared) == [SESSION.id]
+    assert kept(registry) == [SESSION.id]
 
 
 def test_what_cannot_be_published_stays() -> None:
     store = Store()
-    shared = StoreWithFallback(store, clock)
-    shared._state.defer_publication(created(), FIRST)
+    registry = Registry(store, clock, ThreadEvent)
+    registry._state.defer_publication(created(), FIRST)
     store.outcomes = [OUT, OUT]
 
-    assert run_blocking(shared.publish_unpublished, NO_LIMIT) == []
+    assert run_blocking(registry.publish_unpublished, NO_LIMIT) == []
 
-    assert kept(shared) == [SESSION.id]
-    assert not shared.has_unpublished, "not while the store is out"
+    assert kept(registry) == [SESSION.id]
+    assert not registry.has_unpublished, "not while the store is out"
 
 
 def test_what_another_call_publishes_is_left_to_it() -> None:
@@ -88,34 +88,34 @@ def test_what_another_call_publishes_is_left_to_it() -> None:
         def pop(self, *_: object) -> None:
             return None
 
-    shared = StoreWithFallback(Store(), clock)
-    vars(shared._state)["unpublished"] = Taken({SESSION.id: (created(), FIRST)})
+    registry = Registry(Store(), clock, ThreadEvent)
+    vars(registry._state)["unpublished"] = Taken({SESSION.id: (created(), FIRST)})
 
-    assert run_blocking(shared.publish_unpublished, NO_LIMIT) == []
+    assert run_blocking(registry.publish_unpublished, NO_LIMIT) == []
 
 
 def test_requests_are_counted_without_the_store_even_if_others_count_too() -> None:
-    shared = StoreWithFallback(Store(OUT, OUT), clock)
+    registry = Registry(Store(OUT, OUT), clock, ThreadEvent)
     stand_in = Store()
     stand_in.conflicts = 2
-    shared._state.stand_in = stand_in
+    registry._state.stand_in = stand_in
 
-    assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0
+    assert run_blocking(registry.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0
     assert stand_in.conflicts == 0
 
 
 def test_a_lease_is_renewed_and_released() -> None:
     store, lease = Store(), Lease(b"me")
-    shared = StoreWithFallback(store, clock)
-    assert run_blocking(shared.acquire_lease, IDENTITY, FIRST, lease, NO_LIMIT) is None
+    registry = Registry(store, clock, ThreadEvent)
+    assert run_blocking(registry.acquire_lease, IDENTITY, FIRST, lease, NO_LIMIT) is None
 
-    run_blocking(shared.renew_lease, IDENTITY, lease)
-    assert run_blocking(shared.look_up, IDENTITY, NO_LIMIT).lease == b"me"
+    run_blocking(registry.renew_lease, IDENTITY, lease)
+    assert run_blocking(registry.look_up, IDENTITY, NO_LIMIT).lease == b"me"
     run_blocking(
-        shared.release_lease, IDENTITY, lease, error=InternalServerError("", status_code=500)
+        registry.release_lease, IDENTITY, lease, error=InternalServerError("", status_code=500)
     )
 
-    found = run_blocking(shared.look_up, IDENTITY, NO_LIMIT)
+    found = run_blocking(registry.look_up, IDENTITY, NO_LIMIT)
     assert found.lease is None
     assert found.failure is not None
 
@@ -154,16 +154,16 @@ def test_a_lease_is_renewed_and_its_session_published_past_a_crowd_that_polls_fo
 
     async def main() -> None:
         store, lease = Crowded(), Lease(b"me")
-        shared = StoreWithFallback(store, clock)
+        registry = Registry(store, clock, ThreadEvent)
         crowd = [
-            asyncio.create_task(shared.look_up(IDENTITY, NO_LIMIT)) for _ in range(2 * AT_ONCE)
+            asyncio.create_task(registry.look_up(IDENTITY, NO_LIMIT)) for _ in range(2 * AT_ONCE)
         ]
         await asyncio.sleep(0)
         assert store.looks == AT_ONCE, "the others wait for their turn"
 
-        await shared.renew_lease(IDENTITY, lease)
-        assert await shared.publish(created(), NO_LIMIT, snapshot=FIRST, lease=lease)
-        await shared.release_lease(IDENTITY, lease, error=None)
+        await registry.renew_lease(IDENTITY, lease)
+        assert await registry.publish(created(), NO_LIMIT, snapshot=FIRST, lease=lease)
+        await registry.release_lease(IDENTITY, lease, error=None)
 
         assert store.looks == AT_ONCE
         assert f"lease:{IDENTITY.slot}" in store.committed
@@ -199,8 +199,8 @@ def test_a_crowd_of_tasks_that_waits_for_its_turn_learns_of_an_outage_from_the_f
 
     async def main() -> None:
         store = Silent()
-        shared = StoreWithFallback(store, clock)
-        crowd = [shared.look_up(IDENTITY, NO_LIMIT) for _ in range(10 * AT_ONCE)]
+        registry = Registry(store, clock, ThreadEvent)
+        crowd = [registry.look_up(IDENTITY, NO_LIMIT) for _ in range(10 * AT_ONCE)]
 
         assert {found.reachable for found in await asyncio.gather(*crowd)} == {False}
         assert store.looks <= 3 * AT_ONCE
@@ -221,11 +221,11 @@ def test_a_crowd_of_threads_that_waits_for_its_turn_learns_of_an_outage_from_the
             return super().get(group, names)
 
     store, found = Silent(), list[StoreSnapshot]()
-    shared = StoreWithFallback(store, clock)
-    vars(shared._state)["bounds"] = Bounds(store, 4)
+    registry = Registry(store, clock, ThreadEvent)
+    vars(registry._state)["bounds"] = Bounds(store, 4)
     crowd = [
         threading.Thread(
-            target=lambda: found.append(run_blocking(shared.look_up, IDENTITY, NO_LIMIT))
+            target=lambda: found.append(run_blocking(registry.look_up, IDENTITY, NO_LIMIT))
         )
         for _ in range(80)
     ]
@@ -241,31 +241,31 @@ def test_a_crowd_of_threads_that_waits_for_its_turn_learns_of_an_outage_from_the
 
 def test_a_probe_of_an_outage_asks_the_store() -> None:
     store = Store(OUT, OUT)
-    shared = StoreWithFallback(store, clock)
-    assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
+    registry = Registry(store, clock, ThreadEvent)
+    assert run_blocking(registry.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
 
     change = Transaction(IDENTITY.group, {}, {})
-    assert run_blocking(shared._access.commit, change, NO_LIMIT)
+    assert run_blocking(registry._access.commit, change, NO_LIMIT)
 
-    assert not shared._state.circuit_breaker.is_open
+    assert not registry._state.circuit_breaker.is_open
 
 
 def test_a_sign_out_of_an_outage_is_seen_by_what_could_not_be_published() -> None:
-    shared = StoreWithFallback(Store(OUT, OUT), clock)
-    assert run_blocking(shared.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
-    shared.sign_out_without_store(IDENTITY.group, generation=b"1")
+    registry = Registry(Store(OUT, OUT), clock, ThreadEvent)
+    assert run_blocking(registry.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0, "it is out now"
+    registry.sign_out_without_store(IDENTITY.group, generation=b"1")
 
-    assert not run_blocking(shared.publish, created(), NO_LIMIT, snapshot=FIRST)
-    assert kept(shared) == []
+    assert not run_blocking(registry.publish, created(), NO_LIMIT, snapshot=FIRST)
+    assert kept(registry) == []
 
 
 def test_a_call_without_time_left_is_no_outage() -> None:
     class Bounded(Store):
         timeout = 1.0
 
-    shared = StoreWithFallback(Bounded(), clock)
+    registry = Registry(Bounded(), clock, ThreadEvent)
 
-    assert run_blocking(shared.publish, created(), Deadline(clock, clock()), snapshot=FIRST)
+    assert run_blocking(registry.publish, created(), Deadline(clock, clock()), snapshot=FIRST)
 
-    assert kept(shared) == [SESSION.id]
-    assert shared.has_unpublished
+    assert kept(registry) == [SESSION.id]
+    assert registry.has_unpublished
