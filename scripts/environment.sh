@@ -28,7 +28,7 @@ install() {
     wanted="$extras $(cksum pyproject.toml src/chatkit_sessions/_version.py)"
     if [ "$(cat ".venv/installed$extras" 2>/dev/null)" != "$wanted" ]; then
         echo "Installing chatkit_sessions$extras …"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" || exit 1
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".$extras" || exit 1
         echo "$wanted" >".venv/installed$extras"
     fi
 }

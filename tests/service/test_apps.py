@@ -82,6 +82,17 @@ def test_asgi_finds_its_routes_below_the_path_that_it_is_mounted_at(root_path: s
     assert start["status"] == 200
 
 
+@pytest.mark.parametrize("mounted", ["ASGI", "WSGI"])
+def test_a_path_is_shown_as_it_was_sent(mounted: str) -> None:
+    if mounted == "ASGI":
+        (_, body), _ = asgi("/v1/größe\n", [BODY])
+        shown = body["body"]
+    else:
+        _, _, shown = wsgi(BODY, PATH_INFO="/v1/größe\n".encode().decode("latin-1"))
+
+    assert b"(POST /v1/gr%C3%B6%C3%9Fe%0A)" in shown
+
+
 def test_asgi_stops_reading_a_body_that_is_too_long() -> None:
     (start, _), read = asgi(SESSIONS, [b" " * MAX_REQUEST_BODY, b" ", b" ", b" "])
 
@@ -153,6 +164,7 @@ def test_wsgi_responds() -> None:
         ({"CONTENT_LENGTH": "", "wsgi.input_terminated": True}, "200 OK"),
         ({"CONTENT_LENGTH": "-1"}, "400 Bad Request"),
         ({"CONTENT_LENGTH": "9" * 5000}, "413 Request Entity Too Large"),
+        ({"CONTENT_LENGTH": "0" * 5000}, "400 Bad Request"),
         ({"PATH_INFO": "/v1/nothing"}, "404 Not Found"),
     ],
 )

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("chatkit_sessions")
 
 _MOST_DIGITS: Final = 18
-_CGI_HEADERS: Final = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
 
 
 class SessionsApp:
@@ -147,9 +146,9 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
         for name, value in environ.items()
         if name.startswith("HTTP_")
     }
-    return named | {
-        header: environ[name] for name, header in _CGI_HEADERS.items() if environ.get(name)
-    }
+    # The one header that is read and that CGI names differently.
+    length = environ.get("CONTENT_LENGTH")
+    return named | {"content-length": length} if length else named
 
 
 def _fields(response: ServiceResponse) -> list[tuple[str, str]]:
