@@ -142,6 +142,8 @@ class Wiring:
     """Returns the client when a request needs it."""
     settings: dict[str, object] = field(default_factory=dict[str, object])
     """What the framework's function alone takes."""
+    origin: str = ORIGIN
+    """Where the application is served."""
 
     def who(self, login: str | None, *, refusal: Exception, visitor: Callable[[], str]) -> object:
         """Who is signed in."""
@@ -303,7 +305,7 @@ def _starlette(client: object, wiring: Wiring, prefix: str, settings: EndpointSe
     )
     middleware = [Middleware(ReadingMiddleware, wiring=wiring)] if wiring.reads_body else []
     app = Starlette(routes=routes, middleware=middleware)
-    return _through_httpx(StarletteTestClient(app, base_url=ORIGIN))
+    return _through_httpx(StarletteTestClient(app, base_url=wiring.origin))
 
 
 def _fastapi(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
@@ -340,7 +342,7 @@ def _fastapi(client: object, wiring: Wiring, prefix: str, settings: EndpointSett
             **settings,
         )
     )
-    return _through_httpx(FastAPITestClient(app, base_url=ORIGIN))
+    return _through_httpx(FastAPITestClient(app, base_url=wiring.origin))
 
 
 def _late(client: object, wiring: Wiring, adapt: Callable[[Callable[[], object]], object]) -> Any:  # noqa: ANN401 -- each framework's
@@ -404,7 +406,7 @@ def _litestar(client: object, wiring: Wiring, prefix: str, settings: EndpointSet
         openapi_config=None,
         logging_config=None,
     )
-    return _through_httpx(StarletteTestClient(cast("ASGIApp", app), base_url=ORIGIN))
+    return _through_httpx(StarletteTestClient(cast("ASGIApp", app), base_url=wiring.origin))
 
 
 def _flask(client: object, wiring: Wiring, prefix: str, settings: EndpointSettings) -> Send:
@@ -445,7 +447,7 @@ def _flask(client: object, wiring: Wiring, prefix: str, settings: EndpointSettin
 
     def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
         answer = test_client.open(
-            path, method=method, headers=headers, data=content, base_url=ORIGIN
+            path, method=method, headers=headers, data=content, base_url=wiring.origin
         )
         return Answer(answer.status_code, httpx.Headers(list(answer.headers)), answer.data)
 
@@ -566,7 +568,12 @@ def _django(client: object, wiring: Wiring, prefix: str, settings: EndpointSetti
         **settings,
     )
     middleware = [*django_settings.MIDDLEWARE, "endpoint_apps.reading_middleware"]
-    send = through_django(tuple(urls), is_async=is_async, middleware=middleware)
+    send = through_django(
+        tuple(urls),
+        is_async=is_async,
+        middleware=middleware,
+        secure=wiring.origin.startswith("https:"),
+    )
 
     def send_for_wiring(
         method: str, path: str, *, headers: dict[str, str], content: bytes
@@ -593,6 +600,7 @@ def through_django(
     is_async: bool,
     enforce_csrf_checks: bool = False,
     middleware: Sequence[str] | None = None,
+    secure: bool = False,
 ) -> Send:
     """Send through the real middleware, cross-site request forgery's included."""
 
@@ -603,7 +611,9 @@ def through_django(
         headers = {**headers}
         # Where there is a body, only the argument counts, and only the header where there is none.
         content_type = headers.pop("Content-Type", "") if content else ""
-        asked: object = client.generic(method, path, content, content_type, headers=headers)
+        asked: object = client.generic(
+            method, path, content, content_type, secure=secure, headers=headers
+        )
         return await cast("Awaitable[HttpResponse]", asked)
 
     def send(method: str, path: str, *, headers: dict[str, str], content: bytes) -> Answer:
@@ -615,7 +625,7 @@ def through_django(
                 if is_async
                 else (
                     DjangoClient(enforce_csrf_checks=enforce_csrf_checks).generic(
-                        method, path, content, "", headers=headers
+                        method, path, content, "", secure=secure, headers=headers
                     )
                 )
             )

@@ -222,6 +222,13 @@ def test_a_page_of_this_server_gets_its_session_whatever_the_host(
     assert backend.app()("POST", "/session", headers=headers).status_code == 200
 
 
+def test_a_page_without_tls_is_another_than_the_server_with_it(backend: Backend) -> None:
+    app = backend.app(wiring=Wiring(origin=ORIGIN.replace("http", "https")))
+
+    assert app.create(Origin=ORIGIN.replace("http", "https")).status_code == 200
+    assert app.create(Origin=ORIGIN).status_code == 403
+
+
 @pytest.mark.parametrize("framework", ["starlette", "fastapi", "flask"])  # Django rejects the host
 def test_a_host_may_have_an_underscore(app: App) -> None:
     headers = {"Host": "my_shop.example", "Origin": "https://my_shop.example"}

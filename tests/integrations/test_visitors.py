@@ -1,6 +1,7 @@
 """Anonymous visitors: whose cookie counts, and which keys sign it."""
 
 import re
+import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from typing import cast
@@ -23,6 +24,7 @@ from endpoint_apps import VISITOR_KEY, Answer, Backend, Framework, Wiring
 
 NAME = "__Host-chatkit_visitor"
 SALT = "chatkit_sessions.visitor"
+MAX_AGE = 365 * 24 * 3600
 # What Python's `str.strip` removes; browsers take all of these for part of a name.
 SPACES = [" \x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0", "\u2000", "\u2003", "\u2028", "\u3000"]
 
@@ -138,6 +140,25 @@ def test_a_signed_value_that_is_no_visitor_does_not_count(
 
     assert user.startswith("visitor_")
     assert user != visitor == "visitor_1"
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(MAX_AGE - 3600, True), (MAX_AGE + 3600, False)])
+def test_a_cookie_counts_for_a_year(
+    backend: Backend,
+    framework: Framework,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    *,
+    counts: bool,
+) -> None:
+    now = time.time()
+    with monkeypatch.context() as past:
+        past.setattr(time, "time", lambda: now - seconds)
+        signed = signed_by_the_application(framework, "visitor_1")
+
+    (user,) = users_of(backend, f"{NAME}={signed}")
+
+    assert (user == "visitor_1") is counts
 
 
 COOKIE_NAMES = st.text(st.characters(codec="latin-1", exclude_characters=";= \t"), max_size=6)
