@@ -87,8 +87,9 @@ class OwnClient:
         if self._proxy is not None or is_watched(is_async=self._is_async):
             from . import through_httpx  # noqa: PLC0415 -- few need it, and httpx with it
 
-            send = through_httpx.asend if self._is_async else through_httpx.send
-            return await send(request, deadline, self.connections, self._proxy)
+            return await through_httpx.send(
+                request, deadline, self.connections, self._proxy, is_async=self._is_async
+            )
         target = target_of(request.url)
         sent = 0 if request.body is None else len(request.body)
         message = encode_request(request, target)

@@ -2,13 +2,15 @@
 
 Below httpx's transport they use the library's own connections. Through a proxy, and where httpcore
 is patched, they use httpcore's pools, over streams of the library's own.
+
+What httpx or httpcore calls blocks in one of their two kinds of client and is awaited in the other.
 """
 
 import functools
 import ssl
-from collections.abc import AsyncIterable, Generator, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 import httpcore
 import httpx
@@ -16,13 +18,18 @@ import httpx
 from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import CONNECT_TIMEOUT, Deadline
-from chatkit_sessions._redaction import MaskedBytes, plain_headers
+from chatkit_sessions._redaction import plain_headers
 
 from .clients import aread_body, read_body
 from .connections import Connections, Stream, TLSStream, tls_context
 from .exchange import Target, encode, target_of
 from .own_client import HTTPCORE, is_patched
 from .proxies import Proxy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_Either: TypeAlias = T | Awaitable[T]
+"""A result, or what httpx or httpcore awaits for it."""
 
 _CALL: Final = "chatkit_sessions.call"
 """The extension of a request that holds its `_Call`, and of a response that holds ours."""
@@ -35,47 +42,31 @@ _CODING: Final = frozenset({"content-encoding", "content-length", "transfer-enco
 
 
 async def send(
-    request: Request, deadline: Deadline, connections: Connections, proxy: Proxy | None
+    request: Request,
+    deadline: Deadline,
+    connections: Connections,
+    proxy: Proxy | None,
+    *,
+    is_async: bool,
 ) -> Response | None:
     """Send a request and read its response; None once the deadline has passed."""
-    call = _Call(target_of(request.url), deadline, connections, [])
-    client = _client_of(httpx.Client)
-    if proxy is not None or is_patched(HTTPCORE[False]):
-        client = httpx.Client(transport=_pooled(httpx.HTTPTransport, proxy, _Backend(call)))
-    built = _build(request, call)
+    call = _Call(target_of(request.url), deadline, connections, [], is_async)
+    client = _pooled_client(call, proxy) if _needs_pool(call, proxy) else _client(_kind(call))
     try:
-        response = client.send(built, stream=True, auth=_NO_AUTH, follow_redirects=False)
-        try:
-            own: object = response.extensions.get(_CALL)
-            return own if isinstance(own, Response) else read_body(response, request, deadline)
-        finally:
-            response.close()
-            # It refers back to its response, and cycles cost a busy process many collections.
-            del response.stream
-    finally:
-        call.close()
-
-
-async def asend(
-    request: Request, deadline: Deadline, connections: Connections, proxy: Proxy | None
-) -> Response | None:
-    """Send a request as `send` does, for asynchronous code."""
-    call = _Call(target_of(request.url), deadline, connections, [])
-    client = _client_of(httpx.AsyncClient)
-    if proxy is not None or is_patched(HTTPCORE[True]):
-        transport = _pooled(httpx.AsyncHTTPTransport, proxy, _AsyncBackend(call))
-        client = httpx.AsyncClient(transport=transport)
-    built = _build(request, call)
-    try:
-        response = await client.send(built, stream=True, auth=_NO_AUTH, follow_redirects=False)
+        built = _build(request, call)
+        sent = client.send(built, stream=True, auth=_NO_AUTH, follow_redirects=False)
+        response = await sent if is_async else sent
         try:
             own: object = response.extensions.get(_CALL)
             if isinstance(own, Response):
                 return own
-            return await aread_body(response, request, deadline)
+            if is_async:
+                return await aread_body(response, request, deadline)
+            return read_body(response, request, deadline)
         finally:
-            await response.aclose()
-            del response.stream  # as in `send`
+            await response.aclose() if is_async else response.close()
+            # It refers back to its response, and cycles cost a busy process many collections.
+            del response.stream
     finally:
         call.close()
 
@@ -88,11 +79,13 @@ class _Call(NamedTuple):
     connections: Connections
     opened: list[Stream]
     """Connections of this call alone."""
+    is_async: bool
 
-    async def connect(self, host: str, port: int) -> Stream:
-        stream = await self.connections.connect(host, port, self.deadline.at_most(CONNECT_TIMEOUT))
-        self.opened.append(stream)
-        return stream
+    def run(
+        self, flow: Callable[P, Coroutine[object, None, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> _Either[T]:
+        """Run a flow as httpx wants it."""
+        return flow(*args, **kwargs) if self.is_async else run_blocking(flow, *args, **kwargs)
 
     def close(self) -> None:
         for stream in self.opened:
@@ -115,15 +108,19 @@ def _build(request: Request, call: _Call) -> httpx.Request:
 _parsed: Final = functools.lru_cache(maxsize=16)(httpx.URL)
 
 
-# One client for all calls. A cookie for one user must not travel with another's call; and a tool
-# may put a class of its own in the place of httpx's.
+# The library's own connections below httpx's transports. httpx has no public way to pass a pool.
 
 
-@functools.cache
-def _client_of(kind: type[httpx.Client] | type[httpx.AsyncClient]) -> Any:  # noqa: ANN401 -- of either kind
-    transport = _Transport() if issubclass(kind, httpx.Client) else _AsyncTransport()
-    cookieless: Any = type("Client", (_Cookieless, kind), {})
-    return cookieless(transport=transport)
+def _kind(call: _Call) -> Any:  # noqa: ANN401 -- of either kind
+    return httpx.AsyncClient if call.is_async else httpx.Client
+
+
+@functools.cache  # for each class: a tool may put one of its own in the place of httpx's
+def _client(kind: Any) -> Any:  # noqa: ANN401 -- of either kind
+    client = kind(transport=_AsyncTransport() if kind is httpx.AsyncClient else _Transport())
+    # All calls share it: a cookie for one user must not travel with another's.
+    client._cookies = _NoCookies()  # noqa: SLF001 -- the setter would make a jar of its own
+    return client
 
 
 class _NoCookies(httpx.Cookies):
@@ -131,80 +128,54 @@ class _NoCookies(httpx.Cookies):
         """Take nothing out of a response."""
 
 
-class _Cookieless:
-    @property
-    def cookies(self) -> httpx.Cookies:
-        """A jar that stays empty."""
-        return _NO_COOKIES
-
-    @cookies.setter
-    def cookies(self, cookies: object) -> None:
-        """Take none."""
-
-
-_NO_COOKIES: Final = _NoCookies()
-
-
-# The library's own connections below httpx's transports. httpx has no public way to pass a pool.
-
-
 class _Transport(httpx.HTTPTransport):
     def __init__(self) -> None:
-        self._pool = _Pool()
+        self._pool = cast("httpcore.ConnectionPool", _Pool())
 
 
 class _AsyncTransport(httpx.AsyncHTTPTransport):
     def __init__(self) -> None:
-        self._pool = _AsyncPool()
+        self._pool = cast("httpcore.AsyncConnectionPool", _Pool())
 
 
-class _Pool(httpcore.ConnectionPool):
-    def __init__(self) -> None:
-        pass
+class _Pool:
+    """Sends what httpx's transports hand down, with whatever those who watch have added to it."""
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         body = b"".join(cast("Iterable[bytes]", request.stream))
-        call, message = _encode(request, body)
-        send = call.connections.send
-        return _answer(run_blocking(send, call.target, message, call.deadline, sent=len(body)))
-
-
-class _AsyncPool(httpcore.AsyncConnectionPool):
-    def __init__(self) -> None:
-        pass
+        return run_blocking(self._send, request, body)
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         body = b"".join([part async for part in cast("AsyncIterable[bytes]", request.stream)])
-        call, message = _encode(request, body)
-        send = call.connections.send
-        return _answer(await send(call.target, message, call.deadline, sent=len(body)))
+        return await self._send(request, body)
 
-
-def _encode(request: httpcore.Request, body: bytes) -> tuple[_Call, MaskedBytes]:
-    """Encode a request with whatever those who watch have added to it."""
-    extensions: dict[str, object] = vars(request)["extensions"]
-    message = encode(request.method, request.url.target, request.headers, body)
-    return cast("_Call", extensions[_CALL]), message
-
-
-def _answer(response: Response) -> httpcore.Response:
-    """The response as those who watch see it: its body has been read, and decoded."""
-    return httpcore.Response(
-        response.status_code,
-        headers=[each for each in response.headers.items() if each[0] not in _CODING],
-        content=response.body.get_secret_value(),
-        extensions={_CALL: response},
-    )
+    async def _send(self, request: httpcore.Request, body: bytes) -> httpcore.Response:
+        extensions: dict[str, object] = vars(request)["extensions"]
+        call = cast("_Call", extensions[_CALL])
+        message = encode(request.method, request.url.target, request.headers, body)
+        response = await call.connections.send(call.target, message, call.deadline, sent=len(body))
+        # As those who watch see it: its body has been read, and decoded.
+        return httpcore.Response(
+            response.status_code,
+            headers=[each for each in response.headers.items() if each[0] not in _CODING],
+            content=response.body.get_secret_value(),
+            extensions={_CALL: response},
+        )
 
 
 # The library's own streams below httpcore's pools, which leave one open whose negotiation with a
 # proxy fails. The network backend is a private name; a test over real sockets watches it.
 
 
-def _pooled(kind: type[Any], proxy: Proxy | None, backend: "_Backend | _AsyncBackend") -> Any:  # noqa: ANN401 -- of either kind
+def _needs_pool(call: _Call, proxy: Proxy | None) -> bool:
+    return proxy is not None or is_patched(HTTPCORE[call.is_async])
+
+
+def _pooled_client(call: _Call, proxy: Proxy | None) -> Any:  # noqa: ANN401 -- of either kind
+    kind: Any = httpx.AsyncHTTPTransport if call.is_async else httpx.HTTPTransport
     transport = kind(verify=tls_context(), limits=_LIMITS, proxy=proxy and proxy.settings)
-    transport._pool._network_backend = backend  # noqa: SLF001 -- see above
-    return transport
+    transport._pool._network_backend = _Backend(call)  # noqa: SLF001 -- see above
+    return _kind(call)(transport=transport)
 
 
 @contextmanager
@@ -224,79 +195,60 @@ _READING: Final = httpcore.ReadError, httpcore.ReadTimeout
 _WRITING: Final = httpcore.WriteError, httpcore.WriteTimeout
 
 
-class _Backend(httpcore.NetworkBackend):
+class _Backend:
+    """A network backend of httpcore's, of either kind."""
+
     def __init__(self, call: _Call) -> None:
         self._call = call
 
-    def connect_tcp(self, host: str, port: int, *_: object, **__: object) -> "_Stream":
+    def connect_tcp(self, host: str, port: int, *_: object, **__: object) -> "_Either[_Stream]":
+        return self._call.run(self._connect, host, port)
+
+    async def _connect(self, host: str, port: int) -> "_Stream":
         with _as_httpcore(*_CONNECTING):
-            stream = run_blocking(self._call.connect, host, port)
-        return _Stream(stream, self._call.deadline)
+            deadline = self._call.deadline.at_most(CONNECT_TIMEOUT)
+            stream = await self._call.connections.connect(host, port, deadline)
+        self._call.opened.append(stream)
+        return _Stream(stream, self._call)
 
 
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+class _Stream:
+    """A network stream of httpcore's, of either kind; its call closes what is below."""
+
+    def __init__(self, stream: Stream, call: _Call) -> None:
         self._stream = stream
-        self._deadline = deadline
+        self._call = call
+
+    def read(self, *_: object, **__: object) -> _Either[bytes]:
+        return self._call.run(self._read)
+
+    async def _read(self) -> bytes:
+        with _as_httpcore(*_READING):
+            return await self._stream.receive(self._call.deadline)
+
+    def write(self, buffer: bytes, *_: object, **__: object) -> _Either[None]:
+        return self._call.run(self._write, buffer)
+
+    async def _write(self, buffer: bytes) -> None:
+        with _as_httpcore(*_WRITING):
+            await self._stream.send(buffer, self._call.deadline)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str, *_: object, **__: object
+    ) -> "_Either[_Stream]":
+        return self._call.run(self._start_tls, ssl_context, server_hostname)
+
+    async def _start_tls(self, context: ssl.SSLContext, host: str) -> "_Stream":
+        with _as_httpcore(*_CONNECTING):
+            deadline = self._call.deadline.at_most(CONNECT_TIMEOUT)
+            tls = await TLSStream.open(self._stream, context, host, deadline)
+        return _Stream(tls, self._call)
+
+    def get_extra_info(self, _: str) -> None:
+        """Nothing that httpcore asks for is known, such as whether HTTP/2 was agreed on."""
 
     def close(self) -> None:
         self._stream.close()
-
-    def read(self, *_: object, **__: object) -> bytes:
-        with _as_httpcore(*_READING):
-            return run_blocking(self._stream.receive, self._deadline)
-
-    def write(self, buffer: bytes, *_: object, **__: object) -> None:
-        with _as_httpcore(*_WRITING):
-            run_blocking(self._stream.send, buffer, self._deadline)
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        *_: object,
-        **__: object,
-    ) -> "_Stream":
-        with _as_httpcore(*_CONNECTING):
-            deadline = self._deadline.at_most(CONNECT_TIMEOUT)
-            tls = run_blocking(TLSStream.open, self._stream, ssl_context, server_hostname, deadline)
-        return _Stream(tls, self._deadline)
-
-
-class _AsyncBackend(httpcore.AsyncNetworkBackend):
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-
-    async def connect_tcp(self, host: str, port: int, *_: object, **__: object) -> "_AsyncStream":
-        with _as_httpcore(*_CONNECTING):
-            stream = await self._call.connect(host, port)
-        return _AsyncStream(stream, self._call.deadline)
-
-
-class _AsyncStream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: Stream, deadline: Deadline) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    async def read(self, *_: object, **__: object) -> bytes:
-        with _as_httpcore(*_READING):
-            return await self._stream.receive(self._deadline)
-
-    async def write(self, buffer: bytes, *_: object, **__: object) -> None:
-        with _as_httpcore(*_WRITING):
-            await self._stream.send(buffer, self._deadline)
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        *_: object,
-        **__: object,
-    ) -> "_AsyncStream":
-        with _as_httpcore(*_CONNECTING):
-            deadline = self._deadline.at_most(CONNECT_TIMEOUT)
-            tls = await TLSStream.open(self._stream, ssl_context, server_hostname, deadline)
-        return _AsyncStream(tls, self._deadline)
 
     async def aclose(self) -> None:
         self._stream.close()
