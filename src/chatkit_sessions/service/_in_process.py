@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import httpx
 
@@ -25,28 +25,27 @@ API_KEY: Final = "sk-in-process"
 """A placeholder: the transport knows the project."""
 
 
+class ClientSettings(TypedDict):
+    """The settings of a client that are passed on; see `SessionsService.client`."""
+
+    workflow_id: str | None
+    timeout: float | None
+    clock: Callable[[], datetime] | None
+    on_event: OnEvent | None
+
+
 def in_process_client(
-    flow: ServiceFlow,
-    *,
-    workflow_id: str | None,
-    project: str,
-    store: SessionStore,
-    timeout: float | None,
-    clock: Callable[[], datetime] | None,
-    on_event: OnEvent | None,
+    flow: ServiceFlow, *, project: str, store: SessionStore, **settings: Unpack[ClientSettings]
 ) -> ChatKitClient:
     """See `SessionsService.client`."""
     client = ChatKitClient(
         api_key=API_KEY,
-        workflow_id=workflow_id,
         base_url=BASE_URL,
         project=project,
-        timeout=timeout,
         max_retries=0,
         http_client=httpx.Client(transport=InProcessTransport(flow, project)),
         store=store,
-        clock=clock,
-        on_event=on_event,
+        **settings,
     )
     if store is flow.store:
         client._sessions.registry.require_store()  # noqa: SLF001 -- one package
@@ -56,53 +55,42 @@ def in_process_client(
 def in_process_async_client(
     flow: ServiceFlow,
     *,
-    workflow_id: str | None,
     project: str,
     store: AsyncSessionStore | MemorySessionStore,
-    timeout: float | None,
-    clock: Callable[[], datetime] | None,
-    on_event: OnEvent | None,
+    **settings: Unpack[ClientSettings],
 ) -> AsyncChatKitClient:
     """See `AsyncSessionsService.client`."""
     client = AsyncChatKitClient(
         api_key=API_KEY,
-        workflow_id=workflow_id,
         base_url=BASE_URL,
         project=project,
-        timeout=timeout,
         max_retries=0,
-        http_client=httpx.AsyncClient(transport=AsyncInProcessTransport(flow, project)),
+        http_client=httpx.AsyncClient(transport=InProcessTransport(flow, project)),
         store=store,
-        clock=clock,
-        on_event=on_event,
+        **settings,
     )
     if store is flow.store:
         client._sessions.registry.require_store()  # noqa: SLF001 -- one package
     return client
 
 
-class InProcessTransport(httpx.BaseTransport):
-    """Passes the requests of an `httpx.Client` to a service with a sync store."""
+class InProcessTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Passes the requests of an `httpx.Client` or `httpx.AsyncClient` to a service.
+
+    A store outage raises SessionStoreError. With an async store, only the latter can use it.
+    """
 
     def __init__(self, flow: ServiceFlow, project: str) -> None:
         self._flow = flow
         self._project = project
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Handle a request; a store outage raises SessionStoreError."""
+        """Handle a request of a sync client."""
         received = _service_request(request, request.read())
         return _response(run_blocking(self._flow.respond, received, project=self._project))
 
-
-class AsyncInProcessTransport(httpx.AsyncBaseTransport):
-    """Passes the requests of an `httpx.AsyncClient` to a service."""
-
-    def __init__(self, flow: ServiceFlow, project: str) -> None:
-        self._flow = flow
-        self._project = project
-
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Handle a request; a store outage raises SessionStoreError."""
+        """Handle a request of an async client."""
         received = _service_request(request, await request.aread())
         return _response(await self._flow.respond(received, project=self._project))
 
