@@ -20,36 +20,32 @@ from .connections import Connect, Connections
 from .exchange import encode_request, target_of
 from .proxies import Proxy
 
-Names: TypeAlias = tuple[tuple[str, str, str], ...]
-"""A package, a class of it, its method."""
+Names: TypeAlias = tuple[tuple[str, ...], ...]
+"""Of methods, each with its package and its class."""
+
+
+def _names(text: str) -> Names:
+    return tuple(tuple(name.split(".")) for name in text.split())
+
 
 HTTPCORE: Final[dict[bool, Names]] = {
-    False: (
-        ("httpcore", "ConnectionPool", "handle_request"),
-        ("httpcore", "HTTPConnection", "handle_request"),
-    ),
-    True: (
-        ("httpcore", "AsyncConnectionPool", "handle_async_request"),
-        ("httpcore", "AsyncHTTPConnection", "handle_async_request"),
+    False: _names("httpcore.ConnectionPool.handle_request httpcore.HTTPConnection.handle_request"),
+    True: _names(
+        "httpcore.AsyncConnectionPool.handle_async_request "
+        "httpcore.AsyncHTTPConnection.handle_async_request"
     ),
 }
 """What those patch who watch or mock httpcore; True: for asynchronous code."""
 WATCHED: Final[dict[bool, Names]] = {
-    False: (
-        ("httpx", "Client", "__init__"),
-        ("httpx", "Client", "send"),
-        ("httpx", "Client", "_send_single_request"),
-        ("httpx", "Client", "_transport_for_url"),
-        ("httpx", "HTTPTransport", "handle_request"),
-        *HTTPCORE[False],
+    False: HTTPCORE[False]
+    + _names(
+        "httpx.Client.__init__ httpx.Client.send httpx.Client._send_single_request "
+        "httpx.Client._transport_for_url httpx.HTTPTransport.handle_request"
     ),
-    True: (
-        ("httpx", "AsyncClient", "__init__"),
-        ("httpx", "AsyncClient", "send"),
-        ("httpx", "AsyncClient", "_send_single_request"),
-        ("httpx", "AsyncClient", "_transport_for_url"),
-        ("httpx", "AsyncHTTPTransport", "handle_async_request"),
-        *HTTPCORE[True],
+    True: HTTPCORE[True]
+    + _names(
+        "httpx.AsyncClient.__init__ httpx.AsyncClient.send httpx.AsyncClient._send_single_request "
+        "httpx.AsyncClient._transport_for_url httpx.AsyncHTTPTransport.handle_async_request"
     ),
 }
 

@@ -47,7 +47,7 @@ def mocked(_: Callable[..., object]) -> Callable[..., object]:
 
 @pytest.mark.parametrize("method", METHODS, ids=".".join)
 def test_each_patched_method_is_seen_until_it_is_its_own_again(
-    method: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+    method: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package, kind, name = method
     owner = getattr(sys.modules[package], kind)
