@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, TypeGuard
 
-from pydantic import JsonValue, SecretBytes
+from pydantic import JsonValue
 
 from chatkit_sessions._config.validation import problem_with_id
 from chatkit_sessions._redaction import safe_repr, with_article
@@ -17,7 +17,6 @@ from chatkit_sessions.errors import InvalidRequestError
 from chatkit_sessions.options import SessionOptions
 
 from .arguments import invalid_argument, validate_unicode, validate_user
-from .json_body import encode_json
 
 MAX_EXPIRES_AFTER: Final = 600
 """Seconds; also how long a session lasts by default."""
@@ -31,7 +30,7 @@ _MAX_INTEGER: Final = 2**63 - 1
 _MIN_REMAINING: Final = 60.0
 
 
-def create_body(user: str, *, workflow_id: str, options: SessionOptions) -> SecretBytes:
+def create_body(user: str, *, workflow_id: str, options: SessionOptions) -> dict[str, JsonValue]:
     """Build the body of `POST /chatkit/sessions`."""
     body: dict[str, JsonValue] = {
         "workflow": _workflow(workflow_id, options),
@@ -48,7 +47,7 @@ def create_body(user: str, *, workflow_id: str, options: SessionOptions) -> Secr
     configuration = _chatkit_configuration(options)
     if configuration:
         body["chatkit_configuration"] = configuration
-    return encode_json(body)
+    return body
 
 
 def _workflow(workflow_id: str, options: SessionOptions) -> dict[str, JsonValue]:

@@ -1,10 +1,11 @@
 """One builder per call: arguments → `Operation`, or an error before anything is sent."""
 
+import json
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
-from pydantic import SecretBytes, SecretStr, ValidationError
+from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
 
 from chatkit_sessions._redaction import mask
 from chatkit_sessions.events import EventName
@@ -20,7 +21,6 @@ from chatkit_sessions.options import SessionOptions
 from .arguments import problem_with_session_id, validate_session_id
 from .create_body import create_body
 from .diagnosis import ended_status
-from .json_body import encode_json
 
 T_co = TypeVar("T_co", covariant=True)
 SessionT = TypeVar("SessionT", ChatKitSessionInfo, CancelledSession)
@@ -28,6 +28,7 @@ SessionT = TypeVar("SessionT", ChatKitSessionInfo, CancelledSession)
 SESSIONS: Final = "/chatkit/sessions"
 
 _MAX_PROBLEMS: Final = 3
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 class Operation(NamedTuple, Generic[T_co]):
@@ -54,7 +55,7 @@ def create(
     user: str, *, workflow_id: str, options: SessionOptions
 ) -> Operation[ChatKitSessionResponse]:
     """`POST /chatkit/sessions`."""
-    body = create_body(user, workflow_id=workflow_id, options=options)
+    body = encode_json(create_body(user, workflow_id=workflow_id, options=options))
 
     def parse(document: dict[str, object]) -> ChatKitSessionResponse:
         session = ChatKitSessionResponse.model_validate(document)
@@ -110,6 +111,11 @@ def sign_out(user: str) -> Operation[Collection[str]]:
 
     body = encode_json({"user": user})
     return Operation("sign_out", "POST", f"{SESSIONS}/cancel", body, parse)
+
+
+def encode_json(document: JsonValue) -> SecretBytes:
+    """Encode a request's body; names in order, so that the same request has the same bytes."""
+    return SecretBytes(_ENCODER.encode(document).encode())
 
 
 class UnacceptableResponseError(ValueError):

@@ -1,5 +1,6 @@
 """Operation → request; status, headers and body → the result or a typed error. No socket here."""
 
+import json
 import re
 import string
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import JsonValue, SecretBytes, SecretStr, ValidationError
+from pydantic_core import from_json
 
 from chatkit_sessions._config.retry_policy import parse_retry_after, parse_should_retry
 from chatkit_sessions._config.settings import Settings
@@ -18,7 +20,6 @@ from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
 from chatkit_sessions.models import ChatKitErrorDetail, ChatKitErrorResponse
 
 from .diagnosis import diagnose, is_redirect
-from .json_body import UnreadableBodyError, decode_json
 from .operations import Operation, UnacceptableResponseError, describe_validation_error
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ _MIXED_UP: Final = (
     "the response to another. Check what OPENAI_BASE_URL (or `base_url`) names, before it shows "
     "one user the chats of another."
 )
+_MAX_DEPTH: Final = 64
 _MAX_QUOTED: Final = 500
 _MAX_SECRET: Final = 1024
 _CHARACTERS_OF_SECRETS: Final = string.ascii_letters + string.digits + "_-.+/=*%\\~"
@@ -327,3 +329,76 @@ def _quotable(text: str | None, secrets: tuple[SecretStr, ...]) -> str | None:
     if not line.isprintable():
         line = "".join(c if c.isprintable() else " " for c in line)
     return line if len(line) <= _MAX_QUOTED else line[:_MAX_QUOTED] + "…"
+
+
+class UnreadableBodyError(Exception):
+    """Why a body is not a JSON document. Holds nothing of the body."""
+
+
+def decode_json(body: bytes) -> JsonValue:
+    """Decode a response's body.
+
+    Raises:
+        UnreadableBodyError: The body is not UTF-8 or not JSON, or holds what breaks later: a lone
+            surrogate, nesting without end, `NaN`.
+    """
+    if not body:
+        raise UnreadableBodyError("it is empty")
+    document = _decode_plain(body)
+    plain = document is not None
+    if not plain:
+        document = _decode_strictly(body)
+    if not plain or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
+        _check(document, depth=0)  # visits every value, which takes its time
+    return document
+
+
+def _decode_plain(body: bytes) -> JsonValue:
+    """Decode by pydantic's parser, which is the faster; None leaves it to the other one."""
+    try:
+        document: JsonValue = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError:
+        return None
+    return document
+
+
+def _decode_strictly(body: bytes) -> JsonValue:
+    try:
+        document: JsonValue = _DECODER.decode(body.decode())
+    except UnicodeDecodeError:
+        problem = "it is not UTF-8"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError:
+        problem = "it is not JSON"
+    else:
+        return document
+    raise UnreadableBodyError(problem)
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_reject_constant)
+
+
+def _check(value: object, *, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise UnreadableBodyError("it is nested too deeply")
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            _check(item, depth=depth + 1)
+    elif isinstance(value, dict):
+        for name, item in cast("dict[str, object]", value).items():
+            _check_text(name)
+            _check(item, depth=depth + 1)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UnreadableBodyError("it holds a lone surrogate") from None

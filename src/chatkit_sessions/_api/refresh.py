@@ -20,11 +20,11 @@ from chatkit_sessions.models import ChatKitSessionResponse
 
 from .arguments import validate_client_secret
 from .diagnosis import is_rejection
-from .json_body import encode_json
 from .operations import (
     SESSIONS,
     Operation,
     describe_validation_error,
+    encode_json,
     id_to_cancel,
     problem_with_new_id,
 )

@@ -739,7 +739,7 @@ def refresh(
     secret: Any = SECRET,  # noqa: ANN401 -- many types
     **options: Unpack[SessionOptions],
 ) -> Operation[ChatKitSessionResponse | RejectedSession]:
-    body = create_body("user_1", workflow_id="wf_1", options=options).get_secret_value()
+    body = json.dumps(create_body("user_1", workflow_id="wf_1", options=options)).encode()
     return refresh_operation(secret, user="user_1", workflow_id="wf_1", create_body=body)
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import example, given, strategies as st
 
-from chatkit_sessions._api import json_body
-from chatkit_sessions._api.json_body import UnreadableBodyError, decode_json
+from chatkit_sessions._api import protocol
+from chatkit_sessions._api.protocol import UnreadableBodyError, decode_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -72,7 +72,7 @@ def test_what_is_no_number_in_json_is_none_here(body: bytes) -> None:
 def test_an_ordinary_response_never_needs_the_slower_parser(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(json_body, "_DECODER", None)
+    monkeypatch.setattr(protocol, "_DECODER", None)
 
     assert decode_json(b'{"id": "cksess_\\u00e9", "n": [1, 2.5, true, null]}') == {
         "id": "cksess_é", "n": [1, 2.5, True, None]
