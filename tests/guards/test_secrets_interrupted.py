@@ -127,7 +127,12 @@ def test_no_variable_holds_a_secret_while_a_session_is_shown() -> None:
     assert line > 5
 
 
-def test_no_variable_holds_a_secret_over_the_library_s_own_connections() -> None:
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_no_variable_holds_a_secret_over_the_library_s_own_connections(
+    monkeypatch: pytest.MonkeyPatch, *, is_watched: bool
+) -> None:
+    if is_watched:  # as by what changes a function's code and leaves a note on it
+        monkeypatch.setattr(httpx.HTTPTransport.handle_request, "note", "", raising=False)
     line = 0
     is_long_enough = True
     with raw_server(serve_sessions) as server, warnings.catch_warnings():
