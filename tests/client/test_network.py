@@ -634,6 +634,18 @@ def test_a_response_that_comes_before_the_request_is_read_is_returned(
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("over_tls", [False, True], ids=["http", "https"])
+def test_a_request_of_any_size_arrives_whole(
+    connect: Connect, request: pytest.FixtureRequest, *, over_tls: bool
+) -> None:
+    context = request.getfixturevalue("tls") if over_tls else None
+    with raw_server(serve_sessions, tls=context) as server:
+        connect(base_url=server.url).create_session("user_123", state_variables=MUCH)
+
+        body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
+        assert body["workflow"]["state_variables"] == MUCH
+
+
 # Nothing is left behind
 
 
