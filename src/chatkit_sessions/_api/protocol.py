@@ -34,12 +34,12 @@ MAX_ERROR_BODY: Final = 64 * 1024
 EXTENSIONS_HEADER: Final = "chatkit-extensions"
 SIGN_OUT_EXTENSION: Final = "sign_out"
 """What the sessions service of this library lists in that header (`openapi.json`)."""
-_NOT_THE_API: Final = (
+_UNREADABLE_RESPONSE: Final = (
     "The response may come from something other than the ChatKit sessions API (a proxy, a login "
     "page, a gateway). Check OPENAI_BASE_URL (or `base_url`); the session may exist and then "
     "expires by itself."
 )
-_MIXED_UP: Final = (
+_MIXED_UP_RESPONSES: Final = (
     "Something between here and the API (a gateway, a cache, a proxy) seems to give one request "
     "the response to another. Check what OPENAI_BASE_URL (or `base_url`) names, before it shows "
     "one user the chats of another."
@@ -200,7 +200,7 @@ def _parse_success_or_raise(
         content_type=content_type,
         content_length=len(response.body),
         request_id=request_id,
-        hint=_MIXED_UP if result.mixed_up else _NOT_THE_API,
+        hint=_MIXED_UP_RESPONSES if result.mixed_up else _UNREADABLE_RESPONSE,
         session_id=result.session_id,
     )
 

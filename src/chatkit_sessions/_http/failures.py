@@ -41,7 +41,7 @@ _CERTIFICATE: Final = (
     "certificates of its authority (REQUESTS_CA_BUNDLE is not read). Python 3.13 and later also "
     "reject an authority's certificate that lacks what RFC 5280 requires."
 )
-_PROXY_LOGIN: Final = (
+_PROXY_LOGIN_HINT: Final = (
     "Put the proxy's user name and password into {source}: http://user:password@{address}."
 )
 
@@ -179,7 +179,7 @@ class HTTPErrors(NamedTuple):
             return APIConnectionError(message, hint=_CERTIFICATE, permanent=True)
         if self.is_a(error, "ProxyError") and text.startswith("407"):
             address, source = self.proxy or ("proxy.example.com:3128", "the proxy's URL")
-            hint = _PROXY_LOGIN.format(address=address, source=source)
+            hint = _PROXY_LOGIN_HINT.format(address=address, source=source)
             return APIConnectionError(message, hint=hint, permanent=True)
         return APIConnectionError(
             message,

@@ -75,9 +75,10 @@ class StoredRecord:
 
     @property
     def read_at(self) -> datetime:
-        """When the store returned it, by the store's clock: it keeps a record for a day longer.
+        """When the store returned the record, by the store's clock.
 
-        Less if the API's own times in whole seconds, or a bound of its, made that day longer.
+        A store keeps a record for a day after its expiry. The time is too early if whole seconds,
+        or a bound of the API's, made that day longer.
         """
         return self.record.expires_at - timedelta(seconds=self.ttl - DAY)
 
@@ -174,14 +175,14 @@ def info_from_record(record: SessionRecord) -> ChatKitSessionInfo:
 
 
 def with_current_status(info: ChatKitSessionInfo, *, now: datetime) -> ChatKitSessionInfo:
-    """Work the status out against the clock: no server reports that a session has expired."""
+    """Set the status by the clock: no server reports that a session has expired."""
     if info.status in {None, "active"} and info.is_expired(now=now):
         return info.model_copy(update={"status": "expired"})
     return info
 
 
 class Timed(Protocol):
-    """What a session's lifetime is worked out of."""
+    """The times of a session, from which its lifetime is calculated."""
 
     @property
     def expires_at(self) -> datetime: ...
@@ -216,7 +217,7 @@ FAILURE_TTL: Final = 3.0
 MAX_RETRY_AFTER: Final = 60.0
 """Seconds for which a `retry-after` keeps everybody from asking."""
 SHARED_ERRORS: Final = (APIStatusError, APIConnectionError, APIResponseValidationError)
-"""What the API did, or did not; any other error is the caller's own."""
+"""Errors that concern all callers: of the API's response, or without one."""
 
 
 class _StoredFailure(BaseModel):
@@ -262,7 +263,7 @@ def encode_failure(error: ChatKitError, *, token: bytes) -> Entry | None:
 
 
 def parse_failure(entry: Entry) -> ChatKitError | None:
-    """An error of its own for each caller; None where it cannot be read."""
+    """Decode a failure, as a new error for each caller; None if it is unreadable."""
     try:
         stored = _StoredFailure.model_validate_json(entry.value)
     except ValidationError:
@@ -364,7 +365,7 @@ class StoreSnapshot:
         return self.usable(0.0, now=now, instead_of=instead_of)
 
     def check_rate_limit(self) -> None:
-        """Create nothing while the API has asked everybody to wait.
+        """Reject a call while the API asks everybody to wait.
 
         Raises:
             APIStatusError: The last failure, with what is left of its `retry_after`.
@@ -421,7 +422,7 @@ def parse_snapshot(
     usable = (
         stored is not None
         and stored.identity == identity.description
-        # The identity binds the user; that the session is theirs, too, costs a forger more.
+        # The identity names the user. To check the session's user, too, makes forging harder.
         and stored.session.user in {None, identity.user}
         and (generation is None or stored.generation == _text(generation))
     )
@@ -670,7 +671,13 @@ class Publication(NamedTuple):
 
 
 def sign_out(group: str, names: Iterable[str], *, generation: bytes) -> Transaction:
-    """Keep nothing of the user that was begun before now; `names` are those of the group's list."""
+    """End what the user's group shares, and every creation that began before now.
+
+    Args:
+        group: The user's group.
+        names: The names that it lists.
+        generation: The name of this sign-out.
+    """
     changes: dict[str, Entry | None] = {name: None for name in names if name.startswith("secret:")}
     # Needed as long as a call may last that has begun before.
     mark = Entry(MaskedBytes(generation), DAY, retention=DAY - MAX_EXPIRES_AFTER)

@@ -103,7 +103,7 @@ class Registry:
         return replace(parse_generation(entries), reachable=False)
 
     async def look_up_session(self, identity: Identity, deadline: Deadline) -> StoreSnapshot:
-        """Read which session there is: all that a caller needs who can reuse it."""
+        """Read the shared session: all that a caller needs to reuse it."""
         names = snapshot_names(identity)
         asked_at = self._clock()
         entries = await self._try_get(identity.group, [names[0], names[-1]], deadline)
@@ -118,7 +118,7 @@ class Registry:
     async def look_up(
         self, identity: Identity, deadline: Deadline, *, presented: SecretStr | None = None
     ) -> StoreSnapshot:
-        """Read what there is of an identity, and of the secret that is presented."""
+        """Read all entries of an identity, and of the secret that is presented."""
         names = snapshot_names(identity, presented)
         asked_at = self._clock()
         access = self._access
@@ -141,7 +141,7 @@ class Registry:
     async def acquire_lease(
         self, identity: Identity, snapshot: StoreSnapshot, lease: Lease, deadline: Deadline
     ) -> StoreSnapshot | None:
-        """Acquire the lease to create a session; if it is not to be had, return what there is."""
+        """Acquire the lease to create a session; if it is taken, return what the store holds."""
         transaction = transactions.acquire_lease(identity, snapshot, lease)
         return await self._commit_or_look_up(identity, transaction, deadline)
 
@@ -270,11 +270,11 @@ class Registry:
             self._state.stand_in.commit(identity.group, {f"secret:{identity.slot}": None}, when={})
 
     def drop_unpublished(self, session_id: str) -> None:
-        """The session has ended: the store need not learn of it."""
+        """Forget a session that has ended: the store need not learn of it."""
         self._state.unpublished.pop(session_id, None)
 
     def sign_out_without_store(self, group: str, *, generation: bytes) -> list[str]:
-        """Return nothing more of what this process has created during an outage.
+        """Stop returning what this process has created for a user during an outage.
 
         Returns:
             The ids of those sessions.
@@ -324,7 +324,7 @@ class Registry:
         *,
         leads: bool = False,
     ) -> StoreSnapshot | None:
-        """Make changes; if a condition does not hold, or during an outage, what there is."""
+        """Make changes; return what the store holds if a condition fails, or during an outage."""
         access, names, asked_at = self._access, snapshot_names(identity), self._clock()
         found = await access.try_store(
             lambda: access.commit_or_get(transaction, names, deadline, leads=leads)
@@ -393,7 +393,7 @@ class Registry:
     async def sign_out(
         self, scope: Scope, user: str, deadline: Deadline, *, generation: bytes
     ) -> tuple[dict[str, StoredRecord | None], SessionStoreError | None]:
-        """Keep nothing of the user that was begun before now.
+        """End what the store shares of a user, and every creation that began before now.
 
         Returns:
             The sessions that may be active, by id, with or without a record; and why there may be

@@ -55,7 +55,7 @@ _MAX_ATTEMPTS: Final = 1_000
 """Attempts of a change; each failed one means that another process made its change first."""
 _USER_TIMEOUT: Final = 30.0
 """Seconds that ending all sessions of a user may take: there may be thousands."""
-_LIMITS: Final = 3.0
+_LIMITS_PER_REQUEST: Final = 3.0
 """How many times the limit of one store operation a request may take with all of its operations."""
 
 _FIRST_UNIX_TIME: Final = 1_000_000_000.0
@@ -375,7 +375,9 @@ class ServiceFlow:
     def _deadline(self) -> Deadline:
         """When a request stops waiting for the store."""
         limit = self._access.state.bounds.timeout
-        return Deadline.after(None if limit is None else _LIMITS * limit, time.monotonic)
+        return Deadline.after(
+            None if limit is None else _LIMITS_PER_REQUEST * limit, time.monotonic
+        )
 
 
 def _log_rejection(error: InvalidClientSecretError | ClientSecretRateLimitError) -> None:
