@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from chatkit_sessions._redaction import MaskedBytes, redact
 
-from ._refusals import incomplete_request
+from ._error_responses import incomplete_request
 from ._rules import MAX_REQUEST_BODY, Headers, ServiceRequest, ServiceResponse
 
 if TYPE_CHECKING:

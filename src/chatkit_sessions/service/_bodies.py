@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from pydantic import SecretStr
 
-from . import _refusals as refusals
+from . import _error_responses as error_responses
 
 if TYPE_CHECKING:
     from ._records import ServiceRecord
@@ -74,7 +74,7 @@ def parse_create_body(body: bytes) -> SessionSettings:
         The settings, with the contract's defaults for omitted fields.
 
     Raises:
-        Refusal: The body is not JSON, or breaks the contract.
+        ErrorResponse: The body is not JSON, or breaks the contract.
     """
     fields = _parse_object(
         body, {"user", "workflow", "expires_after", "rate_limits", "chatkit_configuration"}
@@ -121,7 +121,7 @@ def parse_refresh_body(body: bytes) -> SecretStr:
         The client secret to exchange.
 
     Raises:
-        Refusal: The body is not a JSON object with exactly this field.
+        ErrorResponse: The body is not a JSON object with exactly this field.
     """
     return SecretStr(_parse_object(body, {"client_secret"}).required_string("client_secret"))
 
@@ -136,7 +136,7 @@ def parse_sign_out_body(body: bytes) -> str:
         The user.
 
     Raises:
-        Refusal: The body is not a JSON object with exactly this field.
+        ErrorResponse: The body is not a JSON object with exactly this field.
     """
     return _user(_parse_object(body, {"user"}))
 
@@ -184,7 +184,7 @@ def session_object(record: "ServiceRecord", now: datetime, *, client_secret: str
 def _user(fields: "_Object") -> str:
     user = fields.required_string("user")
     if not user:
-        raise refusals.empty_string("user")
+        raise error_responses.empty_string("user")
     return user
 
 
@@ -198,13 +198,13 @@ class _Object:
     def require(self, *names: str) -> None:
         for name in names:
             if name not in self.fields:
-                raise refusals.missing_parameter(self.path_of(name))
+                raise error_responses.missing_parameter(self.path_of(name))
 
     def required_string(self, name: str) -> str:
         self.require(name)
         value = self.fields[name]
         if not isinstance(value, str):
-            raise refusals.invalid_type(self.path_of(name), "a string", value)
+            raise error_responses.invalid_type(self.path_of(name), "a string", value)
         return value
 
     def string(self, name: str) -> str | None:
@@ -213,7 +213,7 @@ class _Object:
     def boolean(self, name: str, *, default: bool) -> bool:
         value = self.fields.get(name, default)
         if not isinstance(value, bool):
-            raise refusals.invalid_type(self.path_of(name), "a boolean", value)
+            raise error_responses.invalid_type(self.path_of(name), "a boolean", value)
         return value
 
     def integer(self, name: str, *, maximum: int | None = None) -> int | None:
@@ -222,12 +222,12 @@ class _Object:
         value = self.fields[name]
         number = _as_integer(value)
         if number is None:
-            raise refusals.invalid_type(self.path_of(name), "an integer", value)
+            raise error_responses.invalid_type(self.path_of(name), "an integer", value)
         # Every integer of the contract is at least 1.
         if number < 1:
-            raise refusals.integer_below_minimum(self.path_of(name), 1, number)
+            raise error_responses.integer_below_minimum(self.path_of(name), 1, number)
         if maximum is not None and number > maximum:
-            raise refusals.integer_above_maximum(self.path_of(name), maximum, number)
+            raise error_responses.integer_above_maximum(self.path_of(name), maximum, number)
         return number
 
     def object(self, name: str, known: Collection[str] | None) -> "_Object":
@@ -241,18 +241,18 @@ def _parse_object(body: bytes, known: Collection[str]) -> _Object:
     try:
         value = decode_json(body)
     except ValueError:
-        raise refusals.malformed_json() from None
+        raise error_responses.malformed_json() from None
     return _opened("", value, known)
 
 
 def _opened(path: str, value: JsonValue, known: Collection[str] | None) -> _Object:
     """The object at `path`; if `known` is None, its fields may have any name."""
     if not isinstance(value, dict):
-        raise refusals.invalid_type(path, "an object", value)
+        raise error_responses.invalid_type(path, "an object", value)
     opened = _Object(path, value)
     for name in value:
         if known is not None and name not in known:
-            raise refusals.unknown_parameter(opened.path_of(name))
+            raise error_responses.unknown_parameter(opened.path_of(name))
     return opened
 
 
@@ -275,7 +275,9 @@ def _lifetime(fields: _Object) -> int:
     expires_after = fields.object("expires_after", {"anchor", "seconds"})
     anchor = expires_after.required_string("anchor")
     if anchor != "created_at":
-        raise refusals.unsupported_value(expires_after.path_of("anchor"), anchor, "created_at")
+        raise error_responses.unsupported_value(
+            expires_after.path_of("anchor"), anchor, "created_at"
+        )
     expires_after.require("seconds")
     return expires_after.integer("seconds", maximum=_MAX_LIFETIME) or DEFAULT_LIFETIME
 
@@ -285,7 +287,7 @@ def _state_variables(workflow: _Object) -> dict[str, StateValue] | None:
         return None
     variables = workflow.object("state_variables", known=None)
     if len(variables.fields) > _MAX_STATE_VARIABLES:
-        raise refusals.object_above_maximum_properties(
+        raise error_responses.object_above_maximum_properties(
             variables.path, _MAX_STATE_VARIABLES, len(variables.fields)
         )
     return {
@@ -295,18 +297,20 @@ def _state_variables(workflow: _Object) -> dict[str, StateValue] | None:
 
 def _state_name(variables: _Object, name: str) -> str:
     if len(name) > _MAX_STATE_NAME:
-        raise refusals.string_above_maximum_length(variables.path, _MAX_STATE_NAME, len(name))
+        raise error_responses.string_above_maximum_length(
+            variables.path, _MAX_STATE_NAME, len(name)
+        )
     return name
 
 
 def _state_value(variables: _Object, name: str) -> StateValue:
     value = variables.fields[name]
     if value is None or isinstance(value, list | dict):
-        raise refusals.invalid_type(
+        raise error_responses.invalid_type(
             variables.path_of(name), "a string, a number or a boolean", value
         )
     if isinstance(value, str) and len(value) > _MAX_STATE_TEXT:
-        raise refusals.string_above_maximum_length(
+        raise error_responses.string_above_maximum_length(
             variables.path_of(name), _MAX_STATE_TEXT, len(value)
         )
     return value
@@ -320,7 +324,7 @@ def decode_json(body: bytes) -> JsonValue:
     """
     try:
         value: JsonValue = json.loads(
-            body.decode(), parse_float=_finite_float, parse_constant=_refuse_constant
+            body.decode(), parse_float=_finite_float, parse_constant=_reject_constant
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -339,5 +343,5 @@ def _finite_float(text: str) -> float:
     return number
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"not JSON: {name}")

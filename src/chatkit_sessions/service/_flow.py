@@ -22,7 +22,8 @@ from chatkit_sessions.stores._redis_commands import parse_entries
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from . import _refusals as refusals
+from . import _error_responses as error_responses
+from ._error_responses import ErrorResponse
 from ._records import (
     CARRIED,
     GENERATION,
@@ -32,7 +33,6 @@ from ._records import (
     SessionContext,
     StoredSession,
 )
-from ._refusals import Refusal
 from ._rules import (
     EXTENSIONS,
     OPERATIONS,
@@ -96,7 +96,7 @@ class ServiceFlow:
         try:
             return await self.respond(request, served, read=read)
         except SessionStoreError:
-            return self._rules.refuse(refusals.store_unavailable())
+            return self._rules.respond_error(error_responses.store_unavailable())
 
     async def respond(
         self,
@@ -123,9 +123,9 @@ class ServiceFlow:
             response = await self._carry_out(self._rules.parse(screened, body))
         except InvalidClientSecretError as error:
             _log_rejection(error)
-            response = self._rules.refuse(refusals.ended_client_secret())
-        except Refusal as refusal:
-            response = self._rules.refuse(refusal)
+            response = self._rules.respond_error(error_responses.ended_client_secret())
+        except ErrorResponse as error_response:
+            response = self._rules.respond_error(error_response)
         return response.with_header(
             "chatkit-extensions", ", ".join(sorted(EXTENSIONS & set(served)))
         )
@@ -348,7 +348,7 @@ class ServiceFlow:
         active = await self._active_sessions(user, project, deadline)
         for session, requests in active:
             if not await self._cancel(session, requests, deadline):
-                with suppress(Refusal):  # it is gone
+                with suppress(ErrorResponse):  # it is gone
                     await self._read(ReadTask(session.record.id, project, cancel=True), deadline)
         if self._access.waits_for_replicas:
             # Replicas that have confirmed this mark have everything before it.

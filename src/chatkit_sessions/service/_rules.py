@@ -15,7 +15,7 @@ from chatkit_sessions._sessions.access import ScriptCall
 from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.stores.base import Transaction
 
-from . import _refusals as refusals
+from . import _error_responses as error_responses
 from ._bodies import (
     JsonValue,
     SessionSettings,
@@ -25,6 +25,7 @@ from ._bodies import (
     parse_sign_out_body,
     session_object,
 )
+from ._error_responses import ErrorResponse
 from ._records import (
     CARRIED,
     COUNT,
@@ -40,7 +41,6 @@ from ._records import (
     StoredSession,
     digest,
 )
-from ._refusals import Refusal
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
 
 MAX_REQUEST_BODY: Final = 65_536
@@ -256,7 +256,7 @@ class SessionRules:
             project: The request's project; None: that of its API key.
 
         Raises:
-            Refusal: The request is invalid.
+            ErrorResponse: The request is invalid.
         """
         call = find_call(request, served)
         if project is None:
@@ -271,34 +271,34 @@ class SessionRules:
         """Parse a request into a task.
 
         Raises:
-            Refusal: The request is invalid.
+            ErrorResponse: The request is invalid.
         """
         call, project = screened
         self._require_bounded(len(body))
         if call.operation == "create":
             settings = parse_create_body(body)
             if not self._has_workflow(settings.workflow_id, project):
-                raise refusals.workflow_not_found(settings.workflow_id)
+                raise error_responses.workflow_not_found(settings.workflow_id)
             return CreateTask(settings, project)
         if call.operation == "refresh":
             return RefreshTask(parse_refresh_body(body), project)
         if call.operation == "sign_out":
             return SignOutTask(parse_sign_out_body(body), project)
         if not call.session_id.startswith("cksess"):
-            raise refusals.malformed_session_id(call.session_id)
+            raise error_responses.malformed_session_id(call.session_id)
         return ReadTask(call.session_id, project, cancel=call.operation == "cancel")
 
     def _require_bounded(self, length: int) -> None:
         if self._max_body is not None and length > self._max_body:
-            raise refusals.request_too_large(self._max_body)
+            raise error_responses.request_too_large(self._max_body)
 
     def _project_of(self, request: ServiceRequest) -> str:
         api_key = bearer_token(request.headers.get("authorization"))
         if api_key is None:
-            raise refusals.missing_api_key()
+            raise error_responses.missing_api_key()
         project = self._find_project(api_key)
         if project is None:
-            raise refusals.incorrect_api_key(api_key.get_secret_value())
+            raise error_responses.incorrect_api_key(api_key.get_secret_value())
         return project
 
     # What is in the store.
@@ -431,7 +431,7 @@ class SessionRules:
     def require_signed_in(
         self, record: ServiceRecord, generation: Entry | None, listed: Entry | None
     ) -> None:
-        """Refuse to refresh a session from before the user's last sign-out.
+        """Reject the refresh of a session from before the user's last sign-out.
 
         Raises:
             InvalidClientSecretError: It is from before, though it may not be cancelled yet.
@@ -580,12 +580,12 @@ class SessionRules:
         """Return the session to read or cancel.
 
         Raises:
-            Refusal: The session is unknown, or of another project.
+            ErrorResponse: The session is unknown, or of another project.
         """
         session = StoredSession.parse(entry)
         wanted = (task.session_id, task.project)
         if session is None or (session.record.id, session.record.project) != wanted:
-            raise refusals.session_not_found(task.session_id)
+            raise error_responses.session_not_found(task.session_id)
         return session
 
     # Responses.
@@ -604,10 +604,10 @@ class SessionRules:
             200, {"object": "chatkit.user", "user": user, "cancelled_sessions": ids}
         )
 
-    def refuse(self, refusal: Refusal) -> ServiceResponse:
+    def respond_error(self, error_response: ErrorResponse) -> ServiceResponse:
         """Return the response that rejects a request."""
-        headers = Headers(refusal.headers.items())
-        return self._respond_json(refusal.status_code, refusal.envelope(), headers)
+        headers = Headers(error_response.headers.items())
+        return self._respond_json(error_response.status_code, error_response.envelope(), headers)
 
     def _respond_json(
         self,
@@ -656,7 +656,8 @@ def find_call(request: ServiceRequest, served: Collection[Operation]) -> Call:
         served: The operations that the service offers.
 
     Raises:
-        Refusal: 404 if no offered operation has this path, 405 if one has it with another method.
+        ErrorResponse: 404 if no offered operation has this path, 405 if one has it with another
+            method.
     """
     path = request.path.partition("?")[0]
     matches = [
@@ -665,12 +666,12 @@ def find_call(request: ServiceRequest, served: Collection[Operation]) -> Call:
         if route.operation in served and (match := route.path.fullmatch(path))
     ]
     if not matches:
-        raise refusals.invalid_url(request.method, path)
+        raise error_responses.invalid_url(request.method, path)
     for route, match in matches:
         if route.method == request.method:
             return Call(route.operation, unquote("".join(match.groups())))
     allowed = sorted({route.method for route, _ in matches})
-    raise refusals.invalid_method(request.method, path, allowed=allowed)
+    raise error_responses.invalid_method(request.method, path, allowed=allowed)
 
 
 def bearer_token(authorization: str | None) -> SecretStr | None:
@@ -695,4 +696,4 @@ def _value(entry: Entry | None) -> bytes | None:
 def _require_beta_header(request: ServiceRequest) -> None:
     features = request.headers.get("openai-beta", "").split(",")
     if _BETA not in (feature.strip(" \t") for feature in features):
-        raise refusals.missing_beta_header()
+        raise error_responses.missing_beta_header()

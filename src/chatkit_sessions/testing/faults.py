@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-from chatkit_sessions.service._refusals import Refusal, default_error
+from chatkit_sessions.service._error_responses import ErrorResponse, default_error
 from chatkit_sessions.service._rules import OPERATIONS, Operation, find_call
 
 from .wire import Headers, RecordedRequest, encode_json
@@ -122,21 +122,21 @@ def make_failure(
 def _envelope(status_code: int, error: Mapping[str, str | None]) -> bytes:
     message, error_type = error["message"], error["type"]
     default_message, default_type = default_error(status_code)
-    refusal = Refusal(
+    error_response = ErrorResponse(
         status_code,
         default_message if message is None else message,
         error_type=default_type if error_type is None else error_type,
         code=error["code"],
         param=error["param"],
     )
-    return encode_json(refusal.envelope())
+    return encode_json(error_response.envelope())
 
 
 def take_failure(failures: list[PlannedFailure], request: RecordedRequest) -> PlannedFailure | None:
     """Return the first failure that applies to this request, and count it; None without one."""
     try:
         operation = find_call(request, OPERATIONS).operation
-    except Refusal:
+    except ErrorResponse:
         operation = None
     for index, failure in enumerate(failures):
         if failure.operation not in (None, operation):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import h11
 
-from chatkit_sessions.service._refusals import Refusal
+from chatkit_sessions.service._error_responses import ErrorResponse
 
 from .fake_api import FakeServer
 from .faults import length_claimed, pieces_sent
@@ -130,10 +130,10 @@ class _Connection(socketserver.StreamRequestHandler):
         try:
             request = self._read(reader)
         except h11.RemoteProtocolError as error:
-            request = Refusal(error.error_status_hint, str(error))
+            request = ErrorResponse(error.error_status_hint, str(error))
         if request is None:
             return False
-        if isinstance(request, Refusal):  # where the next request begins is not known
+        if isinstance(request, ErrorResponse):  # where the next request begins is not known
             body = encode_json(request.envelope())
             fields = {"content-type": "application/json", "content-length": str(len(body))}
             response = FakeResponse(request.status_code, Headers(fields.items()), body)
@@ -145,7 +145,7 @@ class _Connection(socketserver.StreamRequestHandler):
         self._send(response, stays_open=stays_open)
         return stays_open
 
-    def _read(self, reader: h11.Connection) -> ServiceRequest | Refusal | None:
+    def _read(self, reader: h11.Connection) -> ServiceRequest | ErrorResponse | None:
         """Return the next request; None if the client sends no more.
 
         A body that is too long is still read to its end: if the connection closes while the client
@@ -161,7 +161,7 @@ class _Connection(socketserver.StreamRequestHandler):
             if length <= MAX_LOCAL_BODY:
                 body += event.data
         if length > MAX_LOCAL_BODY:
-            return Refusal(413, f"The request body is longer than {MAX_LOCAL_BODY} bytes.")
+            return ErrorResponse(413, f"The request body is longer than {MAX_LOCAL_BODY} bytes.")
         headers = Headers((name.decode(), value.decode("latin-1")) for name, value in head.headers)
         return ServiceRequest(
             head.method.decode(), head.target.decode("latin-1"), headers, bytes(body)

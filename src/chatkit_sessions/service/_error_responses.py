@@ -27,7 +27,7 @@ _JSON_TYPES = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - the API's response, not a fault of the program
+class ErrorResponse(Exception):  # noqa: N818 - the API's response, not a fault of the program
     """A request that the API rejects.
 
     Args:
@@ -78,26 +78,26 @@ def default_error(status_code: int) -> tuple[str, str]:
     return responses.get(status_code, "Refused"), "invalid_request_error"
 
 
-def invalid_url(method: str, path: str) -> Refusal:
+def invalid_url(method: str, path: str) -> ErrorResponse:
     """The route does not exist."""
-    return Refusal(404, f"Invalid URL ({method} {path})")
+    return ErrorResponse(404, f"Invalid URL ({method} {path})")
 
 
-def invalid_method(method: str, path: str, *, allowed: Iterable[str]) -> Refusal:
+def invalid_method(method: str, path: str, *, allowed: Iterable[str]) -> ErrorResponse:
     """The route exists, but not for this method."""
-    return Refusal(
+    return ErrorResponse(
         405, f"Invalid method for URL ({method} {path})", headers={"allow": ", ".join(allowed)}
     )
 
 
-def missing_api_key() -> Refusal:
+def missing_api_key() -> ErrorResponse:
     """The request has no key."""
-    return Refusal(401, "Missing bearer or basic authentication in header")
+    return ErrorResponse(401, "Missing bearer or basic authentication in header")
 
 
-def incorrect_api_key(api_key: str) -> Refusal:
+def incorrect_api_key(api_key: str) -> ErrorResponse:
     """The key is unknown; the message shows only its ends."""
-    return Refusal(
+    return ErrorResponse(
         401,
         f"Incorrect API key provided: {_masked(api_key)}. "
         "You can find your API key at https://platform.openai.com/account/api-keys.",
@@ -105,9 +105,9 @@ def incorrect_api_key(api_key: str) -> Refusal:
     )
 
 
-def missing_beta_header() -> Refusal:
+def missing_beta_header() -> ErrorResponse:
     """The request lacks the header of the ChatKit beta."""
-    return Refusal(
+    return ErrorResponse(
         400,
         "You must provide the 'OpenAI-Beta' header to access the Chatkit API. "
         "Please try again by setting the header 'OpenAI-Beta: chatkit_beta=v1'.",
@@ -115,22 +115,22 @@ def missing_beta_header() -> Refusal:
     )
 
 
-def malformed_json() -> Refusal:
+def malformed_json() -> ErrorResponse:
     """The body is not JSON."""
-    return Refusal(400, "We could not parse the JSON body of your request.")
+    return ErrorResponse(400, "We could not parse the JSON body of your request.")
 
 
-def missing_parameter(param: str) -> Refusal:
+def missing_parameter(param: str) -> ErrorResponse:
     """A required field is missing."""
     return _invalid(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
 
 
-def unknown_parameter(param: str) -> Refusal:
+def unknown_parameter(param: str) -> ErrorResponse:
     """A field that the API does not know."""
     return _invalid(f"Unknown parameter: '{param}'.", "unknown_parameter", param)
 
 
-def invalid_type(param: str, expected: str, value: JsonValue) -> Refusal:
+def invalid_type(param: str, expected: str, value: JsonValue) -> ErrorResponse:
     """A value of another JSON type; an empty `param` stands for the whole body."""
     found = _JSON_TYPES[type(value)]
     return _invalid(
@@ -140,7 +140,7 @@ def invalid_type(param: str, expected: str, value: JsonValue) -> Refusal:
     )
 
 
-def integer_below_minimum(param: str, minimum: int, value: int) -> Refusal:
+def integer_below_minimum(param: str, minimum: int, value: int) -> ErrorResponse:
     """A number smaller than the contract allows."""
     return _invalid(
         f"Invalid '{param}': integer below minimum value. "
@@ -150,7 +150,7 @@ def integer_below_minimum(param: str, minimum: int, value: int) -> Refusal:
     )
 
 
-def integer_above_maximum(param: str, maximum: int, value: int) -> Refusal:
+def integer_above_maximum(param: str, maximum: int, value: int) -> ErrorResponse:
     """A number greater than the contract allows."""
     return _invalid(
         f"Invalid '{param}': integer above maximum value. "
@@ -160,7 +160,7 @@ def integer_above_maximum(param: str, maximum: int, value: int) -> Refusal:
     )
 
 
-def string_above_maximum_length(param: str, maximum: int, length: int) -> Refusal:
+def string_above_maximum_length(param: str, maximum: int, length: int) -> ErrorResponse:
     """A text longer than the contract allows."""
     return _invalid(
         f"Invalid '{param}': string too long. Expected a string with maximum length {maximum}, "
@@ -170,7 +170,7 @@ def string_above_maximum_length(param: str, maximum: int, length: int) -> Refusa
     )
 
 
-def empty_string(param: str) -> Refusal:
+def empty_string(param: str) -> ErrorResponse:
     """An empty text."""
     return _invalid(
         f"Invalid '{param}': empty string. Expected a string with minimum length 1, "
@@ -180,7 +180,7 @@ def empty_string(param: str) -> Refusal:
     )
 
 
-def object_above_maximum_properties(param: str, maximum: int, count: int) -> Refusal:
+def object_above_maximum_properties(param: str, maximum: int, count: int) -> ErrorResponse:
     """A map with more entries than the contract allows."""
     return _invalid(
         f"Invalid '{param}': too many properties. Expected an object with at most {maximum} "
@@ -190,14 +190,14 @@ def object_above_maximum_properties(param: str, maximum: int, count: int) -> Ref
     )
 
 
-def unsupported_value(param: str, value: str, supported: str) -> Refusal:
+def unsupported_value(param: str, value: str, supported: str) -> ErrorResponse:
     """A text that is not the one allowed."""
     return _invalid(
         f"Invalid value: '{value}'. Supported values are: '{supported}'.", "invalid_value", param
     )
 
 
-def ended_client_secret() -> Refusal:
+def ended_client_secret() -> ErrorResponse:
     """A secret that cannot be refreshed; the message does not repeat it."""
     return _invalid(
         "Invalid 'client_secret': the session it belongs to is unknown or has ended.",
@@ -206,7 +206,7 @@ def ended_client_secret() -> Refusal:
     )
 
 
-def malformed_session_id(session_id: str) -> Refusal:
+def malformed_session_id(session_id: str) -> ErrorResponse:
     """A malformed session id."""
     return _invalid(
         f"Invalid 'session_id': '{session_id}'. Expected an ID that begins with 'cksess'.",
@@ -215,34 +215,34 @@ def malformed_session_id(session_id: str) -> Refusal:
     )
 
 
-def session_not_found(session_id: str) -> Refusal:
+def session_not_found(session_id: str) -> ErrorResponse:
     """A session that does not exist for this key's project."""
-    return Refusal(404, f"Chatkit Session with id '{session_id}' not found.")
+    return ErrorResponse(404, f"Chatkit Session with id '{session_id}' not found.")
 
 
-def workflow_not_found(workflow_id: str) -> Refusal:
+def workflow_not_found(workflow_id: str) -> ErrorResponse:
     """A workflow that does not exist for this key's project."""
-    return Refusal(404, f"Workflow with id '{workflow_id}' not found.")
+    return ErrorResponse(404, f"Workflow with id '{workflow_id}' not found.")
 
 
-def request_too_large(maximum: int) -> Refusal:
+def request_too_large(maximum: int) -> ErrorResponse:
     """The body is longer than the server accepts."""
-    return Refusal(413, f"The request body is longer than {maximum} bytes.")
+    return ErrorResponse(413, f"The request body is longer than {maximum} bytes.")
 
 
-def incomplete_request() -> Refusal:
+def incomplete_request() -> ErrorResponse:
     """The client went away before its body was complete."""
-    return Refusal(400, "The request body is shorter than its Content-Length.")
+    return ErrorResponse(400, "The request body is shorter than its Content-Length.")
 
 
-def store_unavailable() -> Refusal:
+def store_unavailable() -> ErrorResponse:
     """The session store is unavailable."""
     message = "The session store is unavailable. Please try again later."
-    return Refusal(503, message, error_type="server_error", headers={"retry-after": "1"})
+    return ErrorResponse(503, message, error_type="server_error", headers={"retry-after": "1"})
 
 
-def _invalid(message: str, code: str, param: str | None) -> Refusal:
-    return Refusal(400, message, code=code, param=param)
+def _invalid(message: str, code: str, param: str | None) -> ErrorResponse:
+    return ErrorResponse(400, message, code=code, param=param)
 
 
 def _masked(api_key: str) -> str:
