@@ -1,6 +1,7 @@
 """How Sphinx makes the site: `sphinx-build -W docs build/site`, which `scripts/test` runs."""
 
 import ast
+import gettext
 import inspect
 import re
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import fastapi  # noqa: F401  # pyright: ignore[reportUnusedImport] -- see above
 import sphinx
 from pydantic import BaseModel
-from sphinx import locale
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
@@ -160,7 +160,10 @@ def speak_spanish(
     """Build a page of `es/` with its language, and its own pages first in the navigation."""
     is_spanish = page.startswith("es/")
     language = "es" if is_spanish else "en"
-    translations, _ = locale.init([Path(sphinx.__file__).with_name("locale")], language)
+    # Not sphinx.locale.init, which keeps the first language that it finds.
+    translations = gettext.translation(
+        "sphinx", Path(sphinx.__file__).with_name("locale"), [language], fallback=True
+    )
     app.builder.templates.environment.install_gettext_translations(translations)  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType] -- jinja2.ext.i18n adds it
     if is_spanish:
         context["language"] = language
@@ -173,7 +176,7 @@ def spanish_navigation(navigation: str) -> str:
     before, *groups = re.split(r'(?=<p class="caption")', navigation)
     groups.sort(key=lambda group: ">Español<" not in group)
     for english, spanish in CAPTIONS.items():
-        groups = [group.replace(f">{english}<", f">{spanish}<") for group in groups]
+        groups = [group.replace(f">{english}<", f">{spanish}<", 1) for group in groups]
     return before + "".join(groups)
 
 

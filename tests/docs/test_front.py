@@ -95,7 +95,7 @@ FOUND = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(NODE is None, reason="the search is JavaScript: needs node")
-def test_the_search_of_the_site_finds_what_users_look_for(tmp_path: Path) -> None:
+def test_the_site_speaks_each_pages_language_and_finds_what_users_look_for(tmp_path: Path) -> None:
     sphinx = [sys.executable, "-m", "sphinx", "--quiet", str(ROOT / "docs"), str(tmp_path)]
     subprocess.run(sphinx, check=True, timeout=300)  # noqa: S603 -- our own
     search = [str(NODE), str(ROOT / "tests/helpers/search.js"), str(tmp_path), *FOUND]
@@ -103,6 +103,9 @@ def test_the_search_of_the_site_finds_what_users_look_for(tmp_path: Path) -> Non
         search, capture_output=True, check=True, text=True, timeout=60
     )
 
+    for written in [*tmp_path.glob("*.html"), *tmp_path.glob("es/*.html")]:
+        word = "Search" if written.parent == tmp_path else "Búsqueda"
+        assert f'placeholder="{word}"' in written.read_text(), written.name
     found = [json.loads(line) for line in asked.stdout.splitlines()]
     for (query, page), results in zip(FOUND.items(), found, strict=True):
         pages = list(dict.fromkeys(result.partition("#")[0] for result in results))
@@ -133,12 +136,13 @@ def test_variants_become_tabs_on_the_site(conf: ModuleType, text: str) -> None:
 
 
 def test_the_navigation_of_spanish_pages_begins_with_them(conf: ModuleType) -> None:
-    group = '<p class="caption"><span>{}</span></p><ul></ul>'
+    group = '<p class="caption"><span>{0}</span></p><ul><li><a>{0}</a></ul>'
     navigation = "<p>Search</p>" + group.format("How to") + group.format("Español")
 
     shown = conf.spanish_navigation(navigation)
 
     assert re.findall(r"<span>(.*?)</span>", shown) == ["Español", "Guías prácticas (en inglés)"]
+    assert re.findall(r"<a>(.*?)</a>", shown) == ["Español", "How to"], "pages keep their titles"
     assert shown.startswith("<p>Search</p>")
 
 
