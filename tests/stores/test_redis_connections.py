@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from threading import Event
 from typing import TypeVar, cast
 
 import pytest
@@ -90,12 +91,14 @@ class FakePool(Fake):
 class Sending:
     """An `OwnSender` of either kind."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, seconds: float = 60) -> None:
         self._is_async = kind == "async"
         self.pool = FakePool(kind)
         client = redis.asyncio.Redis() if self._is_async else redis.Redis()
         vars(client)["connection_pool"] = self.pool
-        self.sender = OwnSender(cast("Commands", client), asynchronous=self._is_async)
+        self.sender = OwnSender(
+            cast("Commands", client), asynchronous=self._is_async, seconds=seconds
+        )
 
     def send(self, *commands: Command) -> list[object]:
         return self.run(lambda: self.sender.send(commands))
@@ -143,6 +146,28 @@ def test_a_server_that_closes_new_connections_fails(sending: Sending) -> None:
         sending.send(GET)
 
     assert len(sending.pool.made) == 1
+
+
+def test_connecting_ends_even_where_a_name_is_resolved_for_ever() -> None:
+    sending = Sending("sync", seconds=0.001)
+    connect, go_on, released = sending.pool.get_connection, Event(), Event()
+
+    def hang() -> object:
+        assert go_on.wait(60)
+        return connect()
+
+    vars(sending.pool)["get_connection"] = hang
+
+    def release(_: object) -> None:
+        released.set()
+
+    vars(sending.pool)["release"] = release
+
+    with pytest.raises(TimeoutError, match=r"no connection within 0\.001 s"):
+        sending.send(GET)
+
+    go_on.set()
+    assert released.wait(60), "the pool gets it back"
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), redis.TimeoutError(), ValueError()])

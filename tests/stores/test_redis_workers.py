@@ -4,6 +4,8 @@ import asyncio
 import importlib
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -126,23 +128,13 @@ def kinds_of_keys(redis_server: RedisServer) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
-def test_a_worker_that_is_killed_while_creating_keeps_the_others_for_its_lease_at_most(
-    fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_lost_while_creating_keeps_the_others_for_its_lease_at_most(
+    fake: FakeChatKit, server: FakeServer, redis_server: RedisServer, number: signal.Signals
 ) -> None:
     fake.fail_next(fault="hang")
-    with processes(1, server, redis_server, threads=1, users=1, timeout=3) as (worker,):
-        go(worker)
-        while not fake.requests:
-            pass
-        worker.kill()
-        worker.wait()
-    assert kinds_of_keys(redis_server) == {"lease": 1}
-    with redis_server.client() as client:
-        (lease,) = redis_server.all_keys()
-        assert 0 < client.pttl(lease) <= LEASE * 1000
-        client.pexpire(lease, 500)  # as if the rest of it were over
-
     with (
+        processes(1, server, redis_server, threads=1, users=1) as (worker,),
         RedisSessionStore.from_url(redis_server.url, namespace="shop") as store,
         ChatKitClient(
             api_key=server.api_key,
@@ -151,7 +143,18 @@ def test_a_worker_that_is_killed_while_creating_keeps_the_others_for_its_lease_a
             store=store,
             timeout=3 * LEASE,
         ) as chatkit,
+        redis_server.client() as client,
     ):
+        go(worker)
+        while not fake.requests:
+            pass
+        worker.send_signal(number)
+        os.waitpid(worker.pid, os.WUNTRACED)
+        assert kinds_of_keys(redis_server) == {"lease": 1}
+        (lease,) = redis_server.all_keys()
+        assert 0 < client.pttl(lease) <= LEASE * 1000
+        client.pexpire(lease, 500)  # as if the rest of it were over
+
         session = chatkit.get_or_create_session("user_0")
 
     assert fake.sessions[session.id].status == "active"

@@ -16,7 +16,6 @@ from chatkit_sessions.integrations import (
     EndpointRequest,
     EndpointResponse,
 )
-from chatkit_sessions.stores._redis_connections import Sender
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer, execute, free_port, running_redis
 from support import Blocking, Connect
@@ -99,23 +98,23 @@ def store_of(backend: Backend, proxy: TroubledRedis, made: Make, stack: ExitStac
     if made == "cluster":
         amake = cast("Callable[..., redis.asyncio.RedisCluster]", redis.asyncio.RedisCluster)
         acluster = amake(**options, socket_timeout=60)
+        stack.callback(lambda: backend.run_flow(acluster.aclose()))
         return AsyncRedisSessionStore(acluster, namespace="shop", timeout=TIMEOUT)
     if backend.kind == "sync":
         client = redis.Redis(port=proxy.port, socket_timeout=None)
         stack.callback(client.close)
         return RedisSessionStore(client, namespace="shop", timeout=TIMEOUT)
-    # Its own limit is a long one, and it asks again; who closes it, does so in its loop.
+    # Its own limit is a long one, and it asks again.
     asynchronous = redis.asyncio.Redis(port=proxy.port, socket_timeout=60)
+    stack.callback(lambda: backend.run_flow(asynchronous.aclose()))
     return AsyncRedisSessionStore(asynchronous, namespace="shop", timeout=TIMEOUT)
 
 
 def close(worker: ChatKitClient) -> None:
-    """Close what belongs to the event loop, and what a user would close."""
+    """Close what belongs to the event loop."""
     store = inner(worker)._sessions.registry._access.store
     if isinstance(worker, Blocking) and isinstance(store, AsyncRedisSessionStore):
         worker._runner.run(store.aclose())
-        if isinstance(store._redis.sender, Sender):
-            worker._runner.run(store._redis.sender.aclose())
     elif isinstance(store, RedisSessionStore):
         store.close()
 

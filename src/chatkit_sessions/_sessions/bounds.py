@@ -1,7 +1,6 @@
 """How long an operation of a store can take, whoever made its connections."""
 
 import inspect
-from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
@@ -80,10 +79,8 @@ class Bounds:
         hanging: int | None = None,
     ) -> None:
         self._tasks = _task_limiter(at_once) if inspect.iscoroutinefunction(store.get) else None
-        # A thread's switch costs more than an operation.
-        inline = at_once // 4 if getattr(store, "limits_itself", False) else 0
-        self._inline = deque([None] * inline)
-        self._threads = PerProcess(lambda: ThreadLimiter(at_once - inline, hanging=hanging))
+        self._threads = PerProcess(lambda: ThreadLimiter(at_once, hanging=hanging))
+        self._limits_itself: bool = getattr(store, "limits_itself", False)
         timeout: float | None = getattr(store, "timeout", None)
         if timeout is None and self._tasks is not None:
             timeout = DEFAULT_LIMIT
@@ -111,12 +108,14 @@ class Bounds:
         if queue_timeout == 0:
             raise _busy()
         limit = self.timeout if queue_timeout is None else min(self.timeout, queue_timeout)
-        if limit == self.timeout and self._take_place_inline():
-            try:
-                with attempt:
-                    return cast("T", operation())
-            finally:
-                self._inline.append(None)
+        if self._limits_itself and limit == self.timeout:
+            with attempt:
+                result = operation()
+                return (
+                    await cast("Awaitable[T]", result)
+                    if self._tasks is not None
+                    else cast("T", result)
+                )
 
         def fail() -> None:
             attempt.fail(_overdue(limit))
@@ -135,13 +134,6 @@ class Bounds:
         except OverdueError:
             error = _overdue(limit)
         raise error
-
-    def _take_place_inline(self) -> bool:
-        try:
-            self._inline.pop()
-        except IndexError:
-            return False
-        return True
 
     def give_up_hanging(self) -> None:
         """Go on without the threads that hang, because the store responds again."""

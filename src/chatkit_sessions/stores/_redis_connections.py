@@ -2,8 +2,9 @@
 
 import inspect
 import re
+import sys
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol, cast
 
 import redis
@@ -27,9 +28,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from chatkit_sessions._concurrency.threads import PerProcess
+from chatkit_sessions._concurrency.threads import OverdueError, ThreadLimiter, interrupt_in
 from chatkit_sessions._config.validation import problem_with_timeout
-from chatkit_sessions._redaction import redact, safe_repr
+from chatkit_sessions._redaction import redact, safe_repr, without_frames
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
 from ._redis_commands import Argument, Command, Keys
@@ -37,6 +38,11 @@ from ._redis_commands import Argument, Command, Keys
 DEFAULT_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
 MAX_CONNECTIONS: Final = 40
+"""More than one are open where a sign-out waits for replicas, or an operation hangs."""
+THREADS: Final = 8
+"""For what a synchronous client does without a time limit; most often, one works."""
+MAX_HANGING: Final = 32
+"""How many more of them may hang."""
 MAX_REASON: Final = 500
 """Characters of redis-py's own text in an error."""
 
@@ -121,7 +127,7 @@ class Sender:
 
     def __init__(self, client: Commands, *, asynchronous: bool) -> None:
         self.client: Final = client
-        self._asynchronous = asynchronous
+        self.asynchronous: Final = asynchronous
 
     async def send(self, commands: Sequence[Command]) -> list[object]:
         """The replies to commands, in one round trip; of several, an error takes its place."""
@@ -135,6 +141,10 @@ class Sender:
             pipeline.execute_command(*command, **AS_BYTES)
         return cast("list[object]", await self._end(pipeline.execute(raise_on_error=False)))
 
+    async def send_apart(self, commands: Sequence[Command]) -> list[object]:
+        """`send` commands that take long, for which no other caller should wait."""
+        return await self.send(commands)
+
     async def disconnect_idle(self) -> None:
         """Close the connections that no operation uses; a cluster's client does so itself."""
         only: Pool | None = getattr(self.client, "connection", None)  # of a client with one only
@@ -143,41 +153,73 @@ class Sender:
                 await self._end(_disconnect(each))
 
     async def aclose(self) -> None:
-        """Close the connections of an asynchronous client."""
-        await self.client.aclose()
+        """Close the connections, if they are ours."""
 
     async def _end(self, result: object) -> object:
-        return await cast("Awaitable[object]", result) if self._asynchronous else result
+        return await cast("Awaitable[object]", result) if self.asynchronous else result
 
 
 class OwnSender(Sender):
     """The same for a client that we made, over connections that stay with us between commands.
 
-    That costs half. Whatever watches redis-py replaces methods of its clients; then these are used.
+    That costs half. Whatever watches redis-py replaces methods of its clients; these are used then.
+
+    Args:
+        client: The client.
+        asynchronous: Whether it is asyncio's, where whoever sends limits the time.
+        seconds: How long connecting may take otherwise; the connections limit what follows.
     """
 
-    def __init__(self, client: Commands, *, asynchronous: bool) -> None:
+    def __init__(self, client: Commands, *, asynchronous: bool, seconds: float) -> None:
         super().__init__(client, asynchronous=asynchronous)
+        self._seconds = seconds
+        self._threads = ThreadLimiter(THREADS, hanging=MAX_HANGING)
         self._pool = cast("Pool", _pool_of(client))
-        self._idle = PerProcess(deque[Connection])
+        self._idle = deque[Connection]()
 
     async def send(self, commands: Sequence[Command]) -> list[object]:
         """See `Sender`."""
         if type(self.client).execute_command not in _UNWATCHED:
             return await super().send(commands)
-        connection = _pop(self._idle.get())
+        connection = _pop(self._idle)
         if connection is not None:
             try:
                 return await self._exchange(connection, commands)
             except RedisConnectionError:
                 # The server has closed it meanwhile. Every change may be made twice.
                 await self.disconnect_idle()
-        connection = cast("Connection", await self._end(self._pool.get_connection()))
-        return await self._exchange(connection, commands)
+        return await self._exchange(await self._connect(), commands)
+
+    async def _connect(self) -> Connection:
+        if self.asynchronous:
+            return cast("Connection", await self._end(self._pool.get_connection()))
+        is_wanted = True
+
+        def connect() -> Connection:
+            connection = cast("Connection", self._pool.get_connection())
+            if not is_wanted:
+                self._pool.release(connection)
+            return connection
+
+        # In another thread, because nothing else ends a name's resolution.
+        try:
+            connection = self._threads.run(connect, queue_timeout=None, limit=self._seconds)
+        except OverdueError:
+            pass
+        else:
+            self._threads.give_up_hanging()
+            return connection
+        finally:
+            is_wanted = False
+        raise TimeoutError(f"no connection within {self._seconds:.3g} s")
+
+    async def aclose(self) -> None:
+        """See `Sender`."""
+        await self.client.aclose()
 
     async def disconnect_idle(self) -> None:
         """See `Sender`."""
-        while (connection := _pop(self._idle.get())) is not None:
+        while (connection := _pop(self._idle)) is not None:
             await self._drop(connection)
 
     async def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[object]:
@@ -185,12 +227,12 @@ class OwnSender(Sender):
         try:
             packed = connection.pack_commands(commands)
             sending = connection.send_packed_command(packed, check_health=False)
-            if self._asynchronous:
+            if self.asynchronous:
                 await cast("Awaitable[object]", sending)
             for _ in commands:
                 try:
                     reply = connection.read_response(disable_decoding=True)
-                    if self._asynchronous:
+                    if self.asynchronous:
                         reply = await cast("Awaitable[object]", reply)
                 except ResponseError as error:
                     reply = error
@@ -199,17 +241,32 @@ class OwnSender(Sender):
             # Also one of a signal handler, or a cancellation: a reply may be left to read.
             await self._drop(connection)
             raise
-        self._idle.get().append(connection)
+        self._idle.append(connection)
         return replies
 
     async def _drop(self, connection: Connection) -> None:
-        await self._end(connection.disconnect(**{"nowait": True} if self._asynchronous else {}))
+        await self._end(connection.disconnect(**{"nowait": True} if self.asynchronous else {}))
         await self._end(self._pool.release(connection))
 
 
 def _is_watched(method: object) -> bool:
     module: str = getattr(method, "__module__", "")
     return hasattr(method, "__wrapped__") or not module.startswith("redis.")
+
+
+async def replies_of(
+    send: Callable[[Sequence[Command]], Awaitable[list[object]]], commands: Sequence[Command]
+) -> list[object]:
+    """The replies; what redis-py raises instead, without the frames, which hold what was sent."""
+    handled = sys.exception()
+    try:
+        return await send(commands)
+    except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
+        interrupt = interrupt_in(error, handled=handled)
+        raised = without_frames(error)
+    if interrupt is not None:
+        raise without_frames(interrupt)
+    return [raised] * len(commands)
 
 
 _UNWATCHED: Final = [
@@ -243,6 +300,13 @@ def failure(error: Exception) -> SessionStoreError:
 def is_unknown_script(reply: object) -> bool:
     """Whether Redis is to be given a script."""
     return isinstance(reply, NoScriptError)
+
+
+def does_not_respond(replies: Sequence[object]) -> bool:
+    """Whether one error, which is no reply of a server's, stands in place of all replies."""
+    first = replies[0]
+    is_one_error = isinstance(first, Exception) and first is replies[-1]
+    return is_one_error and not isinstance(first, ResponseError)
 
 
 def leads_nowhere(replies: Iterable[object]) -> bool:
@@ -379,6 +443,8 @@ class RedisStore:
         self._keys = keys
         self.timeout: float = check_timeout(timeout)
         """Seconds that a call waits for an operation."""
+        self.limits_itself = not isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)
+        """Whether each operation ends in about that time, however many callers there are."""
         self.wait_replicas: int = check_wait_replicas(wait_replicas, client)
         """How many replicas have to confirm a sign-out."""
 

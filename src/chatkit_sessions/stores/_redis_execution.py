@@ -1,12 +1,10 @@
 """Commands and scripts over a redis-py client; whatever it raises becomes a SessionStoreError."""
 
-import sys
 from collections.abc import Sequence
 from typing import Final, cast
 
 from chatkit_sessions._concurrency.tasks import PerLoop, under_trio
-from chatkit_sessions._concurrency.threads import interrupt_in
-from chatkit_sessions._redaction import without_frames
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions.errors import ConfigurationError
 
 from ._redis_commands import (
@@ -18,18 +16,20 @@ from ._redis_commands import (
     wait_command,
     warn_of_eviction,
 )
-from ._redis_connections import Sender, failure, is_unknown_script, leads_nowhere
+from ._redis_connections import Sender, failure, is_unknown_script, leads_nowhere, replies_of
 
 
 class Execution:
     """Runs commands and scripts; over a synchronous client, nothing here suspends.
 
     Args:
-        sender: Sends commands; one for each event loop where it has connections of its own.
+        sender: Sends commands: one, or one for each process or event loop.
         asynchronous: Whether it is to be used under asyncio.
     """
 
-    def __init__(self, sender: Sender | PerLoop[Sender], *, asynchronous: bool) -> None:
+    def __init__(
+        self, sender: Sender | PerProcess[Sender] | PerLoop[Sender], *, asynchronous: bool
+    ) -> None:
         self.sender: Final = sender
         self._asynchronous = asynchronous
         self._is_checked = False
@@ -64,39 +64,32 @@ class Execution:
     ) -> bool:
         """Run `COMMIT`; return whether that many replicas have confirmed it within the time."""
         wait = wait_command(replicas, seconds)
-        _, confirmed = map(_required, await self._together([COMMIT.with_text(arguments), wait]))
+        replies = await self._together([COMMIT.with_text(arguments), wait], apart=True)
+        _, confirmed = map(_required, replies)
         return cast("int", confirmed) >= replicas
 
     async def read(self, commands: Sequence[Command]) -> list[object]:
         """The replies to commands that are sent in one round trip."""
         return [_required(each) for each in await self._together(commands)]
 
-    async def _together(self, commands: Sequence[Command]) -> list[object]:
+    async def _together(self, commands: Sequence[Command], *, apart: bool = False) -> list[object]:
         """Run commands in one round trip; an error is returned in place of a reply.
 
         Once more, over new connections, where these lead elsewhere.
         """
         if self._asynchronous and under_trio():
             raise ConfigurationError("AsyncRedisSessionStore works under asyncio, not under trio.")
-        sender = await self.sender.get() if isinstance(self.sender, PerLoop) else self.sender
-        replies = await _replies(sender, commands)
+        sender = self.sender
+        if isinstance(sender, PerLoop):
+            sender = await sender.get()
+        elif isinstance(sender, PerProcess):
+            sender = sender.get()
+        send = sender.send_apart if apart else sender.send
+        replies = await replies_of(send, commands)
         if leads_nowhere(replies):
             await sender.disconnect_idle()
-            replies = await _replies(sender, commands)
+            replies = await replies_of(send, commands)
         return replies
-
-
-async def _replies(sender: Sender, commands: Sequence[Command]) -> list[object]:
-    """The replies; what redis-py raises instead, without the frames, which hold what was sent."""
-    handled = sys.exception()
-    try:
-        return await sender.send(commands)
-    except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
-        interrupt = interrupt_in(error, handled=handled)
-        raised = without_frames(error)
-    if interrupt is not None:
-        raise without_frames(interrupt)
-    return [raised] * len(commands)
 
 
 def _required(reply: object) -> object:

@@ -30,6 +30,7 @@ try:
     import redis
     import redis.asyncio
 
+    from ._redis_batches import for_tasks, for_threads
     from ._redis_connections import (
         DEFAULT_TIMEOUT,
         Commands,
@@ -84,10 +85,13 @@ class RedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         sender = Sender(cast("Commands", client), asynchronous=False)
-        self._redis = Execution(sender, asynchronous=False)
+        self._redis = Execution(
+            for_threads(lambda: sender, self.timeout, is_own=False)
+            if self.limits_itself
+            else sender,
+            asynchronous=False,
+        )
         self._owned: redis.Redis | None = None
-        self.limits_itself = False
-        """Whether each operation ends within about `timeout` by itself."""
 
     @classmethod
     def from_url(
@@ -99,7 +103,7 @@ class RedisSessionStore(RedisStore):
         timeout: float = DEFAULT_TIMEOUT,
         wait_replicas: int = 0,
     ) -> Self:
-        """Make a store with at most 40 connections, which `close` closes.
+        """Make a store with connections of its own, most often one, which `close` closes.
 
         Args:
             url: `redis://…`, `rediss://…` (TLS) or `unix://…`, in redis-py's format.
@@ -125,10 +129,13 @@ class RedisSessionStore(RedisStore):
             timeout=timeout,
             wait_replicas=wait_replicas,
         )
-        sender = OwnSender(cast("Commands", owned), asynchronous=False)
+
+        def own_sender() -> Sender:
+            return OwnSender(cast("Commands", owned), asynchronous=False, seconds=store.timeout)
+
+        sender = for_threads(own_sender, store.timeout, is_own=True)
         store._redis = Execution(sender, asynchronous=False)
         store._owned = owned
-        store.limits_itself = True
         return store
 
     def __enter__(self) -> Self:
@@ -237,7 +244,10 @@ class AsyncRedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         sender = Sender(cast("Commands", client), asynchronous=True)
-        self._redis = Execution(sender, asynchronous=True)
+        self._redis = Execution(
+            for_tasks(lambda: sender, self.timeout) if self.limits_itself else sender,
+            asynchronous=True,
+        )
 
     @classmethod
     def from_url(
@@ -249,7 +259,7 @@ class AsyncRedisSessionStore(RedisStore):
         timeout: float = DEFAULT_TIMEOUT,
         wait_replicas: int = 0,
     ) -> Self:
-        """Make a store with at most 40 connections per event loop.
+        """Make a store with connections of its own, most often one per event loop.
 
         `aclose` closes them, and so does the end of their event loop.
 
@@ -276,7 +286,7 @@ class AsyncRedisSessionStore(RedisStore):
             return redis.asyncio.Redis.from_pool(pool)
 
         def own_sender() -> Sender:
-            return OwnSender(cast("Commands", connect()), asynchronous=True)
+            return OwnSender(cast("Commands", connect()), asynchronous=True, seconds=timeout)
 
         store = cls(
             connect(),
@@ -286,7 +296,7 @@ class AsyncRedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         # In place of the one that nobody has connected: each event loop needs its own.
-        store._redis = Execution(PerLoop(own_sender), asynchronous=True)
+        store._redis = Execution(for_tasks(own_sender, store.timeout), asynchronous=True)
         return store
 
     async def __aenter__(self) -> Self:

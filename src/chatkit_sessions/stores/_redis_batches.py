@@ -1,0 +1,259 @@
+"""What a process sends to Redis at the same time goes in one round trip, on one connection."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Final, TypeAlias
+
+from chatkit_sessions._concurrency.single_flight import CompletionEvent
+from chatkit_sessions._concurrency.tasks import PerLoop, TaskEvent, running_time_limit
+from chatkit_sessions._concurrency.threads import (
+    OverdueError,
+    PerProcess,
+    ThreadEvent,
+    ThreadLimiter,
+    run_blocking,
+)
+
+from ._redis_commands import Command
+from ._redis_connections import MAX_HANGING, THREADS, Sender, does_not_respond, replies_of
+
+MAX_BATCH: Final = 256
+"""Commands in one round trip; more only if one caller has more."""
+_PATIENCE: Final = 2
+"""How many times its limit a round trip may take before another caller sends."""
+
+Send: TypeAlias = Callable[[], Coroutine[object, None, list[object]]]
+Limit: TypeAlias = Callable[[Send], Awaitable[list[object]]]
+
+
+class Batches(Sender):
+    """Sends over another sender what several callers want to send, in one round trip.
+
+    Who finds nobody sending sends at once, in its own thread or task. Who comes meanwhile waits,
+    and when the round trip has ended, one of those sends for all of them. So no thread and no task
+    has to be kept alive, and a command that is alone costs what it costs without this class.
+
+    There is no lock that an interrupt could leave locked: every step is one atomic operation.
+
+    Args:
+        sender: Sends a batch.
+        new_event: Makes what callers wait for.
+        limit: Awaits a function for a limited time; raises OverdueError when that is over.
+        seconds: That time.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        new_event: Callable[[], CompletionEvent],
+        limit: Limit,
+        seconds: float,
+    ) -> None:
+        super().__init__(sender.client, asynchronous=sender.asynchronous)
+        self._sender = sender
+        self._new_event = new_event
+        self._limit = limit
+        self._seconds = seconds
+        self._waiting: deque[_Caller] = deque()
+        self._free: deque[None] = deque([None])
+        """Empty while somebody sends."""
+        self._turn = _Turn()
+        """The latest."""
+        self._ended = 0
+        """How many round trips have ended."""
+
+    async def send(self, commands: Sequence[Command]) -> list[object]:
+        """See `Sender`; an error takes the place of each reply."""
+        caller = _Caller(commands)
+        self._waiting.append(caller)
+        if _take(self._free):
+            caller.turn = self._turn = _Turn()
+        try:
+            while caller.replies is None:
+                if caller.turn is None or caller.is_sent:
+                    await self._wait(caller)
+                else:
+                    await self._send_batch(caller)
+        finally:
+            caller.is_gone = True
+            if caller.turn is not None and caller.turn.end():
+                self._pass_on()
+        return caller.replies
+
+    async def send_apart(self, commands: Sequence[Command]) -> list[object]:
+        """See `Sender`: on another connection."""
+        try:
+            return await self._limit(lambda: replies_of(self._sender.send, commands))
+        except OverdueError:
+            return self._overdue(commands)
+
+    async def disconnect_idle(self) -> None:
+        """See `Sender`."""
+        await self._sender.disconnect_idle()
+
+    async def aclose(self) -> None:
+        """See `Sender`."""
+        await self._sender.aclose()
+
+    async def _wait(self, caller: "_Caller") -> None:
+        """Wait for the replies, or for the turn to send."""
+        caller.event = event = self._new_event()
+        ended, waits = self._ended, 0
+        while caller.replies is None and (caller.turn is None or caller.is_sent):
+            if await event.wait_for(self._seconds):
+                continue
+            waits = waits + 1 if ended == self._ended else 0
+            ended = self._ended
+            if waits < _PATIENCE:
+                continue
+            if caller.is_sent:
+                caller.replies = self._overdue(caller.commands)
+            elif self._turn.end() or waits >= 2 * _PATIENCE:
+                # Whoever has the turn hangs, or was interrupted when it was to pass it on.
+                caller.turn = self._turn = _Turn()
+
+    async def _send_batch(self, caller: "_Caller") -> None:
+        batch = self._next_batch(MAX_BATCH)
+        commands = [command for each in batch for command in each.commands]
+        try:
+            replies = await self.send_apart(commands)
+        except BaseException:
+            # The caller is interrupted or cancelled: another one sends what the others wait for.
+            for each in batch:
+                if each is not caller:
+                    each.is_sent = False
+                    self._waiting.append(each)
+            raise
+        self._ended += 1
+        if does_not_respond(replies):
+            # Redis does not respond: those who wait by now need not find that out one by one.
+            batch += self._next_batch(len(self._waiting))
+            replies = replies[:1] * sum(len(each.commands) for each in batch)
+        start = 0
+        for each in batch:
+            end = start + len(each.commands)
+            each.replies = replies[start:end]
+            start = end
+            if each is not caller:
+                each.wake()
+
+    def _overdue(self, commands: Sequence[Command]) -> list[object]:
+        return [TimeoutError(f"no reply within {self._seconds:.3g} s")] * len(commands)
+
+    def _next_batch(self, most: int) -> "list[_Caller]":
+        """Those whose turn it is, with about so many commands; the others are gone or wait."""
+        batch: list[_Caller] = []
+        left = most
+        while left > 0 and (caller := _pop(self._waiting)) is not None:
+            if not caller.is_gone:
+                caller.is_sent = True
+                batch.append(caller)
+                left -= len(caller.commands)
+        return batch
+
+    def _pass_on(self) -> None:
+        """Let one of those who wait send, or whoever comes next."""
+        while True:
+            following = _pop(self._waiting)
+            if following is None:
+                self._free.append(None)
+                if not self._waiting or not _take(self._free):
+                    return
+            elif not following.is_gone:
+                self._waiting.appendleft(following)
+                following.turn = self._turn = _Turn()
+                following.wake()
+                return
+
+
+class _Turn:
+    """The right to send, which ends once."""
+
+    __slots__ = ("_lasts",)
+
+    def __init__(self) -> None:
+        self._lasts: deque[None] = deque([None])
+
+    def end(self) -> bool:
+        """End it; False: it has ended already."""
+        return _take(self._lasts)
+
+
+class _Caller:
+    """Whoever wants to send, and what becomes of it."""
+
+    __slots__ = ("commands", "event", "is_gone", "is_sent", "replies", "turn")
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.commands: Final = commands
+        self.replies: list[object] | None = None
+        self.turn: _Turn | None = None
+        self.event: CompletionEvent | None = None
+        self.is_sent = False
+        self.is_gone = False
+        """Whether nobody waits for the replies: what is unsent is not sent."""
+
+    def wake(self) -> None:
+        """Let it see its replies, or its turn."""
+        event = self.event  # set before it looks for either, and read after they are there
+        if event is not None:
+            event.set()
+
+
+def _take(places: deque[None]) -> bool:
+    try:
+        places.pop()
+    except IndexError:
+        return False
+    return True
+
+
+def _pop(waiting: deque[_Caller]) -> _Caller | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
+def for_threads(
+    sender: Callable[[], Sender], seconds: float, *, is_own: bool
+) -> PerProcess[Sender]:
+    """Batches of all threads of a process.
+
+    Args:
+        sender: Makes what sends.
+        seconds: How long a round trip may take.
+        is_own: Whether the connections end it by themselves; otherwise it runs in another thread.
+    """
+
+    def make() -> Sender:
+        threads = ThreadLimiter(THREADS, hanging=MAX_HANGING)
+
+        async def in_thread(send: Send) -> list[object]:
+            replies = threads.run(lambda: run_blocking(send), queue_timeout=None, limit=seconds)
+            threads.give_up_hanging()  # where others hang: Redis responds again
+            return replies
+
+        limit = _unlimited if is_own else in_thread
+        return Batches(sender(), new_event=ThreadEvent, limit=limit, seconds=seconds)
+
+    return PerProcess(make)
+
+
+def for_tasks(sender: Callable[[], Sender], seconds: float) -> PerLoop[Sender]:
+    """Batches of all tasks of an event loop; the arguments are as above."""
+
+    async def in_running_time(send: Send) -> list[object]:
+        async with running_time_limit(seconds):
+            return await send()
+        raise OverdueError
+
+    def make() -> Sender:
+        return Batches(sender(), new_event=TaskEvent, limit=in_running_time, seconds=seconds)
+
+    return PerLoop(make)
+
+
+async def _unlimited(send: Send) -> list[object]:
+    return await send()

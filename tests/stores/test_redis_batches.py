@@ -1,0 +1,410 @@
+"""What callers want to send at the same time: one round trip for all, and nobody waits in vain."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TypeVar, cast
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from chatkit_sessions._concurrency.tasks import PerLoop, TaskEvent
+from chatkit_sessions._concurrency.threads import (
+    OverdueError,
+    ThreadEvent,
+    process,
+    run_blocking,
+)
+from chatkit_sessions.stores._redis_batches import (
+    MAX_BATCH,
+    Batches,
+    Limit,
+    Send,
+    for_tasks,
+    for_threads,
+)
+from chatkit_sessions.stores._redis_commands import Command
+from chatkit_sessions.stores._redis_connections import Commands, Sender
+from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
+from redis_server import RedisServer
+from support import Kind
+
+T = TypeVar("T")
+SECONDS = 60.0
+
+
+def get(number: int) -> Command:
+    return "GET", number
+
+
+async def unlimited(send: Send) -> list[object]:
+    return await send()
+
+
+class FakeSender(Sender):
+    """Replies with each command's number, or as it is told; the first batch can be held."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("Commands", None), asynchronous=False)
+        self.sent: list[list[Command]] = []
+        self.threads: list[threading.Thread] = []
+        self.before: Callable[[], Awaitable[object]] | None = None
+        self.error: BaseException | None = None
+        self.replies: dict[object, object] = {}
+        self.closed: list[str] = []
+
+    async def send(self, commands: Sequence[Command]) -> list[object]:
+        self.sent.append(list(commands))
+        self.threads.append(threading.current_thread())
+        before, self.before = self.before, None
+        if before is not None:
+            await before()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return [self.replies.get(number, number) for _, number in commands]
+
+    async def disconnect_idle(self) -> None:
+        self.closed.append("idle")
+
+    async def aclose(self) -> None:
+        self.closed.append("all")
+
+
+class Crowd:
+    """Callers in threads or tasks, of whom the first one's round trip takes as long as it is to."""
+
+    def __init__(self, kind: Kind, limit: Limit = unlimited) -> None:
+        self.is_async = kind == "async"
+        self.sender = FakeSender()
+        self.batches = Batches(
+            self.sender,
+            new_event=TaskEvent if self.is_async else ThreadEvent,
+            limit=limit,
+            seconds=SECONDS,
+        )
+
+    def ask(self, waiting: int, *, go: BaseException | None = None) -> list[object]:
+        """What one caller gets, and those who come while its round trip takes place.
+
+        Args:
+            waiting: How many come then.
+            go: What the first round trip raises.
+        """
+        self.sender.error = go
+        return asyncio.run(self._tasks(waiting)) if self.is_async else self._threads(waiting)
+
+    def _threads(self, waiting: int) -> list[object]:
+        held, go_on = threading.Event(), threading.Event()
+
+        async def hold() -> None:
+            held.set()
+            assert go_on.wait(SECONDS)
+
+        def call(number: int) -> object:
+            try:
+                return run_blocking(self.batches.send, [get(number)])
+            except BaseException as error:  # noqa: BLE001 -- compared
+                return error
+
+        self.sender.before = hold
+        with ThreadPoolExecutor(waiting + 1) as pool:
+            calls: list[Future[object]] = [pool.submit(call, 0)]
+            assert held.wait(SECONDS)
+            calls += [pool.submit(call, number) for number in range(1, waiting + 1)]
+            while len(self.batches._waiting) < waiting:
+                pass
+            go_on.set()
+            return [each.result(SECONDS) for each in calls]
+
+    async def _tasks(self, waiting: int) -> list[object]:
+        go_on = asyncio.Event()
+        self.sender.before = go_on.wait
+        calls = [
+            asyncio.create_task(self.batches.send([get(number)])) for number in range(waiting + 1)
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(self.batches._waiting) == waiting
+        go_on.set()
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+
+@pytest.fixture
+def crowd(kind: Kind) -> Crowd:
+    return Crowd(kind)
+
+
+def test_who_is_alone_sends_at_once_and_waits_for_nobody(crowd: Crowd) -> None:
+    vars(crowd.batches)["_new_event"] = None
+
+    assert crowd.ask(0) == [[0]]
+    assert crowd.ask(0) == [[0]]
+    assert crowd.sender.sent == [[get(0)]] * 2
+
+
+def test_who_comes_during_a_round_trip_shares_the_next_one(crowd: Crowd) -> None:
+    assert crowd.ask(20) == [[number] for number in range(21)]
+
+    assert [len(batch) for batch in crowd.sender.sent] == [1, 20]
+    assert crowd.ask(0) == [[0]]
+
+
+def test_a_batch_has_a_limit(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_BATCH == 256
+    monkeypatch.setattr("chatkit_sessions.stores._redis_batches.MAX_BATCH", 8)
+    crowd = Crowd(kind)
+
+    assert crowd.ask(20) == [[number] for number in range(21)]
+
+    assert [len(batch) for batch in crowd.sender.sent] == [1, 8, 8, 4]
+
+
+def test_an_error_of_one_command_is_its_caller_s(crowd: Crowd) -> None:
+    crowd.sender.replies[2] = error = redis.ResponseError("WRONGTYPE")
+
+    assert crowd.ask(3) == [[0], [1], [error], [3]]
+    crowd.sender.replies[0] = error
+    assert crowd.ask(3) == [[error], [1], [error], [3]]
+
+
+def test_who_waits_for_a_redis_that_does_not_respond_waits_once(crowd: Crowd) -> None:
+    error = redis.TimeoutError("no reply")
+
+    replies = crowd.ask(20, go=error)
+
+    assert replies == [[error]] * 21
+    assert len(crowd.sender.sent) == 1
+    assert crowd.ask(0) == [[0]]
+
+
+def test_a_round_trip_has_a_time_limit(kind: Kind) -> None:
+    async def end(send: Send) -> list[object]:
+        await send()
+        raise OverdueError
+
+    (first, *others) = Crowd(kind, end).ask(3)
+
+    (error,) = cast("list[Exception]", first)
+    assert isinstance(error, TimeoutError)
+    assert "60 s" in str(error)
+    assert others == [[error]] * 3
+
+
+def test_what_an_interrupted_caller_has_sent_for_others_is_sent_again(crowd: Crowd) -> None:
+    class StopError(BaseException):
+        pass
+
+    class Stopping(dict[object, object]):
+        """Interrupts the second round trip, which is for several callers."""
+
+        def get(self, number: object, default: object = None) -> object:
+            if len(crowd.sender.sent) == 2:
+                raise StopError
+            return super().get(number, default)
+
+    crowd.sender.replies = Stopping()
+
+    replies = crowd.ask(4)
+
+    assert sorted(map(str, replies)) == sorted(map(str, [[0], StopError(), [2], [3], [4]]))
+    assert [len(batch) for batch in crowd.sender.sent] == [1, 4, 3]
+
+
+@pytest.mark.parametrize("kind", ["async"])
+def test_what_a_cancelled_caller_has_not_sent_is_not_sent(crowd: Crowd) -> None:
+    async def main() -> None:
+        go_on = asyncio.Event()
+        crowd.sender.before = go_on.wait
+        calls = [asyncio.create_task(crowd.batches.send([get(number)])) for number in range(4)]
+        await asyncio.sleep(0)
+        calls[1].cancel()
+        calls[3].cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(main())
+
+    assert crowd.sender.sent == [[get(0)], [get(2)]]
+
+
+@pytest.mark.parametrize("kind", ["async"])
+def test_a_cancelled_caller_passes_its_turn_on(crowd: Crowd) -> None:
+    async def main() -> list[object]:
+        go_on = asyncio.Event()
+        crowd.sender.before = go_on.wait
+        calls = [asyncio.create_task(crowd.batches.send([get(number)])) for number in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    cancelled, *others = asyncio.run(main())
+
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert others == [[1], [2]]
+
+
+class ImpatientEvent:
+    """An event for which nobody ever waits: as many seconds pass at once."""
+
+    def __init__(self, passes: Callable[[], object] = lambda: None) -> None:
+        self._passes = passes
+        self.waits = 0
+
+    def set(self) -> None:
+        pass
+
+    async def wait_for(self, seconds: float | None) -> bool:
+        assert seconds == SECONDS
+        self.waits += 1
+        self._passes()
+        return False
+
+
+def stuck(
+    passes: Callable[[], object] = lambda: None,
+) -> tuple[FakeSender, Batches, ImpatientEvent]:
+    """Batches of which a caller has the turn to send, and does not come back."""
+    sender, event = FakeSender(), ImpatientEvent(passes)
+    batches = Batches(sender, new_event=lambda: event, limit=unlimited, seconds=SECONDS)
+    batches._free.clear()
+    return sender, batches, event
+
+
+def test_a_caller_who_hangs_is_replaced() -> None:
+    _, batches, event = stuck()
+    turn = batches._turn
+
+    assert run_blocking(batches.send, [get(1)]) == [1]
+    assert event.waits == 2, "twice the limit"
+    assert not turn.end(), "the one who hung passes nothing on"
+    assert run_blocking(batches.send, [get(2)]) == [2]
+    assert event.waits == 2
+
+
+def test_a_turn_that_was_lost_is_replaced() -> None:
+    """A signal's exception came when it was to be passed on."""
+    _, batches, event = stuck()
+    assert batches._turn.end()
+
+    assert run_blocking(batches.send, [get(1)]) == [1]
+    assert event.waits == 4
+
+
+def test_nobody_is_replaced_while_round_trips_end() -> None:
+    def end_one() -> None:
+        batches._ended += 1
+        if batches._ended == 10:
+            vars(batches)["_ended"] = 100
+            batches._waiting[0].replies = ["of another"]
+
+    _, batches, event = stuck(end_one)
+
+    assert run_blocking(batches.send, [get(1)]) == ["of another"]
+    assert event.waits == 10
+
+
+def test_what_was_sent_by_a_caller_who_hangs_fails() -> None:
+    sender, batches, _ = stuck(lambda: batches._next_batch(1))
+
+    (error,) = run_blocking(batches.send, [get(1)])
+
+    assert isinstance(error, TimeoutError)
+    assert sender.sent == []
+
+
+def test_nobody_waits_for_what_takes_long() -> None:
+    _, batches, event = stuck()
+
+    assert run_blocking(batches.send_apart, [get(1)]) == [1]
+    assert run_blocking(FakeSender().send_apart, [get(1)]) == [1]
+    assert event.waits == 0
+
+
+def test_the_connections_are_those_of_the_sender(crowd: Crowd) -> None:
+    run_blocking(crowd.batches.disconnect_idle)
+    run_blocking(crowd.batches.aclose)
+
+    assert crowd.sender.closed == ["idle", "all"]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_only_a_client_of_the_user_s_runs_in_another_thread(*, is_own: bool) -> None:
+    sender = FakeSender()
+    batches = for_threads(lambda: sender, SECONDS, is_own=is_own).get()
+
+    assert run_blocking(batches.send, [get(1)]) == [1]
+    assert (sender.threads == [threading.current_thread()]) is is_own
+
+
+def test_a_round_trip_in_tasks_ends_at_its_limit() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> list[object]:
+        sender = FakeSender()
+        sender.before = hang
+        batches = await for_tasks(lambda: sender, 0.001).get()
+        return [*await batches.send([get(1)]), *await batches.send([get(2)])]
+
+    error, reply = asyncio.run(main())
+
+    assert isinstance(error, TimeoutError)
+    assert reply == 2
+
+
+def test_a_child_process_and_each_event_loop_send_by_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = for_threads(FakeSender, SECONDS, is_own=True)
+    tasks: PerLoop[Sender] = for_tasks(FakeSender, SECONDS)
+
+    async def of_loop() -> Sender:
+        return await tasks.get()
+
+    of_parent = threads.get()
+    assert threads.get() is of_parent
+    assert asyncio.run(of_loop()) is not asyncio.run(of_loop())
+    monkeypatch.setattr(process, "number", process.number + 1)
+    assert threads.get() is not of_parent
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_crowd_whose_scripts_redis_has_forgotten_is_served(
+    kind: Kind, redis_server: RedisServer, *, is_own: bool
+) -> None:
+    callers = 50
+    with ExitStack() as stack:
+        client = stack.enter_context(redis_server.client())
+        client.script_flush()
+        if kind == "sync":
+            store = (
+                stack.enter_context(RedisSessionStore.from_url(redis_server.url, namespace="shop"))
+                if is_own
+                else RedisSessionStore(client, namespace="shop")
+            )
+            with ThreadPoolExecutor(callers) as pool:
+                calls = [pool.submit(store.get, "group", ["name"]) for _ in range(callers)]
+                found: list[object] = [each.result(SECONDS) for each in calls]
+        else:
+
+            async def main() -> list[object]:
+                own = Redis(port=redis_server.port)
+                async with own:
+                    store = (
+                        AsyncRedisSessionStore.from_url(redis_server.url, namespace="shop")
+                        if is_own
+                        else AsyncRedisSessionStore(own, namespace="shop")
+                    )
+                    async with store:
+                        reading = [store.get("group", ["name"]) for _ in range(callers)]
+                        return [*await asyncio.gather(*reading)]
+
+            found = asyncio.run(main())
+
+    assert found == [[None]] * callers
