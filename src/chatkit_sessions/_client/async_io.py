@@ -22,7 +22,7 @@ from chatkit_sessions._http.async_network import connect
 from chatkit_sessions._http.clients import (
     AsyncHTTPClient,
     AsyncSuppliedClient,
-    errors_of_async_client,
+    errors_of_client,
 )
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.own_client import OwnClient, own_client_factory
@@ -49,7 +49,7 @@ class AsyncIO:
             self._http_errors = HTTPErrors("httpx", proxy and proxy.described, supplied=False)
         else:
             self.http = AsyncSuppliedClient(http_client)
-            self._http_errors = errors_of_async_client(http_client)
+            self._http_errors = errors_of_client(http_client, is_async=True)
         self._in_progress: dict[_CallLimit, None] = {}
 
     async def call_key_function(self, function: Callable[[], object]) -> object:

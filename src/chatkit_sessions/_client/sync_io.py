@@ -18,7 +18,7 @@ from chatkit_sessions._config.validation import as_secret, reject_awaitable
 from chatkit_sessions._http.clients import (
     SuppliedClient,
     SyncHTTPClient,
-    errors_of_sync_client,
+    errors_of_client,
 )
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.own_client import OwnClient, own_client_factory
@@ -51,7 +51,7 @@ class SyncIO:
             self._http_errors = HTTPErrors("httpx", proxy and proxy.described, supplied=False)
         else:
             self.http = SuppliedClient(http_client)
-            self._http_errors = errors_of_sync_client(http_client)
+            self._http_errors = errors_of_client(http_client, is_async=False)
 
     async def call_key_function(self, function: Callable[[], object]) -> object:
         """See `IO`."""

@@ -12,6 +12,8 @@ from .body import Body
 from .failures import HTTPErrors
 
 FAMILIES: Final = ("httpx", "httpx2")
+_OURS: Final = {"Client": "ChatKitClient", "AsyncClient": "AsyncChatKitClient"}
+"""The client of this library that takes each of theirs."""
 
 
 class HTTPResponse(Protocol):
@@ -190,40 +192,28 @@ def _body(response: HTTPResponse, request: Request, *, decoded: bool) -> Body:
     return Body(response.status_code, response.headers, decoded=decoded, sent=sent)
 
 
-def errors_of_sync_client(http_client: object) -> HTTPErrors:
+def errors_of_client(http_client: object, *, is_async: bool) -> HTTPErrors:
     """What a supplied client raises.
 
-    Raises:
-        ConfigurationError: It is not a `Client` of httpx or httpx2, or of a subclass.
-    """
-    return HTTPErrors(_family(http_client, "Client", wanted_by="ChatKitClient"))
-
-
-def errors_of_async_client(http_client: object) -> HTTPErrors:
-    """What a supplied client raises.
+    Args:
+        http_client: The user's.
+        is_async: Which of a family's two clients it must be.
 
     Raises:
-        ConfigurationError: It is not an `AsyncClient` of httpx or httpx2, or of a subclass.
+        ConfigurationError: It is neither that client of httpx or httpx2, nor of a subclass.
     """
-    return HTTPErrors(_family(http_client, "AsyncClient", wanted_by="AsyncChatKitClient"))
-
-
-def _family(http_client: object, kind: str, *, wanted_by: str) -> str:
-    """Found by names, so that only the family in use is ever imported."""
+    kind, other = ("AsyncClient", "Client") if is_async else ("Client", "AsyncClient")
+    # By names, so that only the family in use is ever imported.
     bases = {
         (base.__module__.partition(".")[0], base.__name__) for base in type(http_client).__mro__
     }
     for family in FAMILIES:
         if (family, kind) in bases:
-            return family
-    other, taken_by = (
-        ("AsyncClient", "AsyncChatKitClient") if kind == "Client" else ("Client", "ChatKitClient")
-    )
-    for family in FAMILIES:
+            return HTTPErrors(family)
         if (family, other) in bases:
             raise ConfigurationError(
-                f"`http_client` is an {family}.{other}: {wanted_by} takes an {family}.{kind}, "
-                f"{taken_by} takes this one."
+                f"`http_client` is an {family}.{other}: {_OURS[kind]} takes an {family}.{kind}, "
+                f"{_OURS[other]} takes this one."
             )
     raise ConfigurationError(
         f"`http_client` must be an httpx.{kind} or an httpx2.{kind}, "
