@@ -14,8 +14,8 @@ from ._requests import (
     EndpointResponse,
     EndpointSettings,
     ErrorCode,
+    exact_cookie,
 )
-from ._visitors import exact_cookie
 
 __all__ = [
     "MAX_BODY",

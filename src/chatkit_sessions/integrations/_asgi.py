@@ -8,18 +8,20 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 from chatkit_sessions._redaction import MASK, hidden_from_tracebacks
 
 from ._endpoint import AsyncChatKitEndpoint, Hooks
-from ._requests import MAX_BODY, EndpointRequest, EndpointResponse
-from ._rules import DEFAULT_PORTS
-from ._visitors import (
-    COOKIE,
-    MAX_AGE,
-    SALT,
+from ._requests import (
+    COOKIE_MAX_AGE,
+    COOKIE_NAME,
+    COOKIE_SALT,
+    MAX_BODY,
     VISITOR_KEY,
+    EndpointRequest,
+    EndpointResponse,
     exact_cookie,
     new_visitor,
     parse_visitor,
     validate_secret_keys,
 )
+from ._rules import DEFAULT_PORTS
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -88,7 +90,7 @@ class VisitorCookies:
         except ModuleNotFoundError as error:
             raise ImportError("Signed cookies need one more: pip install itsdangerous") from error
         validate_secret_keys([secret_key], "`secret_key`")
-        self._signer = TimestampSigner(secret_key, salt=SALT)
+        self._signer = TimestampSigner(secret_key, salt=COOKIE_SALT)
 
     def visitor_of(self, scope: Scope) -> str:
         """Return the visitor's id; a new visitor gets a cookie with the response."""
@@ -104,9 +106,9 @@ class VisitorCookies:
         from itsdangerous import BadSignature  # noqa: PLC0415 -- as above
 
         cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
-        signed = exact_cookie(cookies, COOKIE)
+        signed = exact_cookie(cookies, COOKIE_NAME)
         try:
-            return parse_visitor(self._signer.unsign(signed or "", max_age=MAX_AGE))
+            return parse_visitor(self._signer.unsign(signed or "", max_age=COOKIE_MAX_AGE))
         except BadSignature:
             return None
 
@@ -165,10 +167,10 @@ def _varies_by_origin(name: bytes, value: bytes) -> bool:
 
 
 def _visitor_cookie(value: str) -> bytes:
-    cookie = SimpleCookie({COOKIE: value})
-    settings = {"path": "/", "max-age": str(MAX_AGE), "samesite": "Lax"}
-    cookie[COOKIE].update({**settings, "secure": "yes", "httponly": "yes"})
-    return cookie[COOKIE].OutputString().encode()
+    cookie = SimpleCookie({COOKIE_NAME: value})
+    settings = {"path": "/", "max-age": str(COOKIE_MAX_AGE), "samesite": "Lax"}
+    cookie[COOKIE_NAME].update({**settings, "secure": "yes", "httponly": "yes"})
+    return cookie[COOKIE_NAME].OutputString().encode()
 
 
 async def _send(response: EndpointResponse, send: Send) -> None:

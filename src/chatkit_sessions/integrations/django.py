@@ -13,24 +13,22 @@ from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 
 from ._endpoint import AsyncChatKitEndpoint, ChatKitEndpoint, Hooks
 from ._requests import (
+    COOKIE_MAX_AGE,
+    COOKIE_NAME,
+    COOKIE_SALT,
     DEFAULT_PREFIX,
     MAX_BODY,
     CreateSessionOptions,
     EndpointRequest,
     EndpointResponse,
     EndpointSettings,
-    validate_prefix,
-)
-from ._rules import is_coroutine_function
-from ._visitors import (
-    COOKIE,
-    MAX_AGE,
-    SALT,
     exact_cookie,
     new_visitor,
     parse_visitor,
+    validate_prefix,
     validate_secret_keys,
 )
+from ._rules import is_coroutine_function
 
 try:
     from asgiref.sync import sync_to_async
@@ -152,8 +150,10 @@ def _known_visitor(request: HttpRequest) -> str | None:
     """The visitor of the request's cookie; None if it has no valid one."""
     _validate_keys()
     strict = HttpRequest()  # only Django knows how it signs cookies
-    strict.COOKIES = {COOKIE: exact_cookie(request.META.get("HTTP_COOKIE"), COOKIE) or ""}
-    return parse_visitor(strict.get_signed_cookie(COOKIE, default="", salt=SALT, max_age=MAX_AGE))
+    strict.COOKIES = {COOKIE_NAME: exact_cookie(request.META.get("HTTP_COOKIE"), COOKIE_NAME) or ""}
+    return parse_visitor(
+        strict.get_signed_cookie(COOKIE_NAME, default="", salt=COOKIE_SALT, max_age=COOKIE_MAX_AGE)
+    )
 
 
 @hidden_from_tracebacks
@@ -258,10 +258,10 @@ def _finish(
     visitor = vars(request).get(_VISITOR_ATTRIBUTE)
     if visitor is not None:
         response.set_signed_cookie(
-            COOKIE,
+            COOKIE_NAME,
             visitor,
-            salt=SALT,
-            max_age=MAX_AGE,
+            salt=COOKIE_SALT,
+            max_age=COOKIE_MAX_AGE,
             secure=True,
             httponly=True,
             samesite="Lax",

@@ -13,21 +13,19 @@ from chatkit_sessions._redaction import hidden_from_tracebacks
 
 from ._endpoint import ChatKitEndpoint, Hooks
 from ._requests import (
+    COOKIE_MAX_AGE,
+    COOKIE_NAME,
+    COOKIE_SALT,
     DEFAULT_PREFIX,
     MAX_BODY,
+    VISITOR_KEY,
     CreateSessionOptions,
     EndpointRequest,
     EndpointSettings,
-    validate_prefix,
-)
-from ._visitors import (
-    COOKIE,
-    MAX_AGE,
-    SALT,
-    VISITOR_KEY,
     exact_cookie,
     new_visitor,
     parse_visitor,
+    validate_prefix,
     validate_secret_keys,
 )
 
@@ -128,9 +126,9 @@ def anonymous_visitor() -> str:
     if made is not None:
         return made
     signer = _signer(current_app)
-    signed = exact_cookie(request.environ.get("HTTP_COOKIE"), COOKIE)
+    signed = exact_cookie(request.environ.get("HTTP_COOKIE"), COOKIE_NAME)
     with contextlib.suppress(BadSignature):
-        known = parse_visitor(signer.unsign(signed or "", max_age=MAX_AGE))
+        known = parse_visitor(signer.unsign(signed or "", max_age=COOKIE_MAX_AGE))
         if known is not None:
             return known
     visitor = request.environ[VISITOR_KEY] = new_visitor()
@@ -139,7 +137,7 @@ def anonymous_visitor() -> str:
     def remember(response: Response) -> Response:
         cookie = signer.sign(visitor).decode()
         response.set_cookie(
-            COOKIE, cookie, max_age=MAX_AGE, secure=True, httponly=True, samesite="Lax"
+            COOKIE_NAME, cookie, max_age=COOKIE_MAX_AGE, secure=True, httponly=True, samesite="Lax"
         )
         return response
 
@@ -152,7 +150,7 @@ def _signer(app: Flask) -> TimestampSigner:
     older = cast("list[str]", config["SECRET_KEY_FALLBACKS"] or [])
     keys = [*older, cast("str", app.secret_key)]
     validate_secret_keys(keys, "The application's `secret_key`")
-    return TimestampSigner(keys, salt=SALT)
+    return TimestampSigner(keys, salt=COOKIE_SALT)
 
 
 def _endpoint_request(path: str) -> EndpointRequest:
