@@ -2,15 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
+import httpx
 import pytest
 import trio
 
 from chatkit_sessions import (
     APIConnectionError,
+    APIResponseValidationError,
     AsyncChatKitClient,
     ChatKitClient,
     InternalServerError,
@@ -300,3 +302,33 @@ def test_a_limit_that_has_passed_may_be_ended_before_its_task_knows() -> None:
             await asyncio.Event().wait()
 
     asyncio.run(main())
+
+
+class EndlessBody(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A response's body, longer than any may be."""
+
+    is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b" " * 65_536
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_a_response_that_is_not_read_to_its_end_is_closed(connect: Connect) -> None:
+    body = EndlessBody()
+    chatkit = connect(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+
+    with pytest.raises(APIResponseValidationError, match="it is longer than"):
+        chatkit.create_session("user_123")
+
+    assert body.is_closed
