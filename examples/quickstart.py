@@ -7,6 +7,7 @@ python examples/quickstart.py --live    against the real API: OPENAI_API_KEY and
 
 import argparse
 import asyncio
+import sys
 import textwrap
 
 from chatkit_sessions import (
@@ -97,10 +98,14 @@ def main() -> None:
     parser.add_argument("--live", action="store_true", help="use the real API and your key")
     if parser.parse_args().live:
         print("The real API, with the key and the workflow of the environment\n")
-        with ChatKitClient() as chatkit:
-            four_calls(chatkit)
-            asyncio.run(four_calls_awaited(AsyncChatKitClient()))
-            three_troubles(chatkit, None)
+        try:
+            with ChatKitClient() as chatkit:
+                four_calls(chatkit)
+                asyncio.run(four_calls_awaited(AsyncChatKitClient()))
+                three_troubles(chatkit, None)
+        except ChatKitError as error:
+            show_error("ended early", error)
+            sys.exit(1)
         return
     fake = FakeChatKit()
     with fake.serve() as server:

@@ -7,6 +7,7 @@ stand-in takes the place of OpenAI's widget; with `--live`, the real API and the
 import argparse
 import contextlib
 import secrets
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from fastapi import Cookie, Depends, FastAPI, HTTPException, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from chatkit_sessions import AsyncChatKitClient
+from chatkit_sessions import AsyncChatKitClient, ConfigurationError
 from chatkit_sessions.integrations import CreateSessionOptions
 from chatkit_sessions.integrations.fastapi import chatkit_router
 from chatkit_sessions.testing import FakeChatKit
@@ -85,7 +86,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         if arguments.live:
-            chatkit = AsyncChatKitClient()
+            try:
+                chatkit = AsyncChatKitClient()
+            except ConfigurationError as error:
+                sys.exit(str(error))
         else:
             server = stack.enter_context(FakeChatKit().serve())
             chatkit = AsyncChatKitClient(

@@ -265,6 +265,19 @@ def test_the_quickstart_shows_four_calls_and_three_troubles(
     assert "ek_" not in shown
 
 
+def test_the_quickstart_without_a_key_says_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["quickstart.py", "--live"])
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    with pytest.raises(SystemExit) as stopped:
+        quickstart().main()
+
+    assert stopped.value.code == 1
+    assert "No API key: set OPENAI_API_KEY" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("_environment")
 def test_the_quickstart_runs_live_with_the_settings_of_the_environment(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
