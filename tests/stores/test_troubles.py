@@ -119,8 +119,8 @@ def end_overdue_operations(worker: ChatKitClient, proxy: TroubledRedis) -> None:
     """Let operations that were given up end now: they would connect again during later tests."""
     proxy.refuse()
     state = inner(worker)._sessions.registry._access.state
-    for bounds in (state.bounds, state.leaders_bounds, state.probe_bounds):
-        limiter = bounds._threads.get()
+    for executor in (state.executor, state.leaders_executor, state.probe_executor):
+        limiter = executor._threads.get()
         for job in limiter._lost + limiter._hanging:
             assert job.is_over or job.wait_for_end(60)
 

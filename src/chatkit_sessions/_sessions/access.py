@@ -1,5 +1,6 @@
 """One store as clients and services reach it: within limits, and with one probe in an outage."""
 
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -8,6 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from chatkit_sessions._concurrency.threads import (
+    NotStartedError,
+    OverdueError,
+    PerProcess,
+    ThreadLimiter,
+)
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.events import OnEvent, report
@@ -15,21 +22,22 @@ from chatkit_sessions.stores._redis_commands import Script
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 from chatkit_sessions.stores.memory import Evictions, MemorySessionStore
 
-from .bounds import (
-    AT_ONCE,
-    LEADERS_AT_ONCE,
-    Bounds,
-    OutageBeganError,
-    StoreBusyError,
-    outage_error,
-)
 from .circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
+    from chatkit_sessions._concurrency.tasks import TaskLimiter
+
     from .entries import CreatedSession, StoreSnapshot
 
 T = TypeVar("T")
 
+DEFAULT_LIMIT: Final = 1.0
+"""Seconds for an operation of an async store that has no `timeout` of its own."""
+AT_ONCE: Final = 32
+"""Operations at once, in an event loop or in all threads."""
+LEADERS_AT_ONCE: Final = 8
+"""As many more of those that others wait for. A store makes a connection for each of both."""
+_CHECK_REDIS: Final = "Check that Redis runs, can be reached from here and is not overloaded."
 MAX_UNPUBLISHED: Final = 1_000
 """Sessions that are remembered during an outage; the oldest make room."""
 
@@ -65,10 +73,10 @@ class StoreState:
 
     def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
         self.circuit_breaker: Final = CircuitBreaker(time.monotonic)
-        self.bounds: Final = Bounds(store)
+        self.executor: Final = StoreExecutor(store)
         # Apart: a lease that is renewed behind a crowd that polls for it would run out.
-        self.leaders_bounds: Final = Bounds(store, LEADERS_AT_ONCE)
-        self.probe_bounds: Final = Bounds(store, 1, hanging=AT_ONCE)
+        self.leaders_executor: Final = StoreExecutor(store, LEADERS_AT_ONCE)
+        self.probe_executor: Final = StoreExecutor(store, 1, hanging=AT_ONCE)
         """During an outage, one operation finds out whether it is over; others wait for that."""
         self.stand_in = MemorySessionStore()
         """Takes the store's place during an outage, and is emptied when that is over."""
@@ -91,8 +99,8 @@ class StoreState:
     def end_outage(self) -> None:
         """Forget what was only good for as long as the store was out."""
         self.stand_in = MemorySessionStore()
-        for bounds in (self.bounds, self.leaders_bounds, self.probe_bounds):
-            bounds.give_up_hanging()
+        for executor in (self.executor, self.leaders_executor, self.probe_executor):
+            executor.give_up_hanging()
 
 
 _states: Final[WeakKeyDictionary[object, StoreState]] = WeakKeyDictionary()
@@ -223,7 +231,7 @@ class StoreAccess:
 
         def wait() -> bool | Awaitable[bool]:
             # Half of the limit: the reply has to come within it.
-            seconds = self.state.bounds.limit(deadline) / 2
+            seconds = self.state.executor.limit(deadline) / 2
             return store.commit_to_replicas(transaction.group, transaction.changes, seconds=seconds)
 
         return await self._run(wait, deadline, writes=True)
@@ -271,11 +279,11 @@ class StoreAccess:
         arrived, is_repeated = breaker.latest, False
         while True:
             attempt = _Attempt(state, arrived, self.on_event, writes=writes)
-            bounds = state.leaders_bounds if leads else state.bounds
+            executor = state.leaders_executor if leads else state.executor
             if attempt.is_probe:
-                bounds = state.probe_bounds
+                executor = state.probe_executor
             try:
-                return await bounds.run(operation, deadline, attempt)
+                return await executor.run(operation, deadline, attempt)
             except SessionStoreError as error:
                 is_final = isinstance(error, StoreBusyError) or breaker.is_open
                 if is_repeated or (is_final and not isinstance(error, OutageBeganError)):
@@ -284,7 +292,7 @@ class StoreAccess:
 
 
 class _Attempt:
-    """One attempt at an operation, from its turn to its end; see `Bounds.run`."""
+    """One attempt at an operation, from its turn to its end; see `StoreExecutor.run`."""
 
     def __init__(
         self, state: StoreState, arrived: int, on_event: OnEvent | None, *, writes: bool
@@ -325,6 +333,169 @@ class _Attempt:
         number = self._number or breaker.begin()
         if breaker.record_failure(error, number, writes=self._writes):
             report(self._on_event, "store", "outage")
+
+
+class StoreBusyError(SessionStoreError):
+    """The operation did not begin in time, which says nothing about the store."""
+
+
+class OutageBeganError(StoreBusyError):
+    """An outage began while the operation waited for its turn: it is one for a probe now."""
+
+
+class Attempt(Protocol):
+    """What notes the beginning and the end of an operation."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    def fail(self, error: SessionStoreError) -> None:
+        """The operation takes too long. Called before another one takes its turn."""
+        ...
+
+
+class StoreExecutor:
+    """Runs the operations of one store: some at once, each for a limited time.
+
+    An operation has as long as the store's `timeout`, but no more than half of what the call has
+    left: the API must be reached all the same. Waiting for its turn does not count, and neither
+    does time in which this process did not run.
+
+    A store of plain functions that has no `timeout` (one in memory, or a user's own) runs in the
+    caller's thread, and limits itself.
+
+    Args:
+        store: Whose operations; it is not kept.
+        at_once: How many run at the same time.
+        hanging: How many more threads may be lost to operations that hang; None: `at_once`.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore | AsyncSessionStore,
+        at_once: int = AT_ONCE,
+        *,
+        hanging: int | None = None,
+    ) -> None:
+        self._tasks = _task_limiter(at_once) if inspect.iscoroutinefunction(store.get) else None
+        self._threads = PerProcess(lambda: ThreadLimiter(at_once, hanging=hanging))
+        self._limits_itself: bool = getattr(store, "limits_itself", False)
+        timeout: float | None = getattr(store, "timeout", None)
+        if timeout is None and self._tasks is not None:
+            timeout = DEFAULT_LIMIT
+        self.timeout: Final = timeout
+        """Seconds that an operation may take; None: the store limits itself."""
+
+    async def run(
+        self, operation: Callable[[], T | Awaitable[T]], deadline: Deadline, attempt: Attempt
+    ) -> T:
+        """Run an operation of the store.
+
+        Args:
+            operation: What to run.
+            deadline: The call's.
+            attempt: Entered when it is the operation's turn; may refuse it.
+
+        Raises:
+            StoreBusyError: It did not begin.
+            SessionStoreError: It took too long, or failed.
+        """
+        if self.timeout is None:
+            with attempt:
+                return cast("T", operation())
+        queue_timeout = deadline.half()
+        if queue_timeout == 0:
+            raise _busy()
+        limit = self.timeout if queue_timeout is None else min(self.timeout, queue_timeout)
+        if self._limits_itself and limit == self.timeout:
+            with attempt:
+                result = operation()
+                return (
+                    await cast("Awaitable[T]", result)
+                    if self._tasks is not None
+                    else cast("T", result)
+                )
+
+        def fail() -> None:
+            attempt.fail(_overdue(limit))
+
+        try:
+            if self._tasks is not None:
+                awaiting = _awaiting(cast("Callable[[], Awaitable[T]]", operation), attempt)
+                return await self._tasks.run(
+                    awaiting, queue_timeout=queue_timeout, limit=limit, overdue=fail
+                )
+            blocking = _blocking(cast("Callable[[], T]", operation), attempt)
+            run = self._threads.get().run
+            return run(blocking, queue_timeout=queue_timeout, limit=limit, overdue=fail)
+        except NotStartedError:
+            error: SessionStoreError = _busy()
+        except OverdueError:
+            error = _overdue(limit)
+        raise error
+
+    def give_up_hanging(self) -> None:
+        """Go on without the threads that hang, because the store responds again."""
+        self._threads.get().give_up_hanging()
+
+    def limit(self, deadline: Deadline) -> float:
+        """Seconds that an operation may take now."""
+        timeout = DEFAULT_LIMIT if self.timeout is None else self.timeout
+        queue_timeout = deadline.half()
+        return timeout if queue_timeout is None else min(timeout, queue_timeout)
+
+
+def _blocking(operation: Callable[[], T], attempt: Attempt) -> Callable[[], T]:
+    def run() -> T:
+        with attempt:
+            return operation()
+
+    return run
+
+
+def _awaiting(
+    operation: Callable[[], Awaitable[T]], attempt: Attempt
+) -> Callable[[], Awaitable[T]]:
+    async def run() -> T:
+        with attempt:
+            return await operation()
+
+    return run
+
+
+def _task_limiter(at_once: int) -> "TaskLimiter":
+    from chatkit_sessions._concurrency.tasks import TaskLimiter  # noqa: PLC0415 -- it needs asyncio
+
+    return TaskLimiter(at_once)
+
+
+def outage_error() -> StoreBusyError:
+    """The error for a call that waited for its turn while another call found the store out."""
+    return StoreBusyError(
+        "The session store stopped responding while the call waited to use it.",
+        hint=_CHECK_REDIS,
+    )
+
+
+def _busy() -> StoreBusyError:
+    return StoreBusyError(
+        "The call had no time left to ask the session store.",
+        hint="This process has more to do than it can, or the call has a short `timeout`.",
+    )
+
+
+def _overdue(seconds: float) -> SessionStoreError:
+    return SessionStoreError(
+        f"The session store does not respond within {seconds:.3g} s.",
+        hint=_CHECK_REDIS,
+    )
 
 
 def evicted_error() -> SessionStoreError:

@@ -374,7 +374,7 @@ class ServiceFlow:
 
     def _deadline(self) -> Deadline:
         """When a request stops waiting for the store."""
-        limit = self._access.state.bounds.timeout
+        limit = self._access.state.executor.timeout
         return Deadline.after(
             None if limit is None else _LIMITS_PER_REQUEST * limit, time.monotonic
         )

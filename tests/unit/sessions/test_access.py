@@ -110,7 +110,7 @@ class TestThreads:
             others = [pool.submit(call) for _ in range(AT_ONCE - 1)]
             for _ in range(AT_ONCE):
                 assert arrived.acquire(timeout=60)
-            while access.state.probe_bounds._threads.get()._jobs.qsize() < AT_ONCE - 1:
+            while access.state.probe_executor._threads.get()._jobs.qsize() < AT_ONCE - 1:
                 pass
             let_go.set()
             return [first.result(60), *(each.result(60) for each in others)], gate.asked - before
@@ -222,8 +222,8 @@ def test_an_async_store_without_a_limit_gets_one() -> None:
     gate = AsyncGate()
     vars(gate)["timeout"] = None
 
-    assert StoreAccess(gate).state.bounds.timeout == 1.0
-    assert StoreAccess(MemorySessionStore()).state.bounds.timeout is None
+    assert StoreAccess(gate).state.executor.timeout == 1.0
+    assert StoreAccess(MemorySessionStore()).state.executor.timeout is None
 
 
 class TestAStoreThatLimitsItself:

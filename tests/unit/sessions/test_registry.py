@@ -9,7 +9,7 @@ import pytest
 from chatkit_sessions import InternalServerError, SessionStoreError
 from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.bounds import AT_ONCE, Bounds
+from chatkit_sessions._sessions.access import AT_ONCE, StoreExecutor
 from chatkit_sessions._sessions.entries import Lease, StoreSnapshot
 from chatkit_sessions._sessions.registry import Registry
 from chatkit_sessions.stores import Entry, MemorySessionStore
@@ -222,7 +222,7 @@ def test_a_crowd_of_threads_that_waits_for_its_turn_learns_of_an_outage_from_the
 
     store, found = Silent(), list[StoreSnapshot]()
     registry = Registry(store, clock, ThreadEvent)
-    vars(registry._state)["bounds"] = Bounds(store, 4)
+    vars(registry._state)["executor"] = StoreExecutor(store, 4)
     crowd = [
         threading.Thread(
             target=lambda: found.append(run_blocking(registry.look_up, IDENTITY, NO_LIMIT))

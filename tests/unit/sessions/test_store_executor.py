@@ -12,8 +12,13 @@ from chatkit_sessions import SessionStoreError
 from chatkit_sessions._concurrency.tasks import RunningLimit, TaskLimiter
 from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError, run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.access import StoreAccess, StoreState, state_of
-from chatkit_sessions._sessions.bounds import Bounds, StoreBusyError
+from chatkit_sessions._sessions.access import (
+    StoreAccess,
+    StoreBusyError,
+    StoreExecutor,
+    StoreState,
+    state_of,
+)
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from stored_sessions import created
 from workers import AsyncFailingStore, FailingStore
@@ -32,9 +37,9 @@ async def hang() -> object:
 
 
 async def run(
-    bounds: Bounds, operation: Callable[[], Awaitable[object]], deadline: Deadline
+    executor: StoreExecutor, operation: Callable[[], Awaitable[object]], deadline: Deadline
 ) -> object:
-    result: object = await bounds.run(operation, deadline, Noted())
+    result: object = await executor.run(operation, deadline, Noted())
     return result
 
 
@@ -68,34 +73,34 @@ class Unhashable:
         return bool(group and changes and when)
 
 
-class TestBounds:
+class TestStoreExecutor:
     def test_a_call_without_time_left_does_not_ask(self) -> None:
-        bounds = Bounds(AsyncFailingStore(FailingStore(MemorySessionStore())))
+        executor = StoreExecutor(AsyncFailingStore(FailingStore(MemorySessionStore())))
 
         async def main() -> None:
             with pytest.raises(StoreBusyError, match="no time left"):
-                await run(bounds, hang, Deadline(clock, AT_NOON))
+                await run(executor, hang, Deadline(clock, AT_NOON))
 
         asyncio.run(main())
 
     def test_an_operation_has_half_of_what_the_call_has_left(self) -> None:
-        bounds = Bounds(AsyncFailingStore(FailingStore(MemorySessionStore())))
+        executor = StoreExecutor(AsyncFailingStore(FailingStore(MemorySessionStore())))
 
         async def main() -> None:
             with pytest.raises(SessionStoreError, match=r"within 0\.02 s"):
-                await run(bounds, hang, Deadline(clock, AT_NOON + 0.04))
+                await run(executor, hang, Deadline(clock, AT_NOON + 0.04))
 
         asyncio.run(main())
 
     def test_a_turn_that_does_not_come_is_no_fault_of_the_store(self) -> None:
-        bounds = Bounds(AsyncFailingStore(FailingStore(MemorySessionStore())))
+        executor = StoreExecutor(AsyncFailingStore(FailingStore(MemorySessionStore())))
 
         async def fail() -> object:
             raise NotStartedError
 
         async def main() -> None:
             with pytest.raises(StoreBusyError):
-                await run(bounds, fail, Deadline(clock, None))
+                await run(executor, fail, Deadline(clock, None))
 
         asyncio.run(main())
 
