@@ -82,7 +82,7 @@ class Counting:
 
 
 def test_a_sync_create_takes_a_bounded_number_of_function_calls() -> None:
-    """143 when this was written."""
+    """138 when this was written."""
     with (
         raw_server(serve_sessions) as server,
         ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url) as chatkit,
@@ -96,7 +96,7 @@ def test_a_sync_create_takes_a_bounded_number_of_function_calls() -> None:
 
 
 def test_an_async_create_takes_a_bounded_number_of_function_calls() -> None:
-    """209 when this was written, the event loop's included."""
+    """202 when this was written, the event loop's included."""
 
     async def main(url: str) -> int:
         async with AsyncChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=url) as chatkit:

@@ -95,6 +95,7 @@ class AsyncioStream(asyncio.Protocol, Stream):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
         self._received = bytearray()
         self._ended = False
         self._error: Exception | None = None
@@ -107,6 +108,7 @@ class AsyncioStream(asyncio.Protocol, Stream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
+        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         """Keep what came, and let the server wait where nobody reads it."""
@@ -165,7 +167,7 @@ class AsyncioStream(asyncio.Protocol, Stream):
         if self._received or self._ended or self._transport is None:
             return True
         # The event loop may not have looked since; it does not run between some calls.
-        return is_readable(self._transport.get_extra_info("socket").fileno())
+        return is_readable(self._descriptor)
 
     def close(self) -> None:
         """Close the connection."""
