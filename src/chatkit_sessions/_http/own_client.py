@@ -60,7 +60,6 @@ _httpx_logger: Final = logging.getLogger("httpx")
 
 _unpatched: Final[dict[Names, list[object]]] = {}
 """The methods as they were when none of them was patched."""
-_UNKNOWN: Final[list[object]] = [object()]
 _hooks_seen: Final[list[object]] = []
 
 
@@ -131,8 +130,9 @@ def is_patched(names: Names) -> bool:
         for package, kind, method in names
         for owner in (getattr(sys.modules.get(package), kind, None),)
     ]
+    own = _unpatched.get(names)
     # Not by `==`: a wrapper may call itself equal to what it wraps.
-    if all(map(is_, found, _unpatched.get(names, _UNKNOWN))):
+    if own is not None and all(map(is_, found, own)):
         return False
     if not all(map(_is_original, found)):
         return True
