@@ -15,7 +15,7 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 DIRECTORY: Final = ROOT / ".venv-benchmarks"
-ALONE: Final = ROOT / ".venv-benchmarks-alone"
+WITH_COMMAND: Final = ROOT / ".venv-benchmarks-command"
 PEERS: Final = ("aiohttp", "httpx", "httpx-aiohttp", "openai", "pydantic", "redis", "trustme")
 PACKAGES: Final = ("chatkit-sessions", *PEERS)
 

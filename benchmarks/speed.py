@@ -57,12 +57,12 @@ class Laboratory:
 
     Attributes:
         python: The environment's.
-        python_alone: That of an environment with this library and what it needs.
+        python_with_command: That of an environment with the command of httpx.
         upstream: What the clients call.
     """
 
     python: Path
-    python_alone: Path
+    python_with_command: Path
     upstream: Upstream
 
     def measure(self, run: Run) -> Measures:
@@ -109,8 +109,9 @@ class Laboratory:
     def _start(self, run: Run, url: str) -> Measures:
         # Both processes read the same clock: what comes after the session is not counted.
         start = time.monotonic()
-        end, peak = self._python(run, str(PROGRAM), run.contender, url).split()
-        return {"ms": 1000 * (float(end) - start), "MB": int(peak) / 2**20}
+        end, peak, cpu = self._python(run, str(PROGRAM), run.contender, url).split()
+        elapsed = float(end) - start
+        return {"ms": 1000 * elapsed, "CPU ms": 1000 * float(cpu), "MB": int(peak) / 2**20}
 
     def _import(self, what: str) -> Measures:
         code = "import chatkit_sessions" if what == "ours" else what
@@ -119,7 +120,7 @@ class Laboratory:
         return {"ms": 1000 * (time.monotonic() - start)}
 
     def _python(self, run: Run | None, *arguments: str) -> str:
-        python = self.python_alone if run and run.alone else self.python
+        python = self.python_with_command if run and run.with_command else self.python
         try:
             process = subprocess.run(  # noqa: S603 -- files that lie next to this one
                 [str(python), *arguments],
@@ -340,9 +341,11 @@ def main() -> int:
     blocks = [block for block in BLOCKS if block.name in (arguments.only or names)]
     try:
         python = environment.prepare()
-        alone = environment.prepare(environment.ALONE, ())
+        with_command = environment.prepare(environment.WITH_COMMAND, ("httpx[cli]",))
         with environment.serving(python) as upstream:
-            results = measure_all(Laboratory(python, alone, upstream), blocks, arguments.rounds)
+            results = measure_all(
+                Laboratory(python, with_command, upstream), blocks, arguments.rounds
+            )
         text = report(results, blocks, arguments.rounds, python)
     except NotReadyError as error:
         parser.exit(2, f"{error}\n")

@@ -18,7 +18,7 @@ class Run:
         upstream: Which of the server's URLs it calls.
         in_flight: How many calls at once.
         note: What sets it apart from the contender's other run in the same block.
-        alone: Whether it runs where nothing is installed but this library and what it needs.
+        with_command: Whether it runs where the command of httpx is installed, too.
     """
 
     contender: str
@@ -26,7 +26,7 @@ class Run:
     upstream: str = ""
     in_flight: int = 1
     note: str = ""
-    alone: bool = False
+    with_command: bool = False
 
     @property
     def label(self) -> str:
@@ -182,7 +182,8 @@ def start(scheme: Literal["http", "https"]) -> Block:
         f"start-{scheme}",
         tuple(Run(name, "start", f"{scheme}-0") for name in contenders),
         (
-            Goal(time, "ms", peer="httpx + pydantic", bound=0.75),
+            Goal(time, "ms", peer="httpx + pydantic", bound=1.05),
+            Goal(f"the same, {scheme}: processor time", "CPU ms", peer="httpx + pydantic"),
             Goal(time, "ms", peer="openai"),
             Goal(memory, "MB", peer="httpx + pydantic", bound=3, difference=True),
             Goal(memory, "MB", peer="openai", difference=True),
@@ -191,18 +192,16 @@ def start(scheme: Literal["http", "https"]) -> Block:
     )
 
 
-def start_alone() -> Block:
-    """The same where nothing else is installed that httpx would import, such as its command."""
+def start_beside_command() -> Block:
+    """The same where rich and click are installed, as they often are: httpx imports them."""
+    contenders = ("ours", "httpx + pydantic")
+    time = "start to first session, with `httpx[cli]`"
     return Block(
-        "start-alone",
-        tuple(Run(name, "start", "http-0", alone=True) for name in ("ours", "httpx + pydantic")),
+        "start-command",
+        tuple(Run(name, "start", "http-0", with_command=True) for name in contenders),
         (
-            Goal(
-                "start to first session, nothing else installed",
-                "ms",
-                peer="httpx + pydantic",
-                bound=1.05,
-            ),
+            Goal(time, "ms", peer="httpx + pydantic", bound=0.75),
+            Goal("the same: processor time", "CPU ms", peer="httpx + pydantic"),
         ),
         turns=5,
     )
@@ -243,7 +242,7 @@ BLOCKS: Final = (
     threads(),
     start("http"),
     start("https"),
-    start_alone(),
+    start_beside_command(),
     bare_import(),
     second_client(),
 )
