@@ -300,7 +300,7 @@ class Services:
         if self.server is not None:
             return repr(self.server.strings())
         memory = cast("MemorySessionStore", self.store._store)
-        return repr({key: bytes(value) for key, (value, _) in memory._entries.items()})
+        return repr({key: bytes(value) for key, (value, *_) in memory._entries.items()})
 
 
 def headers_for(key: str) -> dict[str, str]:

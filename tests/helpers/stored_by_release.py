@@ -52,7 +52,7 @@ def entries_of(store: MemorySessionStore) -> list[dict[str, object]]:
             "seconds": end - NOON.timestamp(),
             "listed": name in store.names(group),
         }
-        for (group, name), (value, end) in store._entries.items()
+        for (group, name), (value, end, *_) in store._entries.items()
     ]
 
 

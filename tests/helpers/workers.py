@@ -127,17 +127,17 @@ class Backend:
             return str(self.server.strings())
         now = self.connect.time.monotonic
         entries = self.memory._entries.items()
-        return str({key: bytes(value) for key, (value, end) in entries if end > now})
+        return str({key: bytes(value) for key, (value, end, _) in entries if end > now})
 
     def overwrite(self, kind: str, value: bytes) -> None:
         """Put that into the one entry of that kind."""
         if self.server is not None:
             self.server.overwrite(f"*:{kind}*", value)
             return
-        ((key, (_, end)),) = [
+        ((key, (_, end, needed_until)),) = [
             item for item in self.memory._entries.items() if item[0][1].startswith(kind)
         ]
-        self.memory._entries[key] = MaskedBytes(value), end
+        self.memory._entries[key] = MaskedBytes(value), end, needed_until
 
     def at_once(self, *calls: Callable[[], object]) -> list[object]:
         """Make calls at the same time; their results or errors.

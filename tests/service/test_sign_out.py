@@ -331,7 +331,7 @@ def test_a_sign_out_during_a_refresh_leaves_nothing() -> None:
         assert not case.is_active(case.secret_of(renewed[0])), at
         assert not case.is_active(case.old)
         records = [
-            value for (_, name), (value, _) in case.store._entries.items() if name == SESSION
+            value for (_, name), (value, *_) in case.store._entries.items() if name == SESSION
         ]
         assert all(json.loads(each)["cancelled"] for each in records), "nor a record of a session"
 

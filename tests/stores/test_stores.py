@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -353,6 +353,8 @@ class TestInMemory:
             max_size=40,
         )
     )
+    # "1" is put again with the same end, but is needed longer.
+    @example([(1, 5, 1, 0), (0, 5, 0, 1), (1, 4, 0, 0), (2, 4, 0, 0), (3, 4, 0, 0), (4, 4, 0, 0)])
     def test_what_is_needed_longest_stays(self, steps: list[tuple[int, int, int, int]]) -> None:
         """Against a store that looks at everything each time."""
         time = Time()

@@ -75,8 +75,8 @@ class MemorySessionStore:
         self._max_entries = max_entries
         self._clock = clock
         self._lock = PerProcess(threading.Lock)
-        # By group and name: the value and its expiry.
-        self._entries: dict[tuple[str, str], tuple[MaskedBytes, float]] = {}
+        # By group and name: the value, its expiry, and until when it is needed.
+        self._entries: dict[tuple[str, str], tuple[MaskedBytes, float, float]] = {}
         self._listed: dict[str, dict[str, None]] = {}
         # Heaps of entries; some are gone, or have another expiry by now.
         self._by_end: list[_Ranked] = []
@@ -144,11 +144,12 @@ class MemorySessionStore:
         end = now + entry.seconds if entry.expires_at is None else entry.expires_at
         if end <= now:
             return
-        self._entries[group, name] = entry.value, end
+        needed_until = end - entry.retention
+        self._entries[group, name] = entry.value, end, needed_until
         if entry.listed:
             self._listed.setdefault(group, {})[name] = None
         heapq.heappush(self._by_end, (end, end, group, name))
-        heapq.heappush(self._by_need, (end - entry.retention, end, group, name))
+        heapq.heappush(self._by_need, (needed_until, end, group, name))
 
     def _remove(self, group: str, name: str) -> None:
         self._entries.pop((group, name), None)
@@ -181,9 +182,9 @@ class MemorySessionStore:
         self._remove(group, name)
 
     def _is_current(self, ranked: _Ranked) -> bool:
-        _, end, group, name = ranked
+        rank, end, group, name = ranked
         held = self._entries.get((group, name))
-        return held is not None and held[1] == end
+        return held is not None and held[1] == end and rank in held[1:]
 
 
 _FULL: Final = (
