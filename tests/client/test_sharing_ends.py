@@ -52,7 +52,7 @@ class TestAClientThatIsClosed:
                 single_flight.end(key, other)
                 return super().wait(timeout)
 
-        other = Flight[ChatKitSessionResponse](Closing())
+        other = Flight[ChatKitSessionResponse](Closing)
         single_flight.join(key, other)
         vars(worker._sessions.registry)["acquire_lease"] = never  # the store may be closed, too
 

@@ -273,7 +273,7 @@ class TestLookUpsOfOthers:
                 look_ups.end(key, own)
                 return super().wait(timeout)
 
-        own = Flight[StoreSnapshot](Ended())
+        own = Flight[StoreSnapshot](Ended)
         look_ups.join(key, own)
 
         assert worker.get_or_create_session("user_1").user == "user_1"
@@ -282,7 +282,7 @@ class TestLookUpsOfOthers:
     def look_ups_of(self, worker: ChatKitClient) -> tuple[Batches[StoreSnapshot], Hashable]:
         client = inner(worker)
         identity = client._sessions.request("user_1", SessionOptions()).identity
-        return client._sessions.registry.look_ups, (None, identity.slot)
+        return client._sessions.registry.look_ups, (None, identity.slot, False)
 
 
 class TestASessionOfAnOutage:

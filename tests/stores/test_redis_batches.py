@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,9 +21,10 @@ from chatkit_sessions._concurrency.threads import (
 )
 from chatkit_sessions.stores._redis_batches import (
     MAX_BATCH,
-    Batches,
+    BatchSender,
     Limit,
     Send,
+    _Caller,
     for_tasks,
     for_threads,
 )
@@ -40,10 +42,6 @@ def get(number: int) -> Command:
     return "GET", number
 
 
-async def unlimited(send: Send) -> list[object]:
-    return await send()
-
-
 class FakeSender(Sender):
     """Replies with each command's number, or as it is told; the first batch can be held."""
 
@@ -56,7 +54,7 @@ class FakeSender(Sender):
         self.replies: dict[object, object] = {}
         self.closed: list[str] = []
 
-    async def send(self, commands: Sequence[Command]) -> list[object]:
+    async def _send(self, commands: Sequence[Command]) -> list[object]:
         self.sent.append(list(commands))
         self.threads.append(threading.current_thread())
         before, self.before = self.before, None
@@ -77,10 +75,10 @@ class FakeSender(Sender):
 class Crowd:
     """Callers in threads or tasks, of whom the first one's round trip takes as long as it is to."""
 
-    def __init__(self, kind: Kind, limit: Limit = unlimited) -> None:
+    def __init__(self, kind: Kind, limit: Limit | None = None) -> None:
         self.is_async = kind == "async"
         self.sender = FakeSender()
-        self.batches = Batches(
+        self.batches = BatchSender(
             self.sender,
             new_event=TaskEvent if self.is_async else ThreadEvent,
             limit=limit,
@@ -268,10 +266,10 @@ class ImpatientEvent:
 
 def stuck(
     passes: Callable[[], object] = lambda: None,
-) -> tuple[FakeSender, Batches, ImpatientEvent]:
+) -> tuple[FakeSender, BatchSender, ImpatientEvent]:
     """Batches of which a caller has the turn to send, and does not come back."""
     sender, event = FakeSender(), ImpatientEvent(passes)
-    batches = Batches(sender, new_event=lambda: event, limit=unlimited, seconds=SECONDS)
+    batches = BatchSender(sender, new_event=lambda: event, limit=None, seconds=SECONDS)
     batches._free.clear()
     return sender, batches, event
 
@@ -316,6 +314,24 @@ def test_what_was_sent_by_a_caller_who_hangs_fails() -> None:
 
     assert isinstance(error, TimeoutError)
     assert sender.sent == []
+
+
+def test_who_comes_when_nobody_sends_any_more_gets_a_turn() -> None:
+    sender, batches, _ = stuck()
+    late = _Caller([get(2)])
+
+    class Free(deque[None]):
+        def append(self, place: None, /) -> None:
+            super().append(place)
+            batches._waiting.append(late)
+
+    batches._free = Free([None])
+
+    assert run_blocking(batches.send, [get(1)]) == [1]
+    assert late.turn is batches._turn, "though it does not wait yet"
+    assert run_blocking(batches.send, [get(3)]) == [3]
+    assert late.replies == [2]
+    assert sender.sent == [[get(1)], [get(2), get(3)]]
 
 
 def test_nobody_waits_for_what_takes_long() -> None:

@@ -1,17 +1,19 @@
 """Connections that a store keeps: what is sent over which, and when one is given up."""
 
 import asyncio
+import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from threading import Event
 from typing import TypeVar, cast
 
 import pytest
 import redis
 import redis.asyncio
+from hypothesis import given, strategies as st
 
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions.stores._redis_commands import Command
+from chatkit_sessions.stores._redis_commands import Argument, Command, pack
 from chatkit_sessions.stores._redis_connections import Commands, OwnSender
 from support import Kind
 
@@ -38,16 +40,13 @@ class FakeConnection(Fake):
     def __init__(self, kind: Kind, number: int) -> None:
         super().__init__(kind)
         self._number = number
-        self.sent: list[Command] = []
+        self.sent: list[bytes] = []
         self.raises: deque[BaseException] = deque()
         self.is_open = True
 
-    def pack_commands(self, commands: Sequence[Command]) -> Sequence[Command]:
-        return commands
-
-    def send_packed_command(self, commands: Sequence[Command], *, check_health: bool) -> object:
+    def send_packed_command(self, command: list[bytes], *, check_health: bool) -> object:
         assert not check_health
-        return self._return(lambda: self.sent.extend(commands))
+        return self._return(lambda: self.sent.extend(command))
 
     def read_response(self, *, disable_decoding: bool) -> object:
         assert disable_decoding
@@ -115,10 +114,20 @@ def sending(kind: Kind) -> Sending:
     return Sending(kind)
 
 
+@given(st.lists(st.lists(st.text() | st.binary() | st.integers())))
+def test_commands_are_sent_as_redis_py_sends_them(arguments: list[list[Argument]]) -> None:
+    commands: list[Command] = [("EVALSHA", *each) for each in arguments]
+    make = cast("Callable[[], redis.Connection]", redis.Connection)
+    theirs = cast("Callable[[object], list[bytes]]", make().pack_commands)  # pyright: ignore[reportUnknownMemberType] -- redis-py leaves it untyped
+
+    assert pack(commands) == b"".join(theirs(commands))
+    assert repr(pack(commands)) == f"<{len(pack(commands))} bytes>", "they may hold a secret"
+
+
 def test_one_connection_serves_command_after_command(sending: Sending) -> None:
     assert sending.send(GET) == sending.send(GET) == [1]
     assert sending.send(GET, GET) == [1, 1]
-    assert len(sending.pool.made[0].sent) == 4
+    assert sending.pool.made[0].sent == [pack([GET]), pack([GET]), pack([GET, GET])]
 
 
 def test_an_error_takes_the_place_of_one_reply(sending: Sending) -> None:
@@ -140,11 +149,10 @@ def test_what_the_server_has_closed_is_made_anew_once(sending: Sending) -> None:
 
 
 def test_a_server_that_closes_new_connections_fails(sending: Sending) -> None:
-    sending.pool.raises.append(redis.ConnectionError("closed"))
+    error = redis.ConnectionError("closed")
+    sending.pool.raises.append(error)
 
-    with pytest.raises(redis.ConnectionError):
-        sending.send(GET)
-
+    assert sending.send(GET, GET) == [error, error]
     assert len(sending.pool.made) == 1
 
 
@@ -163,9 +171,9 @@ def test_connecting_ends_even_where_a_name_is_resolved_for_ever() -> None:
 
     vars(sending.pool)["release"] = release
 
-    with pytest.raises(TimeoutError, match=r"no connection within 0\.001 s"):
-        sending.send(GET)
+    (error,) = sending.send(GET)
 
+    assert str(error) == "no connection within 0.001 s"
     go_on.set()
     assert released.wait(60), "the pool gets it back"
 
@@ -176,10 +184,38 @@ def test_no_reply_is_left_for_the_next_command(sending: Sending, raised: BaseExc
     sending.send(GET)
     sending.pool.made[0].raises.append(raised)
 
-    with pytest.raises(type(raised)):
-        sending.send(GET)
+    if isinstance(raised, Exception):
+        assert sending.send(GET) == [raised]
+    else:
+        with pytest.raises(type(raised)):
+            sending.send(GET)
 
     assert not sending.pool.made[0].is_open
+    assert sending.send(GET) == [2]
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+def test_what_a_signal_handler_raises_comes_out_unchanged(sending: Sending) -> None:
+    class TimeIsUpError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise TimeIsUpError
+
+    class Interrupting(deque[BaseException]):
+        def __bool__(self) -> bool:
+            signal.raise_signal(signal.SIGTERM)
+            return False
+
+    sending.send(GET)
+    sending.pool.made[0].raises = Interrupting()
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(TimeIsUpError):
+            sending.send(GET)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
     assert sending.send(GET) == [2]
 
 

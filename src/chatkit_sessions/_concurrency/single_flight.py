@@ -28,13 +28,29 @@ class Flight(Generic[T]):
     """A call in flight.
 
     Args:
-        done: Set when the call has ended.
+        new_event: Makes what waiters wait for; most calls have none.
     """
 
-    def __init__(self, done: CompletionEvent) -> None:
-        self.done = done
+    def __init__(self, new_event: Callable[[], CompletionEvent]) -> None:
+        self._new_event = new_event
+        self._events: dict[str, CompletionEvent] = {}
+        self._has_ended = False
         self._result: T | None = None
         self._error: ChatKitError | None = None
+
+    @property
+    def done(self) -> CompletionEvent:
+        """Set when the call has ended."""
+        done = self._events.setdefault("done", self._new_event())  # atomic
+        if self._has_ended:  # perhaps before the event was there to be set
+            done.set()
+        return done
+
+    def end(self) -> None:
+        """Release the waiters."""
+        self._has_ended = True
+        for event in list(self._events.values()):
+            event.set()
 
     def set_result(self, result: T) -> None:
         """Give every waiter this result."""
@@ -68,7 +84,7 @@ class SingleFlight(Generic[T]):
 
     def new(self) -> Flight[T]:
         """A flight that has not begun: to `join` with, and to `end` in any case."""
-        return Flight(self._new_event())
+        return Flight(self._new_event)
 
     def join(self, key: Hashable, own: Flight[T]) -> Flight[T]:
         """The flight of that key: `own` where there was none, which the caller then leads."""
@@ -83,7 +99,7 @@ class SingleFlight(Generic[T]):
         in_flight = self._in_flight.get()
         if in_flight.get(key) is own:
             del in_flight[key]
-        own.done.set()
+        own.end()
 
 
 class Batches(SingleFlight[T], Generic[T]):

@@ -406,6 +406,7 @@ def parse_snapshot(
     *,
     asked_at: float,
     clock_offset: float | None = None,
+    is_complete: bool = True,
 ) -> StoreSnapshot:
     """Parse the entries of `snapshot_names`.
 
@@ -414,6 +415,7 @@ def parse_snapshot(
         entries: What the store returned.
         asked_at: When it was asked, by this process's expiry clock.
         clock_offset: As that of a `Lease`.
+        is_complete: Whether more was read than which session there is.
     """
     secret, reused, lease, failure, last_sign_out, *presented = entries
     generation = _value(last_sign_out)
@@ -436,6 +438,7 @@ def parse_snapshot(
         failure=failure,
         presented_is_shared=any(presented),
         clock_offset=clock_offset,
+        is_complete=is_complete,
     )
 
 

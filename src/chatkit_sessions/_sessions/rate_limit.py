@@ -52,7 +52,8 @@ def count_request(entry: Entry | None, *, limit: int) -> Entry | float:
 COUNT_IN_REDIS: Final = f"""
 local function count_request(key, limit)
   local life, buckets, total = {_LIFE}, {{}}, 0
-  local value, left = redis.call('GET', key) or '', redis.call('PTTL', key)
+  local value = redis.call('GET', key)
+  local left = value and redis.call('PTTL', key) or 0
   local passed = left > 0 and math.min(math.max(life - left / 1000, 0), life) or 0
   for pair in string.gmatch(left > 0 and value or '', '%S+') do
     local age, count = string.match(pair, '^([^*]*)%*?(.*)$')

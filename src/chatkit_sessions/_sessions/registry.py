@@ -110,10 +110,8 @@ class Registry:
         if entries is None:
             return self.look_up_without_store(identity)
         secret, generation = entries
-        snapshot = parse_snapshot(
-            identity, [secret, None, None, None, generation], asked_at=asked_at
-        )
-        return replace(snapshot, is_complete=False)
+        found = [secret, None, None, None, generation]
+        return parse_snapshot(identity, found, asked_at=asked_at, is_complete=False)
 
     async def look_up(
         self, identity: Identity, deadline: Deadline, *, presented: SecretStr | None = None

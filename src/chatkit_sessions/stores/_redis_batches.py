@@ -15,7 +15,7 @@ from chatkit_sessions._concurrency.threads import (
 )
 
 from ._redis_commands import Command
-from ._redis_connections import MAX_HANGING, THREADS, Sender, does_not_respond, replies_of
+from ._redis_connections import MAX_HANGING, THREADS, Sender, does_not_respond
 
 MAX_BATCH: Final = 256
 """Commands in one round trip; more only if one caller has more."""
@@ -26,7 +26,7 @@ Send: TypeAlias = Callable[[], Coroutine[object, None, list[object]]]
 Limit: TypeAlias = Callable[[Send], Awaitable[list[object]]]
 
 
-class Batches(Sender):
+class BatchSender(Sender):
     """Sends over another sender what several callers want to send, in one round trip.
 
     Who finds nobody sending sends at once, in its own thread or task. Who comes meanwhile waits,
@@ -38,7 +38,8 @@ class Batches(Sender):
     Args:
         sender: Sends a batch.
         new_event: Makes what callers wait for.
-        limit: Awaits a function for a limited time; raises OverdueError when that is over.
+        limit: Awaits a function for a limited time; raises OverdueError when that is over. None:
+            the sender limits itself.
         seconds: That time.
     """
 
@@ -47,7 +48,7 @@ class Batches(Sender):
         sender: Sender,
         *,
         new_event: Callable[[], CompletionEvent],
-        limit: Limit,
+        limit: Limit | None,
         seconds: float,
     ) -> None:
         super().__init__(sender.client, asynchronous=sender.asynchronous)
@@ -64,7 +65,7 @@ class Batches(Sender):
         """How many round trips have ended."""
 
     async def send(self, commands: Sequence[Command]) -> list[object]:
-        """See `Sender`; an error takes the place of each reply."""
+        """See `Sender`."""
         caller = _Caller(commands)
         self._waiting.append(caller)
         if _take(self._free):
@@ -83,8 +84,10 @@ class Batches(Sender):
 
     async def send_apart(self, commands: Sequence[Command]) -> list[object]:
         """See `Sender`: on another connection."""
+        if self._limit is None:
+            return await self._sender.send(commands)
         try:
-            return await self._limit(lambda: replies_of(self._sender.send, commands))
+            return await self._limit(lambda: self._sender.send(commands))
         except OverdueError:
             return self._overdue(commands)
 
@@ -158,13 +161,15 @@ class Batches(Sender):
             following = _pop(self._waiting)
             if following is None:
                 self._free.append(None)
-                if not self._waiting or not _take(self._free):
-                    return
-            elif not following.is_gone:
-                self._waiting.appendleft(following)
-                following.turn = self._turn = _Turn()
-                following.wake()
+                if self._waiting and _take(self._free):
+                    continue  # somebody came in between
                 return
+            if following.is_gone:
+                continue
+            self._waiting.appendleft(following)
+            following.turn = self._turn = _Turn()
+            following.wake()
+            return
 
 
 class _Turn:
@@ -235,8 +240,8 @@ def for_threads(
             threads.give_up_hanging()  # where others hang: Redis responds again
             return replies
 
-        limit = _unlimited if is_own else in_thread
-        return Batches(sender(), new_event=ThreadEvent, limit=limit, seconds=seconds)
+        limit = None if is_own else in_thread
+        return BatchSender(sender(), new_event=ThreadEvent, limit=limit, seconds=seconds)
 
     return PerProcess(make)
 
@@ -250,10 +255,6 @@ def for_tasks(sender: Callable[[], Sender], seconds: float) -> PerLoop[Sender]:
         raise OverdueError
 
     def make() -> Sender:
-        return Batches(sender(), new_event=TaskEvent, limit=in_running_time, seconds=seconds)
+        return BatchSender(sender(), new_event=TaskEvent, limit=in_running_time, seconds=seconds)
 
     return PerLoop(make)
-
-
-async def _unlimited(send: Send) -> list[object]:
-    return await send()

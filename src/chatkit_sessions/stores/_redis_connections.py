@@ -4,7 +4,7 @@ import inspect
 import re
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, Protocol, cast
 
 import redis
@@ -33,7 +33,7 @@ from chatkit_sessions._config.validation import problem_with_timeout
 from chatkit_sessions._redaction import redact, safe_repr, without_frames
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
-from ._redis_commands import Argument, Command, Keys
+from ._redis_commands import Argument, Command, Keys, pack
 
 DEFAULT_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
@@ -80,9 +80,7 @@ _HINTS: Final = {
 class Connection(Protocol):
     """What is used of redis-py's connections; asyncio's are awaited."""
 
-    def pack_commands(self, commands: Sequence[Command]) -> object: ...
-
-    def send_packed_command(self, command: object, *, check_health: bool) -> object: ...
+    def send_packed_command(self, command: list[bytes], *, check_health: bool) -> object: ...
 
     def read_response(self, *, disable_decoding: bool) -> object: ...
 
@@ -130,7 +128,21 @@ class Sender:
         self.asynchronous: Final = asynchronous
 
     async def send(self, commands: Sequence[Command]) -> list[object]:
-        """The replies to commands, in one round trip; of several, an error takes its place."""
+        """The replies to commands, in one round trip; an error takes the place of a reply.
+
+        What redis-py raises loses its frames, which hold what was sent.
+        """
+        handled = sys.exception()
+        try:
+            return await self._send(commands)
+        except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
+            interrupt = interrupt_in(error, handled=handled)
+            raised = without_frames(error)
+        if interrupt is not None:
+            raise without_frames(interrupt)
+        return [raised] * len(commands)
+
+    async def _send(self, commands: Sequence[Command]) -> list[object]:
         if isinstance(self.client, redis.asyncio.RedisCluster):
             # Many first commands at once meet a cluster client that is half initialized.
             await self.client.initialize()
@@ -177,10 +189,9 @@ class OwnSender(Sender):
         self._pool = cast("Pool", _pool_of(client))
         self._idle = deque[Connection]()
 
-    async def send(self, commands: Sequence[Command]) -> list[object]:
-        """See `Sender`."""
+    async def _send(self, commands: Sequence[Command]) -> list[object]:
         if type(self.client).execute_command not in _UNWATCHED:
-            return await super().send(commands)
+            return await super()._send(commands)
         connection = _pop(self._idle)
         if connection is not None:
             try:
@@ -225,8 +236,7 @@ class OwnSender(Sender):
     async def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[object]:
         replies: list[object] = []
         try:
-            packed = connection.pack_commands(commands)
-            sending = connection.send_packed_command(packed, check_health=False)
+            sending = connection.send_packed_command([pack(commands)], check_health=False)
             if self.asynchronous:
                 await cast("Awaitable[object]", sending)
             for _ in commands:
@@ -252,21 +262,6 @@ class OwnSender(Sender):
 def _is_watched(method: object) -> bool:
     module: str = getattr(method, "__module__", "")
     return hasattr(method, "__wrapped__") or not module.startswith("redis.")
-
-
-async def replies_of(
-    send: Callable[[Sequence[Command]], Awaitable[list[object]]], commands: Sequence[Command]
-) -> list[object]:
-    """The replies; what redis-py raises instead, without the frames, which hold what was sent."""
-    handled = sys.exception()
-    try:
-        return await send(commands)
-    except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
-        interrupt = interrupt_in(error, handled=handled)
-        raised = without_frames(error)
-    if interrupt is not None:
-        raise without_frames(interrupt)
-    return [raised] * len(commands)
 
 
 _UNWATCHED: Final = [

@@ -16,7 +16,7 @@ from ._redis_commands import (
     wait_command,
     warn_of_eviction,
 )
-from ._redis_connections import Sender, failure, is_unknown_script, leads_nowhere, replies_of
+from ._redis_connections import Sender, failure, is_unknown_script, leads_nowhere
 
 
 class Execution:
@@ -85,10 +85,10 @@ class Execution:
         elif isinstance(sender, PerProcess):
             sender = sender.get()
         send = sender.send_apart if apart else sender.send
-        replies = await replies_of(send, commands)
+        replies = await send(commands)
         if leads_nowhere(replies):
             await sender.disconnect_idle()
-            replies = await replies_of(send, commands)
+            replies = await send(commands)
         return replies
 
 

@@ -37,6 +37,13 @@ def test_waiters_get_the_leader_s_session(single_flight: Flights) -> None:
     assert flight.result() is SESSION
 
 
+def test_nobody_waits_for_what_has_ended(single_flight: Flights) -> None:
+    own = single_flight.new()
+    single_flight.end("key", own)
+
+    assert run_blocking(own.done.wait_for, 0.0)
+
+
 def test_each_waiter_gets_a_copy_of_the_leader_s_error(
     single_flight: Flights,
 ) -> None:
