@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import cast
 
 import pytest
+from hypothesis import settings
 
 from chatkit_sessions._config.settings import OTHER_NAMES
 from chatkit_sessions.testing import FakeChatKit, FakeServer
@@ -17,9 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick",
         action="store_true",
-        help="each test with each value of its parameters once, not with every combination; no "
-        "slow tests",
+        help="each test with each value of its parameters once, not with every combination; fewer "
+        "examples of properties; no slow tests",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("quick", max_examples=20)
+    if config.getoption("--quick"):
+        settings.load_profile("quick")
 
 
 IN_FULL = {"framework": "starlette", "way": "transport", "ask": "Starlette"}

@@ -183,7 +183,15 @@ def test_packages_that_are_not_installed_need_no_guard(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("few_plugins")
-@pytest.mark.parametrize("arguments", [[], ["-n", "1"], ["-p", "no:xdist"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        pytest.param(["-n", "1"], marks=pytest.mark.slow),
+        pytest.param(["-p", "no:xdist"], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_project_has_the_fixtures_by_one_line(
     pytester: pytest.Pytester, arguments: list[str]
 ) -> None:
