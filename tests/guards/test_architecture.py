@@ -192,7 +192,6 @@ def test_no_extra_is_imported_by_the_rest() -> None:
         "integrations.fastapi": {"integrations.starlette"},
         "service.fastapi": {"service.starlette"},
         "stores.redis": {"stores._redis_connections"},
-        "stores._redis_execution": {"stores._redis_connections"},
         "stores._redis_batches": {"stores._redis_connections"},
     }
     for name, tree in modules().items():

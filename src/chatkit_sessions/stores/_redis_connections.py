@@ -35,7 +35,7 @@ from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
 from ._redis_commands import Argument, Command, Keys, pack
 
-DEFAULT_TIMEOUT: Final = 1.0
+OPERATION_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
 MAX_CONNECTIONS: Final = 40
 """More than one are open where a sign-out waits for replicas, or an operation hangs."""
@@ -284,7 +284,7 @@ def _pop(connections: deque[Connection]) -> Connection | None:
 
 
 def failure(error: Exception) -> SessionStoreError:
-    """Make one of ours of what redis-py raises, or returns in place of a reply."""
+    """Translate an exception of redis-py, raised or returned in place of a reply."""
     reason = ascii(redact(str(error)[:MAX_REASON]))
     return SessionStoreError(
         f"The session store does not respond ({type(error).__name__}: {reason}).",
@@ -293,7 +293,7 @@ def failure(error: Exception) -> SessionStoreError:
 
 
 def is_unknown_script(reply: object) -> bool:
-    """Whether Redis is to be given a script."""
+    """Whether Redis does not have a script yet."""
     return isinstance(reply, NoScriptError)
 
 
@@ -329,10 +329,10 @@ def _disconnect(pool: Pool) -> object:
 
 
 def check_client(client: object, *, asynchronous: bool) -> None:
-    """Refuse what is no client of redis-py, or one of the other kind.
+    """Reject anything but a client of redis-py of the right kind.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not a client, or sync where async is expected, or vice versa.
     """
     store, kind = "RedisSessionStore", "redis.Redis or redis.RedisCluster"
     if asynchronous:
@@ -354,7 +354,7 @@ def check_timeout(timeout: float | None) -> float:
     """Return the seconds that an operation may take.
 
     Raises:
-        ConfigurationError: It is no number of seconds.
+        ConfigurationError: The timeout is not a valid number of seconds.
     """
     problem = problem_with_timeout(timeout)
     if timeout is None or problem is not None:
@@ -367,7 +367,7 @@ def check_wait_replicas(wait_replicas: object, client: object) -> int:
     """Return how many replicas a sign-out waits for.
 
     Raises:
-        ConfigurationError: It is no such number, or the client is a cluster's.
+        ConfigurationError: The number is invalid, or the client is a cluster's.
     """
     if not isinstance(wait_replicas, int) or isinstance(wait_replicas, bool) or wait_replicas < 0:
         raise ConfigurationError(
@@ -381,7 +381,7 @@ def check_wait_replicas(wait_replicas: object, client: object) -> int:
 
 
 def check_url(url: object) -> SecretStr:
-    """Refuse a URL that redis-py cannot read, without a word of it: it may hold a password."""
+    """Reject a URL that redis-py cannot read, without quoting it: it may hold a password."""
     if isinstance(url, SecretStr):
         try:
             parse_url(url.get_secret_value())
@@ -403,7 +403,7 @@ _RETRIED: Final = (RedisConnectionError,)
 
 
 def pool_settings(timeout: float) -> dict[str, object]:
-    """redis-py's words for the settings of connections of our own."""
+    """The settings of our own connections, as redis-py names them."""
     return {
         # An operation may run in the caller's thread, which nothing else would free.
         "socket_timeout": timeout,
@@ -429,7 +429,7 @@ def async_pool_settings() -> dict[str, object]:
 
 
 class RedisStore:
-    """What both stores in Redis are set to."""
+    """The settings of both stores in Redis."""
 
     def __init__(
         self, client: object, *, asynchronous: bool, keys: Keys, timeout: float, wait_replicas: int
@@ -448,5 +448,5 @@ class RedisStore:
 
     @property
     def namespace(self) -> str:
-        """What keeps sessions apart from others in the same Redis."""
+        """Separates these sessions from others in the same Redis."""
         return self._keys.namespace

@@ -5,24 +5,30 @@ Install redis-py with `pip install "chatkit-sessions[redis]"`.
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self, cast
+from typing import Final, Self, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._concurrency.tasks import PerLoop
-from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._concurrency.tasks import PerLoop, under_trio
+from chatkit_sessions._concurrency.threads import PerProcess, run_blocking
 from chatkit_sessions._config.validation import as_secret
+from chatkit_sessions.errors import ConfigurationError
 
 from ._redis_commands import (
+    COMMIT,
+    INFO,
     NOW,
     READ,
     Argument,
+    Command,
     Keys,
     Script,
     parse_entries,
     parse_names,
     parse_now,
     parse_read,
+    wait_command,
+    warn_of_eviction,
 )
 from .base import Entry
 
@@ -32,7 +38,7 @@ try:
 
     from ._redis_batches import for_tasks, for_threads
     from ._redis_connections import (
-        DEFAULT_TIMEOUT,
+        OPERATION_TIMEOUT,
         Commands,
         OwnSender,
         RedisStore,
@@ -40,9 +46,11 @@ try:
         async_pool_settings,
         check_timeout,
         check_url,
+        failure,
+        is_unknown_script,
+        leads_nowhere,
         pool_settings,
     )
-    from ._redis_execution import Execution
 except ModuleNotFoundError as _error:
     raise ImportError(
         'The Redis stores need redis-py: pip install "chatkit-sessions[redis]"'
@@ -74,7 +82,7 @@ class RedisSessionStore(RedisStore):
         *,
         namespace: str,
         prefix: str = "chatkit",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = OPERATION_TIMEOUT,
         wait_replicas: int = 0,
     ) -> None:
         super().__init__(
@@ -85,7 +93,7 @@ class RedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         sender = Sender(cast("Commands", client), asynchronous=False)
-        self._redis = Execution(
+        self._redis = _Execution(
             for_threads(lambda: sender, self.timeout, is_own=False)
             if self.limits_itself
             else sender,
@@ -100,7 +108,7 @@ class RedisSessionStore(RedisStore):
         *,
         namespace: str,
         prefix: str = "chatkit",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = OPERATION_TIMEOUT,
         wait_replicas: int = 0,
     ) -> Self:
         """Make a store with connections of its own, most often one, which `close` closes.
@@ -134,7 +142,7 @@ class RedisSessionStore(RedisStore):
             return OwnSender(cast("Commands", owned), asynchronous=False, seconds=store.timeout)
 
         sender = for_threads(own_sender, store.timeout, is_own=True)
-        store._redis = Execution(sender, asynchronous=False)
+        store._redis = _Execution(sender, asynchronous=False)
         store._owned = owned
         return store
 
@@ -233,7 +241,7 @@ class AsyncRedisSessionStore(RedisStore):
         *,
         namespace: str,
         prefix: str = "chatkit",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = OPERATION_TIMEOUT,
         wait_replicas: int = 0,
     ) -> None:
         super().__init__(
@@ -244,7 +252,7 @@ class AsyncRedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         sender = Sender(cast("Commands", client), asynchronous=True)
-        self._redis = Execution(
+        self._redis = _Execution(
             for_tasks(lambda: sender, self.timeout) if self.limits_itself else sender,
             asynchronous=True,
         )
@@ -256,7 +264,7 @@ class AsyncRedisSessionStore(RedisStore):
         *,
         namespace: str,
         prefix: str = "chatkit",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = OPERATION_TIMEOUT,
         wait_replicas: int = 0,
     ) -> Self:
         """Make a store with connections of its own, most often one per event loop.
@@ -296,7 +304,7 @@ class AsyncRedisSessionStore(RedisStore):
             wait_replicas=wait_replicas,
         )
         # In place of the one that nobody has connected: each event loop needs its own.
-        store._redis = Execution(for_tasks(own_sender, store.timeout), asynchronous=True)
+        store._redis = _Execution(for_tasks(own_sender, store.timeout), asynchronous=True)
         return store
 
     async def __aenter__(self) -> Self:
@@ -369,3 +377,87 @@ class AsyncRedisSessionStore(RedisStore):
     async def now(self, group: str) -> float:
         """As `RedisSessionStore.now`."""
         return parse_now(await self._redis.run(NOW, self._keys.now_arguments(group)))
+
+
+class _Execution:
+    """Runs commands and scripts; over a synchronous client, nothing here suspends.
+
+    Args:
+        sender: Sends commands: one, or one for each process or event loop.
+        asynchronous: Whether it is to be used under asyncio.
+    """
+
+    def __init__(
+        self, sender: Sender | PerProcess[Sender] | PerLoop[Sender], *, asynchronous: bool
+    ) -> None:
+        self.sender: Final = sender
+        self._asynchronous = asynchronous
+        self._is_checked = False
+
+    async def run(self, script: Script, arguments: Sequence[Argument]) -> object:
+        """Run a script, which Redis is given if it does not have it."""
+        (reply,) = await self._together([("EVALSHA", script.sha, *arguments)])
+        if is_unknown_script(reply):
+            return await self.command(*script.with_text(arguments))
+        return _required(reply)
+
+    async def command(self, *command: Argument) -> object:
+        """Run one command."""
+        (reply,) = await self._together([command])
+        return _required(reply)
+
+    async def commit(self, arguments: Sequence[Argument]) -> object:
+        """Run `COMMIT`; the first time, look for a setting that lets Redis forget.
+
+        Returns:
+            1 if it has changed the entries; otherwise what `READ` returns, or 0.
+        """
+        if self._is_checked:
+            return await self.run(COMMIT, arguments)
+        self._is_checked = True
+        committed, info = await self._together([COMMIT.with_text(arguments), INFO])
+        warn_of_eviction(info)
+        return _required(committed)
+
+    async def commit_to(
+        self, replicas: int, arguments: Sequence[Argument], *, seconds: float
+    ) -> bool:
+        """Run `COMMIT`; return whether that many replicas have confirmed it within the time."""
+        wait = wait_command(replicas, seconds)
+        replies = await self._together([COMMIT.with_text(arguments), wait], apart=True)
+        _, confirmed = map(_required, replies)
+        return cast("int", confirmed) >= replicas
+
+    async def read(self, commands: Sequence[Command]) -> list[object]:
+        """The replies to commands that are sent in one round trip."""
+        return [_required(each) for each in await self._together(commands)]
+
+    async def _together(self, commands: Sequence[Command], *, apart: bool = False) -> list[object]:
+        """Run commands in one round trip; an error is returned in place of a reply.
+
+        Once more, over new connections, where these lead elsewhere.
+        """
+        if self._asynchronous and under_trio():
+            raise ConfigurationError("AsyncRedisSessionStore works under asyncio, not under trio.")
+        sender = self.sender
+        if isinstance(sender, PerLoop):
+            sender = await sender.get()
+        elif isinstance(sender, PerProcess):
+            sender = sender.get()
+        send = sender.send_apart if apart else sender.send
+        replies = await send(commands)
+        if leads_nowhere(replies):
+            await sender.disconnect_idle()
+            replies = await send(commands)
+        return replies
+
+
+def _required(reply: object) -> object:
+    """A reply that is no error.
+
+    Raises:
+        SessionStoreError: It is one.
+    """
+    if isinstance(reply, Exception):
+        raise failure(reply)
+    return reply
