@@ -1,6 +1,6 @@
 """What a release stores. Run it when a release is made, and keep what it writes:
 
-    python tests/helpers/stored_by_release.py > tests/helpers/stored/0.10.0.json
+    python tests/helpers/stored_by_release.py > tests/helpers/stored/0.11.0.json
 
 It uses public names only, so that it ran with the code of the releases before it was written, too.
 """
