@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import select
 import socket
 import ssl
 import threading
@@ -61,12 +60,6 @@ class Connection:
         data = b""
         while b"\r\n\r\n" not in data and (chunk := self._sock.recv(4096)):
             data += chunk
-
-    def wait_to_be_left(self) -> None:
-        """Wait until the client closes, without reading what it sends."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLHUP | select.POLLERR | select.POLLRDHUP)
-        poll.poll(10_000)
 
     def receive_bytes(self, count: int) -> int:
         """Read that many bytes, or as many as come; return how many came."""

@@ -514,7 +514,7 @@ def test_a_server_that_responds_before_it_reads_ends_the_wait_of_the_writer() ->
     def speak(connection: Connection) -> None:
         connection.receive_bytes(1)
         connection.send(b".")
-        connection.wait_to_be_left()
+        connection.stop.wait()
 
     async def main() -> None:
         async with stream_to(speak) as stream:
