@@ -9,9 +9,11 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import redis as redis_py
+from redis.asyncio import Redis as AsyncRedis
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from chatkit_sessions.service import AsyncSessionsService, SessionsService
@@ -24,6 +26,7 @@ CALLS: Final = 100
 SLOW_CALLS: Final = 3
 COUNTED: Final = 100
 MIN_RECORD: Final = 100
+BARE: Final = "bare redis-py GET of the same size"
 USER: Final = "user-of-the-benchmark"
 
 
@@ -52,51 +55,81 @@ async def median_of_awaited(call: Callable[[], Awaitable[object]], times: int) -
     return 1e6 * statistics.median(seconds)
 
 
-class Verifying:
-    """Verifications of one session's secret, and reading as many bytes with redis-py alone."""
+class Beside:
+    """Verifications and hits in Redis, beside reading as many bytes with redis-py alone.
 
-    def __init__(self, redis_url: str, store: RedisSessionStore) -> None:
-        in_memory = SessionsService(MemorySessionStore())
-        in_redis = SessionsService(store)
-        awaited = AsyncSessionsService(
-            AsyncRedisSessionStore.from_url(redis_url, namespace="benchmark")
-        )
-        remembered = in_memory.client(workflow_id="support").create_session(USER)
-        stored = in_redis.client(workflow_id="support").create_session(USER)
-        bare = redis_py.Redis.from_url(redis_url)
-        (key,) = [
-            each for each in bare.scan_iter("chatkit:*:session") if bare.strlen(each) > MIN_RECORD
-        ]
-        bare.set("bare", bytes(bare.strlen(key)))
-        self.kinds: dict[str, Callable[[], object]] = {
-            "bare redis-py GET of the same size": lambda: bare.get("bare"),
-            "verify in Redis": lambda: in_redis.verify(stored.client_secret, count=False),
-            "verify in memory": lambda: in_memory.verify(remembered.client_secret, count=False),
+    Over a store from a URL, and over one with a client of redis-py that the application made.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._bare = redis_py.Redis.from_url(redis_url)
+        self._awaited_bare = AsyncRedis.from_url(redis_url)
+        memory = SessionsService(MemorySessionStore())
+        remembered = memory.client(workflow_id="support").create_session(USER).client_secret
+        self._in_memory = lambda: memory.verify(remembered, count=False)
+        stores = {
+            "": RedisSessionStore.from_url(redis_url, namespace="beside"),
+            ", your client": RedisSessionStore(self._bare, namespace="beside"),
         }
+        awaited_stores = {
+            "": AsyncRedisSessionStore.from_url(redis_url, namespace="beside"),
+            ", your client": AsyncRedisSessionStore(self._awaited_bare, namespace="beside"),
+        }
+        service = SessionsService(stores[""])
+        secret = service.client(workflow_id="support").create_session(USER).client_secret
+        keys = [each for each in self._bare.scan_iter("*:session") if self._is_record(each)]
+        self._bare.set("bare", bytes(self._bare.strlen(keys[0])))
+        self._requests = [each.replace(b":session", b":requests") for each in keys]
+        self._blocking: dict[str, Callable[[], object]] = {}
+        self._awaited: dict[str, Callable[[], Awaitable[object]]] = {}
+        for whose, store in stores.items():
+            service = SessionsService(store)
+            hit = service.client(workflow_id="support").get_or_create_session
+            self._blocking[f"verify in Redis{whose}"] = partial(service.verify, secret, count=False)
+            self._blocking[f"verify in Redis, counted{whose}"] = partial(service.verify, secret)
+            self._blocking[f"hit in Redis{whose}"] = partial(hit, USER)
+        for whose, awaited_store in awaited_stores.items():
+            awaited = AsyncSessionsService(awaited_store)
+            hit_awaited = awaited.client(workflow_id="support").get_or_create_session
+            calls: dict[str, Callable[[], Awaitable[object]]] = {
+                "verify in Redis": partial(awaited.verify, secret, count=False),
+                "verify in Redis, counted": partial(awaited.verify, secret),
+                "hit in Redis": partial(hit_awaited, USER),
+            }
+            for kind, call in calls.items():
+                self._awaited[f"{kind}{whose}, awaited"] = call
 
-        def counted() -> object:
-            return in_redis.verify(stored.client_secret)
-
-        def forget() -> None:
-            bare.delete(key.replace(b":session", b":requests"))
-
-        self._counted, self._forget = counted, forget
-        self._awaited = lambda: awaited.verify(stored.client_secret, count=False)
+    def _is_record(self, key: bytes) -> bool:
+        return self._bare.strlen(key) > MIN_RECORD
 
     def turn(self, runner: asyncio.Runner) -> dict[str, float]:
         """Microseconds of each kind."""
-        measured = {kind: median_of(call, HITS) for kind, call in self.kinds.items()}
-        singles: list[float] = []
-        for _ in range(COUNTED):
-            self._forget()
-            singles.append(median_of(self._counted, 1))
-        measured["verify in Redis, counted"] = statistics.median(singles)
+        measured = {
+            BARE: median_of(lambda: self._bare.get("bare"), HITS),
+            "verify in memory": median_of(self._in_memory, HITS),
+        }
+        for kind, call in self._blocking.items():
+            measured[kind] = statistics.median(
+                median_of(call, 1) for _ in range(COUNTED) if self._forget(kind)
+            )
 
-        async def verifications() -> float:
-            return await median_of_awaited(self._awaited, HITS)
+        async def awaited() -> None:
+            measured[f"{BARE}, awaited"] = await median_of_awaited(
+                lambda: self._awaited_bare.get("bare"), HITS
+            )
+            for kind, call in self._awaited.items():
+                measured[kind] = statistics.median(
+                    [await median_of_awaited(call, 1) for _ in range(COUNTED) if self._forget(kind)]
+                )
 
-        measured["verify in Redis, awaited"] = runner.run(verifications())
+        runner.run(awaited())
         return measured
+
+    def _forget(self, kind: str) -> bool:
+        """Let no limit be reached."""
+        if "counted" in kind:
+            self._bare.delete(*self._requests)
+        return True
 
 
 def main() -> None:
@@ -115,19 +148,19 @@ def main() -> None:
         async def hits_awaited() -> float:
             return await median_of_awaited(lambda: asynchronous.get_or_create_session(USER), HITS)
 
-        verifying = Verifying(redis_url, store)
+        beside = Beside(redis_url)
         for _ in range(TURNS):
             # The first of each is a miss, which a median does not see.
             turn = {
-                "hit in memory": median_of(lambda: memory.get_or_create_session(USER), HITS),
-                "hit in Redis": median_of(lambda: redis.get_or_create_session(USER), HITS),
-                "hit in Redis, awaited": runner.run(hits_awaited()),
+                "reused from memory": median_of(lambda: memory.get_or_create_session(USER), HITS),
+                "reused from Redis": median_of(lambda: redis.get_or_create_session(USER), HITS),
+                "reused from Redis, awaited": runner.run(hits_awaited()),
                 "call, answered at once": median_of(lambda: memory.create_session(USER), CALLS),
                 "call, answered after 300 ms": median_of(
                     lambda: far.create_session(USER), SLOW_CALLS
                 ),
             }
-            print(json.dumps({**turn, **verifying.turn(runner)}), flush=True)
+            print(json.dumps({**turn, **beside.turn(runner)}), flush=True)
         runner.run(asynchronous.aclose())
 
 

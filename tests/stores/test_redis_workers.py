@@ -122,6 +122,35 @@ def test_a_failure_is_one_for_all_processes(
     assert len(fake.requests) == 3, "a call, and its two retries"
 
 
+@pytest.mark.slow
+def test_no_session_outlives_a_sign_out_after_one_during_a_herd(
+    fake: FakeChatKit, server: FakeServer, redis_server: RedisServer
+) -> None:
+    users = 5
+    with (
+        processes(4, server, redis_server, threads=25, users=users) as workers,
+        RedisSessionStore.from_url(redis_server.url, namespace="shop") as store,
+        ChatKitClient(
+            api_key=server.api_key,
+            workflow_id=server.workflow_id,
+            base_url=server.url,
+            store=store,
+        ) as chatkit,
+    ):
+        for worker in workers:
+            go(worker)
+        while not fake.requests:
+            pass
+        for number in range(users):
+            chatkit.delete_sessions(f"user_{number}")
+        outcomes = {outcome for worker in workers for _, outcome in told(worker)}
+        for number in range(users):
+            chatkit.delete_sessions(f"user_{number}")
+
+    assert outcomes <= {*fake.sessions, "SessionDeletedError"}
+    assert {session.status for session in fake.sessions.values()} == {"cancelled"}
+
+
 def kinds_of_keys(redis_server: RedisServer) -> dict[str, int]:
     """How many keys there are of each kind; a lease or anything else left behind would show."""
     kinds = [key.split("}")[1].strip(":").split(":")[0] for key in redis_server.all_keys()]

@@ -369,7 +369,8 @@ class StoreExecutor:
     does time in which this process did not run.
 
     A store of plain functions that has no `timeout` (one in memory, or a user's own) runs in the
-    caller's thread, and limits itself.
+    caller's thread, and limits itself. So does a store in Redis, with as many operations at once as
+    there are: it sends them together. Only one that has less time than `timeout` has a limit here.
 
     Args:
         store: Whose operations; it is not kept.
