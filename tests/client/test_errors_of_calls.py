@@ -213,6 +213,8 @@ def test_the_cause_no_longer_holds_the_request_with_the_key(connect: Connect) ->
 
     cause = caught.value.__cause__
     assert isinstance(cause, httpx.ConnectError | httpx2.ConnectError)
+    family = httpx if isinstance(cause, httpx.ConnectError) else httpx2
+    assert isinstance(cause.request, family.Request)
     assert str(cause.request.url) == f"{BASE_URL}/chatkit/sessions"
     assert "authorization" not in cause.request.headers
     assert cause.request.content == b""
