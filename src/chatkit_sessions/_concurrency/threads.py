@@ -29,8 +29,8 @@ class _Process:
 
     def __init__(self) -> None:
         self.read_number()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.read_number)
+        at_fork: Callable[..., object] = getattr(os, "register_at_fork", dict)  # not on Windows
+        at_fork(after_in_child=self.read_number)
 
     def read_number(self) -> None:
         """Read the id, and again in a child."""

@@ -42,6 +42,19 @@ class TestInAThread:
         assert thread is not None
         thread.join(60)
 
+    def test_calls_nothing_whose_block_ends_while_others_are_called(self) -> None:
+        called: list[str] = []
+        beats = Heartbeat(lambda _: None)
+
+        def first() -> None:
+            called.append("first")
+            beats._functions.clear()  # both blocks end
+
+        beats._functions.update({1: first, 2: lambda: called.append("second")})
+        beats._run(1.0)
+
+        assert called == ["first"]
+
     def test_goes_on_for_whoever_comes_while_it_ends(self) -> None:
         class Functions(dict[object, object]):
             looks = 0
