@@ -48,6 +48,9 @@ class BlockingStore:
     def names(self, group: str) -> list[str]:
         return self._runner.run(self._store.names(group))
 
+    def now(self, group: str) -> float:
+        return self._runner.run(cast("AsyncRedisSessionStore", self._store).now(group))
+
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
@@ -107,6 +110,20 @@ def test_an_entry_is_read_as_it_was_written(store: SessionStore, value: bytes) -
     assert found.value == value
     assert isinstance(found.value, MaskedBytes)
     assert 590 < found.seconds <= 600
+
+
+def test_the_store_s_clock_is_the_one_that_entries_expire_by(store: SessionStore) -> None:
+    clocked = cast("MemorySessionStore | RedisSessionStore", store)
+    put(store, "a", entry("1", 600))
+
+    before = clocked.now("g")
+    (found,) = store.get("g", ["a"])
+    after = clocked.now("g")
+
+    assert found is not None
+    assert found.expires_at is not None
+    # To the millisecond.
+    assert before - 0.002 <= found.expires_at - found.seconds <= after + 0.002
 
 
 def test_entries_are_read_in_the_order_of_their_names(store: SessionStore) -> None:

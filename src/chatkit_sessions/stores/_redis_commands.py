@@ -67,11 +67,6 @@ end
 return entries
 """)
 
-NOW: Final = Script.of("""
-local time = redis.call('TIME')
-return time[1] * 1000 + math.floor(time[2] / 1000)
-""")
-
 # KEYS: the list of names, those that have to be what they were, those that change, those that are
 # read if a condition does not hold.
 # ARGV: how many are read; how many conditions, each as 'is' and the value or 'absent' and nothing;
@@ -191,10 +186,6 @@ class Keys:
             commands += [("GET", key), ("PTTL", key)]
         return commands
 
-    def now_arguments(self, group: str) -> list[Argument]:
-        """What follows the script in the command."""
-        return [1, self._list_key(group)]
-
     def _list_key(self, group: str) -> str:
         return f"{self._prefix}:{{{group}}}"
 
@@ -226,11 +217,6 @@ def parse_names(reply: object) -> list[str]:
     """Parse the list of names; what is none of ours, because it is not ASCII, is left out."""
     names = cast("list[bytes]", reply)
     return [name.decode() for name in names if name.isascii()]
-
-
-def parse_now(reply: object) -> float:
-    """Parse what `NOW` returns, in seconds."""
-    return cast("int", reply) / 1000
 
 
 INFO: Final[Command] = ("INFO", "memory")

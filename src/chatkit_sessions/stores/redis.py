@@ -17,7 +17,6 @@ from chatkit_sessions.errors import ConfigurationError
 from ._redis_commands import (
     COMMIT,
     INFO,
-    NOW,
     READ,
     Argument,
     Command,
@@ -25,7 +24,6 @@ from ._redis_commands import (
     Script,
     parse_entries,
     parse_names,
-    parse_now,
     parse_read,
     wait_command,
     warn_of_eviction,
@@ -57,6 +55,9 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 __all__ = ["AsyncRedisSessionStore", "RedisSessionStore"]
+
+_NO_ENTRY: Final = ("",)
+"""Read for the time alone: a key leads to the group's node of a cluster."""
 
 
 class RedisSessionStore(RedisStore):
@@ -216,7 +217,7 @@ class RedisSessionStore(RedisStore):
 
     def now(self, group: str) -> float:
         """Seconds by the clock of the server that has the group, which `expires_at` counts by."""
-        return parse_now(run_blocking(self._redis.run, NOW, self._keys.now_arguments(group)))
+        return self.get_with_time(group, _NO_ENTRY)[1]
 
 
 class AsyncRedisSessionStore(RedisStore):
@@ -376,7 +377,7 @@ class AsyncRedisSessionStore(RedisStore):
 
     async def now(self, group: str) -> float:
         """As `RedisSessionStore.now`."""
-        return parse_now(await self._redis.run(NOW, self._keys.now_arguments(group)))
+        return (await self.get_with_time(group, _NO_ENTRY))[1]
 
 
 class _Execution:
