@@ -438,7 +438,9 @@ class RedisStore:
         self._keys = keys
         self.timeout: float = check_timeout(timeout)
         """Seconds that a call waits for an operation."""
-        self.limits_itself = not isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)
+        self.limits_itself: bool = not isinstance(
+            client, redis.RedisCluster | redis.asyncio.RedisCluster
+        )
         """Whether each operation ends in about that time, however many callers there are."""
         self.wait_replicas: int = check_wait_replicas(wait_replicas, client)
         """How many replicas have to confirm a sign-out."""
