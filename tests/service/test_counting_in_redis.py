@@ -103,7 +103,12 @@ def test_a_secret_of_another_audience_is_not_counted(redis_services: Services) -
     service = redis_services(workflows={"support", "sales"})
     secret = service.create_secret(limit=1)
 
-    for workflow_id, project in (("sales", None), (None, "other"), (None, "")):
+    for workflow_id, project in (
+        ("sales", None),
+        (None, "other"),
+        (None, ""),
+        ("\ud800", "\ud800"),
+    ):
         with pytest.raises(InvalidClientSecretError):
             service.verify(secret, workflow_id=workflow_id, project=project)
     with pytest.raises(InvalidClientSecretError):

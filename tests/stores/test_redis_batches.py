@@ -1,12 +1,15 @@
 """What callers want to send at the same time: one round trip for all, and nobody waits in vain."""
 
 import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TypeVar, cast
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar, cast
 
 import pytest
 import redis
@@ -19,12 +22,14 @@ from chatkit_sessions._concurrency.threads import (
     process,
     run_blocking,
 )
+from chatkit_sessions.stores import _redis_batches as redis_batches
 from chatkit_sessions.stores._redis_batches import (
     MAX_BATCH,
     BatchSender,
     Limit,
     Send,
     _Caller,
+    finish,
     for_tasks,
     for_threads,
 )
@@ -83,6 +88,7 @@ class Crowd:
             new_event=TaskEvent if self.is_async else ThreadEvent,
             limit=limit,
             seconds=SECONDS,
+            finish=finish if self.is_async else None,
         )
 
     def ask(self, waiting: int, *, go: BaseException | None = None) -> list[object]:
@@ -179,6 +185,12 @@ def test_who_waits_for_a_redis_that_does_not_respond_waits_once(crowd: Crowd) ->
     assert crowd.ask(0) == [[0]]
 
 
+def test_what_cannot_be_sent_fails_without_those_who_wait(crowd: Crowd) -> None:
+    error = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    assert crowd.ask(3, go=error) == [[error], [1], [2], [3]]
+
+
 def test_a_round_trip_has_a_time_limit(kind: Kind) -> None:
     async def end(send: Send) -> list[object]:
         await send()
@@ -192,7 +204,9 @@ def test_a_round_trip_has_a_time_limit(kind: Kind) -> None:
     assert others == [[error]] * 3
 
 
-def test_what_an_interrupted_caller_has_sent_for_others_is_sent_again(crowd: Crowd) -> None:
+def test_what_an_interrupted_caller_has_sent_for_others_fails(crowd: Crowd) -> None:
+    """It is not sent again: Redis may have run it."""
+
     class StopError(BaseException):
         pass
 
@@ -206,10 +220,131 @@ def test_what_an_interrupted_caller_has_sent_for_others_is_sent_again(crowd: Cro
 
     crowd.sender.replies = Stopping()
 
-    replies = crowd.ask(4)
+    first, interrupted, *others = crowd.ask(4)
 
-    assert sorted(map(str, replies)) == sorted(map(str, [[0], StopError(), [2], [3], [4]]))
-    assert [len(batch) for batch in crowd.sender.sent] == [1, 4, 3]
+    assert first == [0]
+    assert isinstance(interrupted, StopError)
+    assert [type(error) for (error,) in cast("list[list[object]]", others)] == [ConnectionError] * 3
+    assert [len(batch) for batch in crowd.sender.sent] == [1, 4]
+    assert crowd.ask(1) == [[0], [1]]
+
+
+@pytest.mark.parametrize("kind", ["async"])
+def test_what_a_cancelled_caller_has_sent_for_others_is_sent_once(crowd: Crowd) -> None:
+    async def main() -> list[object]:
+        come, arrived, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            arrived.set()
+            await go_on.wait()
+
+        async def hold_the_next() -> None:
+            await come.wait()
+            crowd.sender.before = hold
+
+        crowd.sender.before = hold_the_next
+        calls = [asyncio.create_task(crowd.batches.send([get(number)])) for number in range(4)]
+        await asyncio.sleep(0)
+        come.set()
+        await arrived.wait()
+        calls[1].cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    first, cancelled, *others = asyncio.run(main())
+
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert [first, *others] == [[0], [2], [3]]
+    assert crowd.sender.sent == [[get(0)], [get(1), get(2), get(3)]]
+    assert crowd.ask(1) == [[0], [1]]
+
+
+@pytest.mark.parametrize("kind", ["async"])
+def test_who_is_cancelled_before_the_batch_begins_sends_nothing(crowd: Crowd) -> None:
+    async def main() -> None:
+        calls = [asyncio.create_task(crowd.batches.send([get(number)])) for number in range(2)]
+        crowd.batches._free.clear()
+        await asyncio.sleep(0)
+        for caller in crowd.batches._waiting:
+            caller.is_gone = True
+        await crowd.batches._send_batch(crowd.batches._waiting[0])
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(main())
+
+    assert crowd.sender.sent == []
+
+
+def test_who_is_far_behind_sends_its_own_commands_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatkit_sessions.stores._redis_batches.MAX_BATCH", 1)
+    sender, batches, _ = stuck()
+    batches._free.append(None)
+    other = _Caller([get(2)])
+    batches._waiting.append(other)
+
+    assert run_blocking(batches.send, [get(1)]) == [1]
+
+    assert sender.sent == [[get(2), get(1)]]
+    assert other.replies == [2]
+    assert run_blocking(batches.send, [get(3)]) == [3]
+    assert sender.sent[1:] == [[get(3)]]
+
+
+class InterruptError(BaseException):
+    """What a signal's handler raises."""
+
+
+def interrupted_at(line: int) -> bool:
+    """Whether that line of the module runs as one of three callers sends, and is interrupted.
+
+    Nobody may be left behind then: others wait four limits at most.
+    """
+
+    def end_one() -> None:
+        batches._ended += 1  # round trips of others go on
+
+    sender, event = FakeSender(), ImpatientEvent()
+    batches = BatchSender(sender, new_event=lambda: event, limit=None, seconds=SECONDS)
+    others = [_Caller([get(number)]) for number in (2, 3)]
+    batches._waiting.extend(others)
+    hit = False
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> Any:  # noqa: ANN401 -- itself
+        nonlocal hit
+        if frame.f_code.co_filename != redis_batches.__file__:
+            return None
+        if frame.f_lineno == line and not hit:
+            hit = True
+            raise InterruptError
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run_blocking(batches.send, [get(1)])
+    except InterruptError:
+        pass
+    finally:
+        sys.settrace(before)
+    for other in others:
+        queued = other in batches._waiting and not other.is_sent
+        assert other.replies is not None or other.is_sent or queued, line
+        if other.replies is None and other.is_sent:
+            vars(batches)["_new_event"] = lambda: ImpatientEvent(end_one)
+            run_blocking(batches._wait, other)
+            vars(batches)["_new_event"] = lambda: event
+    assert run_blocking(batches.send, [get(4)]) == [4], line
+    assert event.waits <= 4, line
+    return hit
+
+
+def test_an_interrupt_at_any_line_leaves_nobody_behind() -> None:
+    lines = len(Path(redis_batches.__file__).read_text(encoding="utf-8").splitlines())
+
+    assert sum(interrupted_at(line) for line in range(1, lines + 1)) > 40
 
 
 @pytest.mark.parametrize("kind", ["async"])
@@ -308,7 +443,7 @@ def test_nobody_is_replaced_while_round_trips_end() -> None:
 
 
 def test_what_was_sent_by_a_caller_who_hangs_fails() -> None:
-    sender, batches, _ = stuck(lambda: batches._next_batch(1))
+    sender, batches, _ = stuck(lambda: batches._fill([], 1))
 
     (error,) = run_blocking(batches.send, [get(1)])
 

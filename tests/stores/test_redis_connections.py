@@ -156,6 +156,21 @@ def test_a_server_that_closes_new_connections_fails(sending: Sending) -> None:
     assert len(sending.pool.made) == 1
 
 
+@pytest.mark.parametrize("kind", ["sync"])
+def test_all_replies_together_have_a_time_limit(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection's own begins anew with each piece that arrives."""
+    times = iter(range(0, 4000, 40))
+    monkeypatch.setattr("chatkit_sessions.stores._redis_connections.monotonic", lambda: next(times))
+
+    replies = sending.send(GET, GET, GET)
+
+    assert list(map(str, replies)) == ["no reply within 60 s"] * 3
+    assert not sending.pool.made[0].is_open
+    assert sending.send(GET) == [2]
+
+
 def test_connecting_ends_even_where_a_name_is_resolved_for_ever() -> None:
     sending = Sending("sync", seconds=0.001)
     connect, go_on, released = sending.pool.get_connection, Event(), Event()

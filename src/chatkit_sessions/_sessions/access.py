@@ -61,7 +61,7 @@ class ScriptCall(NamedTuple):
     script: Script
     group: str
     names: Sequence[str]
-    arguments: Sequence[str | int]
+    arguments: Sequence[str | bytes | int]
 
 
 class StoreState:

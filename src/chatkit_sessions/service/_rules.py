@@ -541,12 +541,12 @@ class SessionRules:
         known = self._workflows_of(audience.project)
         if audience.workflow_id is not None and (known is None or audience.workflow_id in known):
             known = [audience.workflow_id]
-        arguments: list[str | int] = [
+        arguments: list[str | bytes | int] = [
             digest(client_secret),
             "" if self.clock is None else repr(self.clock().timestamp()),
             int(RETENTION * 1000),
-            "" if audience.project is None else f"={audience.project}",
-            *(["any"] if known is None else ["of", *known]),
+            b"" if audience.project is None else _bytes(f"={audience.project}"),
+            *(["any"] if known is None else ["of", *map(_bytes, known)]),
         ]
         return ScriptCall(COUNT, group, (SESSION, REQUESTS), arguments)
 
@@ -687,6 +687,11 @@ def _name_in_list(record: ServiceRecord) -> str:
 
 def _digits(session_id: str) -> str:
     return session_id.removeprefix("cksess_")[:_ID_DIGITS]
+
+
+def _bytes(text: str) -> bytes:
+    """Text of an application's, which may be none that UTF-8 can encode."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _value(entry: Entry | None) -> bytes | None:

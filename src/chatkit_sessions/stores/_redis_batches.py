@@ -1,7 +1,9 @@
 """What a process sends to Redis at the same time goes in one round trip, on one connection."""
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from chatkit_sessions._concurrency.single_flight import CompletionEvent
@@ -24,6 +26,7 @@ _PATIENCE: Final = 2
 
 Send: TypeAlias = Callable[[], Coroutine[object, None, list[object]]]
 Limit: TypeAlias = Callable[[Send], Awaitable[list[object]]]
+Finish: TypeAlias = Callable[[Callable[[], Coroutine[object, None, None]]], Awaitable[None]]
 
 
 class BatchSender(Sender):
@@ -41,6 +44,8 @@ class BatchSender(Sender):
         limit: Awaits a function for a limited time; raises OverdueError when that is over. None:
             the sender limits itself.
         seconds: That time.
+        finish: Awaits a function that goes on even if whoever awaits it is cancelled. None: nobody
+            can be.
     """
 
     def __init__(
@@ -50,12 +55,14 @@ class BatchSender(Sender):
         new_event: Callable[[], CompletionEvent],
         limit: Limit | None,
         seconds: float,
+        finish: Finish | None = None,
     ) -> None:
         super().__init__(sender.client, asynchronous=sender.asynchronous)
         self._sender = sender
         self._new_event = new_event
         self._limit = limit
         self._seconds = seconds
+        self._finish = finish
         self._waiting: deque[_Caller] = deque()
         self._free: deque[None] = deque([None])
         """Empty while somebody sends."""
@@ -67,13 +74,15 @@ class BatchSender(Sender):
     async def send(self, commands: Sequence[Command]) -> list[object]:
         """See `Sender`."""
         caller = _Caller(commands)
-        self._waiting.append(caller)
-        if _take(self._free):
-            caller.turn = self._turn = _Turn()
         try:
+            self._waiting.append(caller)
+            if _take(self._free):
+                caller.turn = self._turn = _Turn()
             while caller.replies is None:
                 if caller.turn is None or caller.is_sent:
                     await self._wait(caller)
+                elif self._finish is not None and len(self._waiting) > 1:
+                    await self._finish(lambda: self._send_batch(caller))
                 else:
                     await self._send_batch(caller)
         finally:
@@ -102,74 +111,86 @@ class BatchSender(Sender):
     async def _wait(self, caller: "_Caller") -> None:
         """Wait for the replies, or for the turn to send."""
         caller.event = event = self._new_event()
-        ended, waits = self._ended, 0
+        seen, waits = self._progress_of(caller), 0
         while caller.replies is None and (caller.turn is None or caller.is_sent):
             if await event.wait_for(self._seconds):
                 continue
-            waits = waits + 1 if ended == self._ended else 0
-            ended = self._ended
+            progress = self._progress_of(caller)
+            waits = waits + 1 if progress == seen else 0
+            seen = progress
             if waits < _PATIENCE:
                 continue
             if caller.is_sent:
                 caller.replies = self._overdue(caller.commands)
             elif self._turn.end() or waits >= 2 * _PATIENCE:
-                # Whoever has the turn hangs, or was interrupted when it was to pass it on.
+                # Whoever has the turn hangs, or was interrupted when it was to be passed on.
                 caller.turn = self._turn = _Turn()
 
+    def _progress_of(self, caller: "_Caller") -> object:
+        """What changes while others send; they say nothing of a round trip that has begun."""
+        return True if caller.is_sent else (self._ended, self._turn)
+
     async def _send_batch(self, caller: "_Caller") -> None:
-        batch = self._next_batch(MAX_BATCH)
-        commands = [command for each in batch for command in each.commands]
+        """Send what those want whose turn it is; each of them gets replies, whatever happens."""
+        batch: list[_Caller] = []
         try:
-            replies = await self.send_apart(commands)
-        except BaseException:
-            # The caller is interrupted or cancelled: another one sends what the others wait for.
+            self._fill(batch, MAX_BATCH)
+            if not caller.is_sent and not caller.is_gone:  # far behind
+                caller.is_sent = True
+                batch.append(caller)
+            if not batch:
+                return
+            replies = await self.send_apart([each for one in batch for each in one.commands])
+            self._ended += 1
+            if does_not_respond(replies):
+                # Those who wait by now need not find that out one by one.
+                self._fill(batch, sum(len(each.commands) for each in tuple(self._waiting)))
+                replies = replies[:1] * sum(len(each.commands) for each in batch)
+            left = iter(replies)
             for each in batch:
-                if each is not caller:
-                    each.is_sent = False
-                    self._waiting.append(each)
-            raise
-        self._ended += 1
-        if does_not_respond(replies):
-            # Redis does not respond: those who wait by now need not find that out one by one.
-            batch += self._next_batch(len(self._waiting))
-            replies = replies[:1] * sum(len(each.commands) for each in batch)
-        start = 0
-        for each in batch:
-            end = start + len(each.commands)
-            each.replies = replies[start:end]
-            start = end
-            if each is not caller:
+                each.replies = [next(left) for _ in each.commands]
+        finally:
+            for each in batch:
+                if each.replies is None:
+                    # Nobody knows what Redis has done, so it is not sent again.
+                    each.replies = _failed(each.commands, ConnectionError("interrupted"))
                 each.wake()
 
     def _overdue(self, commands: Sequence[Command]) -> list[object]:
-        return [TimeoutError(f"no reply within {self._seconds:.3g} s")] * len(commands)
+        return _failed(commands, TimeoutError(f"no reply within {self._seconds:.3g} s"))
 
-    def _next_batch(self, most: int) -> "list[_Caller]":
-        """Those whose turn it is, with about so many commands; the others are gone or wait."""
-        batch: list[_Caller] = []
+    def _fill(self, batch: "list[_Caller]", most: int) -> None:
+        """Add those whose turn it is, with about so many commands; those who are gone are not."""
         left = most
-        while left > 0 and (caller := _pop(self._waiting)) is not None:
-            if not caller.is_gone:
-                caller.is_sent = True
-                batch.append(caller)
-                left -= len(caller.commands)
-        return batch
+        while left > 0 and self._waiting:
+            added = len(batch)
+            # One step, so that an interrupt loses nobody between the two.
+            with suppress(IndexError):
+                batch.extend(map(_pop, (self._waiting,)))
+            for caller in batch[added:]:
+                if caller.is_gone or caller.is_sent:
+                    batch.remove(caller)
+                else:
+                    caller.is_sent = True
+                    left -= len(caller.commands)
 
     def _pass_on(self) -> None:
         """Let one of those who wait send, or whoever comes next."""
         while True:
-            following = _pop(self._waiting)
-            if following is None:
-                self._free.append(None)
-                if self._waiting and _take(self._free):
-                    continue  # somebody came in between
+            following = self._first_waiting()
+            if following is not None:
+                following.turn = self._turn = _Turn()
+                following.wake()
                 return
-            if following.is_gone:
-                continue
-            self._waiting.appendleft(following)
-            following.turn = self._turn = _Turn()
-            following.wake()
-            return
+            self._free.append(None)
+            if self._first_waiting() is None or not _take(self._free):
+                return
+
+    def _first_waiting(self) -> "_Caller | None":
+        for each in tuple(self._waiting):
+            if not each.is_gone and not each.is_sent:
+                return each
+        return None
 
 
 class _Turn:
@@ -206,6 +227,9 @@ class _Caller:
             event.set()
 
 
+_pop: Final = deque[_Caller].popleft
+
+
 def _take(places: deque[None]) -> bool:
     try:
         places.pop()
@@ -214,11 +238,20 @@ def _take(places: deque[None]) -> bool:
     return True
 
 
-def _pop(waiting: deque[_Caller]) -> _Caller | None:
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
+def _failed(commands: Sequence[Command], error: Exception) -> list[object]:
+    return [error] * len(commands)
+
+
+_in_progress: Final[set[asyncio.Task[None]]] = set()
+"""A loop itself holds its tasks weakly."""
+
+
+async def finish(send_batch: Callable[[], Coroutine[object, None, None]]) -> None:
+    """Await it in a task of its own, which goes on if whoever awaits it is cancelled."""
+    task = asyncio.create_task(send_batch())
+    _in_progress.add(task)
+    task.add_done_callback(_in_progress.discard)
+    await asyncio.shield(task)
 
 
 def for_threads(
@@ -255,6 +288,8 @@ def for_tasks(sender: Callable[[], Sender], seconds: float) -> PerLoop[Sender]:
         raise OverdueError
 
     def make() -> Sender:
-        return BatchSender(sender(), new_event=TaskEvent, limit=in_running_time, seconds=seconds)
+        return BatchSender(
+            sender(), new_event=TaskEvent, limit=in_running_time, seconds=seconds, finish=finish
+        )
 
     return PerLoop(make)

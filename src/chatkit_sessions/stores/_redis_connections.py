@@ -5,6 +5,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
+from time import monotonic
 from typing import Final, Protocol, cast
 
 import redis
@@ -24,6 +25,7 @@ from redis.exceptions import (
     NoScriptError,
     ReadOnlyError,
     ResponseError,
+    TimeoutError as RedisTimeoutError,
     TryAgainError,
 )
 from redis.retry import Retry
@@ -179,7 +181,7 @@ class OwnSender(Sender):
     Args:
         client: The client.
         asynchronous: Whether it is asyncio's, where whoever sends limits the time.
-        seconds: How long connecting may take otherwise; the connections limit what follows.
+        seconds: Otherwise, how long connecting may take, and then all replies together.
     """
 
     def __init__(self, client: Commands, *, asynchronous: bool, seconds: float) -> None:
@@ -235,11 +237,13 @@ class OwnSender(Sender):
 
     async def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[object]:
         replies: list[object] = []
+        ends = monotonic() + self._seconds
         try:
             sending = connection.send_packed_command([pack(commands)], check_health=False)
             if self.asynchronous:
                 await cast("Awaitable[object]", sending)
             for _ in commands:
+                self._check_time(ends)
                 try:
                     reply = connection.read_response(disable_decoding=True)
                     if self.asynchronous:
@@ -253,6 +257,11 @@ class OwnSender(Sender):
             raise
         self._idle.append(connection)
         return replies
+
+    def _check_time(self, ends: float) -> None:
+        # A synchronous connection's own limit is for each piece that arrives.
+        if not self.asynchronous and monotonic() > ends:
+            raise TimeoutError(f"no reply within {self._seconds:.3g} s")
 
     async def _drop(self, connection: Connection) -> None:
         await self._end(connection.disconnect(**{"nowait": True} if self.asynchronous else {}))
@@ -300,8 +309,8 @@ def is_unknown_script(reply: object) -> bool:
 def does_not_respond(replies: Sequence[object]) -> bool:
     """Whether one error, which is no reply of a server's, stands in place of all replies."""
     first = replies[0]
-    is_one_error = isinstance(first, Exception) and first is replies[-1]
-    return is_one_error and not isinstance(first, ResponseError)
+    failed = isinstance(first, OSError | RedisConnectionError | RedisTimeoutError)
+    return failed and first is replies[-1]
 
 
 def leads_nowhere(replies: Iterable[object]) -> bool:
