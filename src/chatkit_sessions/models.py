@@ -250,10 +250,10 @@ class ChatKitSessionResponse(_Session):
     @field_validator("client_secret")
     @classmethod
     def _reject_unusable_secret(cls, secret: SecretStr) -> SecretStr:
-        plain = secret.get_secret_value()
-        if not plain.strip():
+        # No variable: a traceback would show it.
+        if not secret.get_secret_value().strip():
             raise ValueError("must not be empty")
-        if is_masked(plain):
+        if is_masked(secret.get_secret_value()):
             raise ValueError("is masked: it was read from a dump, not from the API")
         return secret
 

@@ -139,6 +139,18 @@ def test_an_error_takes_the_place_of_one_reply(sending: Sending) -> None:
     assert sending.send(GET) == [1], "the connection is kept"
 
 
+def test_no_reply_shows_what_was_stored(sending: Sending) -> None:
+    """A traceback of an interrupt shows the replies that a frame holds."""
+    stored = [b"ek_of_somebody", [1, None, b"ek_of_somebody"]]
+    sending.send(GET)
+    vars(sending.pool.made[0])["_number"] = stored
+
+    replies = sending.send(GET)
+
+    assert replies == [stored]
+    assert "ek_of_somebody" not in repr(replies)
+
+
 def test_what_the_server_has_closed_is_made_anew_once(sending: Sending) -> None:
     sending.send(GET)
     sending.pool.made[0].raises.append(redis.ConnectionError("closed"))

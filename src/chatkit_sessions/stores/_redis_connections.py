@@ -32,7 +32,7 @@ from redis.retry import Retry
 
 from chatkit_sessions._concurrency.threads import OverdueError, ThreadLimiter, interrupt_in
 from chatkit_sessions._config.validation import problem_with_timeout
-from chatkit_sessions._redaction import redact, safe_repr, without_frames
+from chatkit_sessions._redaction import MaskedBytes, redact, safe_repr, without_frames
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 
 from ._redis_commands import Argument, Command, Keys, pack
@@ -149,11 +149,11 @@ class Sender:
             # Many first commands at once meet a cluster client that is half initialized.
             await self.client.initialize()
         if len(commands) == 1:
-            return [await self._end(self.client.execute_command(*commands[0], **AS_BYTES))]
+            return [masked(await self._end(self.client.execute_command(*commands[0], **AS_BYTES)))]
         pipeline = self.client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command, **AS_BYTES)
-        return cast("list[object]", await self._end(pipeline.execute(raise_on_error=False)))
+        return cast("list[object]", masked(await self._end(pipeline.execute(raise_on_error=False))))
 
     async def send_apart(self, commands: Sequence[Command]) -> list[object]:
         """`send` commands that take long, for which no other caller should wait."""
@@ -245,12 +245,10 @@ class OwnSender(Sender):
             for _ in commands:
                 self._check_time(ends)
                 try:
-                    reply = connection.read_response(disable_decoding=True)
-                    if self.asynchronous:
-                        reply = await cast("Awaitable[object]", reply)
+                    reading = connection.read_response
+                    replies.append(masked(await self._end(reading(disable_decoding=True))))
                 except ResponseError as error:
-                    reply = error
-                replies.append(reply)
+                    replies.append(error)
         except BaseException:
             # Also one of a signal handler, or a cancellation: a reply may be left to read.
             await self._drop(connection)
@@ -299,6 +297,13 @@ def failure(error: Exception) -> SessionStoreError:
         f"The session store does not respond ({type(error).__name__}: {reason}).",
         hint=_HINTS.get(_code_of(error) or "", _HINT),
     )
+
+
+def masked(reply: object) -> object:
+    """A reply without its plain bytes, which may hold a secret: a traceback would show them."""
+    if isinstance(reply, list):
+        return [masked(each) for each in cast("list[object]", reply)]
+    return MaskedBytes(reply) if isinstance(reply, bytes) else reply
 
 
 def is_unknown_script(reply: object) -> bool:
