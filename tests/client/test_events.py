@@ -17,7 +17,7 @@ from chatkit_sessions import (
     RateLimitError,
     SessionStoreError,
 )
-from chatkit_sessions._sessions.circuit_breaker import CircuitBreaker
+from chatkit_sessions._sessions.store_access import CircuitBreaker
 from chatkit_sessions.integrations import ChatKitEndpoint, EndpointRequest
 from chatkit_sessions.service import (
     AsyncSessionsService,

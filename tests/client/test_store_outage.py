@@ -18,8 +18,8 @@ from chatkit_sessions import (
 )
 from chatkit_sessions._concurrency.single_flight import Batches, Flight
 from chatkit_sessions._concurrency.threads import ThreadEvent
-from chatkit_sessions._sessions.circuit_breaker import RETRY_STORE_AFTER
 from chatkit_sessions._sessions.entries import StoreSnapshot
+from chatkit_sessions._sessions.store_access import RETRY_STORE_AFTER
 from chatkit_sessions.options import SessionOptions
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore

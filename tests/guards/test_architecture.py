@@ -47,7 +47,7 @@ SERVER_ROOMS = {"service", "testing"}
 SERVICE_MAY_IMPORT = {
     *("service", "errors", "events", "_redaction", "_concurrency", "_config", "stores"),
 }
-SERVICE_SHARES = {"_sessions.access", "_sessions.rate_limit"}
+SERVICE_SHARES = {"_sessions.store_access", "_sessions.rate_limit"}
 # Each extra, with what it brings along, and the module that alone may import it.
 EXTRAS = {
     "stores.redis": {"redis"},

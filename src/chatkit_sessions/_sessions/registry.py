@@ -15,7 +15,6 @@ from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore,
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import entries as transactions
-from .access import StoreAccess, evicted_error, not_confirmed_error
 from .entries import (
     GENERATION,
     RECORD,
@@ -35,6 +34,7 @@ from .entries import (
 from .identity import Identity, Scope
 from .rate_limit import REQUESTS, count_request
 from .recent import RecentSessions
+from .store_access import StoreAccess, evicted_error, not_confirmed_error
 
 if TYPE_CHECKING:
     from chatkit_sessions.models import ChatKitSessionResponse

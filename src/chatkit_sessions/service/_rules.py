@@ -11,8 +11,8 @@ from urllib.parse import unquote
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.access import ScriptCall
 from chatkit_sessions._sessions.rate_limit import count_request
+from chatkit_sessions._sessions.store_access import ScriptCall
 from chatkit_sessions.stores.base import Transaction
 
 from . import _error_responses as error_responses

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from chatkit_sessions import SessionStoreError
-from chatkit_sessions._sessions.circuit_breaker import FAILURES, RETRY_STORE_AFTER, CircuitBreaker
+from chatkit_sessions._sessions.store_access import FAILURES, RETRY_STORE_AFTER, CircuitBreaker
 from support import Time
 
 

@@ -12,7 +12,7 @@ from chatkit_sessions import SessionStoreError
 from chatkit_sessions._concurrency.tasks import RunningLimit, TaskLimiter
 from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError, run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.access import (
+from chatkit_sessions._sessions.store_access import (
     StoreAccess,
     StoreBusyError,
     StoreExecutor,
@@ -170,7 +170,7 @@ class TestStoreState:
         assert state_of(store) is not state_of(store)
 
     def test_keeps_so_many_sessions_and_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("chatkit_sessions._sessions.access.MAX_UNPUBLISHED", 2)
+        monkeypatch.setattr("chatkit_sessions._sessions.store_access.MAX_UNPUBLISHED", 2)
         state = StoreState(MemorySessionStore())
         sessions = [
             created()._replace(session=created().session.model_copy(update={"id": f"cksess_{n}"}))
@@ -191,7 +191,7 @@ class TestStoreState:
             def pop(self, *_: object) -> None:
                 return None
 
-        monkeypatch.setattr("chatkit_sessions._sessions.access.MAX_UNPUBLISHED", 0)
+        monkeypatch.setattr("chatkit_sessions._sessions.store_access.MAX_UNPUBLISHED", 0)
         state = StoreState(MemorySessionStore())
         vars(state)["unpublished"] = Published()
 

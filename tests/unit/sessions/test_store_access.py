@@ -11,7 +11,7 @@ import pytest
 from chatkit_sessions import SessionStoreError
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.access import StoreAccess
+from chatkit_sessions._sessions.store_access import StoreAccess
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from workers import as_flow
 
