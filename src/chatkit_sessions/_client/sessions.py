@@ -54,8 +54,7 @@ from chatkit_sessions._sessions.entries import (
     with_current_status,
 )
 from chatkit_sessions._sessions.identity import Identity, Scope
-from chatkit_sessions._sessions.recent import RecentSessions
-from chatkit_sessions._sessions.registry import Registry
+from chatkit_sessions._sessions.registry import RecentSessions, Registry
 from chatkit_sessions.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -314,12 +313,7 @@ class Sessions:
         try:
             session = await self._create(request, deadline)
             remembered = recent.add(
-                creation,
-                session,
-                scope=self.scope,
-                user=request.user,
-                workflow_id=request.workflow_id,
-                lifetime=request.lifetime,
+                creation, session, workflow_id=request.workflow_id, asked_for=request.lifetime
             )
         finally:
             recent.end(creation)

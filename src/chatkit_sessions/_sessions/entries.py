@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
@@ -123,7 +123,12 @@ def session_ids(listed: Iterable[Entry | None], *, ended: bool) -> list[str]:
 
 
 def record_of_created(
-    session: ChatKitSessionResponse, *, user: str, workflow_id: str, group: str, slot: str | None
+    session: ChatKitSessionResponse,
+    *,
+    user: str,
+    workflow_id: str,
+    group: str | None = None,
+    slot: str | None = None,
 ) -> SessionRecord:
     """The record of a new session; what the server does not repeat comes from the request."""
     workflow = session.workflow or ChatKitWorkflow(id=workflow_id)
@@ -181,16 +186,7 @@ def with_current_status(info: ChatKitSessionInfo, *, now: datetime) -> ChatKitSe
     return info
 
 
-class Timed(Protocol):
-    """The times of a session, from which its lifetime is calculated."""
-
-    @property
-    def expires_at(self) -> datetime: ...
-    @property
-    def answered_at(self) -> datetime | None: ...
-
-
-def secret_lifetime(session: Timed, *, asked_for: float, elapsed: float) -> float:
+def secret_lifetime(session: ChatKitSessionResponse, *, asked_for: float, elapsed: float) -> float:
     """Seconds for which a new session's secret works at least, by no clock but the API's own.
 
     Args:
@@ -201,12 +197,12 @@ def secret_lifetime(session: Timed, *, asked_for: float, elapsed: float) -> floa
     return min(asked_for, _lifetime(session, asked_for)) - WHOLE_SECOND - elapsed
 
 
-def record_ttl(session: Timed, *, asked_for: float) -> float:
+def record_ttl(session: ChatKitSessionResponse, *, asked_for: float) -> float:
     """Seconds for which a new session is recorded: a day longer than its secret can work."""
     return min(max(asked_for, _lifetime(session, asked_for)), DAY) + DAY
 
 
-def _lifetime(session: Timed, asked_for: float) -> float:
+def _lifetime(session: ChatKitSessionResponse, asked_for: float) -> float:
     if session.answered_at is None:
         return asked_for
     return (session.expires_at - session.answered_at).total_seconds()

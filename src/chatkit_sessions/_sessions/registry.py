@@ -1,21 +1,25 @@
-"""A store as the clients use it: what lies in it, and what goes on without it in an outage."""
+"""What clients ask of a store, and what it has not got yet: until it is read, or in an outage."""
 
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.single_flight import Batches, CompletionEvent, SingleFlight
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent
+from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import entries as transactions
 from .entries import (
+    DAY,
     GENERATION,
     RECORD,
     RENEW_EVERY,
@@ -28,23 +32,157 @@ from .entries import (
     parse_generation,
     parse_record,
     parse_snapshot,
+    record_of_created,
+    record_ttl,
     session_ids,
     snapshot_names,
 )
 from .identity import Identity, Scope
 from .rate_limit import REQUESTS, count_request
-from .recent import RecentSessions
 from .store_access import StoreAccess, evicted_error, not_confirmed_error
-
-if TYPE_CHECKING:
-    from chatkit_sessions.models import ChatKitSessionResponse
 
 T = TypeVar("T")
 
+MAX_RECENT: Final = 15_000
+"""Sessions that `RecentSessions` remembers: as many as a store holds, with two entries each."""
 MAX_PUBLISHED_AT_ONCE: Final = 50
 """Sessions of an outage that one call publishes."""
 RELEASE_TIMEOUT: Final = 1.0
 """Seconds that a call whose time may be up still takes to let others create."""
+
+
+class Creation:
+    """A call that creates a session; whether its user has signed out since it began."""
+
+    __slots__ = ("scope", "signed_out", "user")
+
+    def __init__(self, scope: Scope, user: str) -> None:
+        self.scope: Final = scope
+        self.user: Final = user
+        self.signed_out = False
+
+
+class _Recent(NamedTuple):
+    """A new session without its secret; its record has no group yet, whose name is a digest."""
+
+    scope: Scope
+    user: str
+    stored: StoredRecord
+    added: float
+    """When it was added; its record expires `stored.ttl` seconds later."""
+
+
+class RecentSessions:
+    """New sessions that a client's own store records only when they are read.
+
+    Most sessions are never read by the process that created them. Their digests and entries are
+    made at the first read, or when their user signs out. Safe to use from several threads and event
+    loops.
+
+    Args:
+        store: The client's own.
+        clock: What the store's entries expire by.
+    """
+
+    def __init__(self, store: MemorySessionStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = PerProcess(threading.Lock)
+        self._sessions: dict[tuple[str, str], _Recent] = {}  # by scope and id, the oldest first
+        self._of_user: dict[tuple[str, str], dict[str, None]] = {}
+        self._in_progress: dict[Creation, None] = {}  # changed in single steps, without the lock
+
+    def begin(self, scope: Scope, user: str) -> Creation:
+        """Begin to create a session; `end` has to follow."""
+        creation = Creation(scope, user)
+        self._in_progress[creation] = None
+        return creation
+
+    def end(self, creation: Creation) -> None:
+        """End what `begin` has begun."""
+        self._in_progress.pop(creation, None)
+
+    def add(
+        self,
+        creation: Creation,
+        session: ChatKitSessionResponse,
+        *,
+        workflow_id: str,
+        asked_for: float,
+    ) -> bool:
+        """Remember a new session; False: its user has signed out since the call began.
+
+        Args:
+            creation: The call.
+            session: As the API returned it.
+            workflow_id: The workflow that was asked for.
+            asked_for: The seconds that were asked for, or the API's default.
+        """
+        now, scope, user = self._clock(), creation.scope, creation.user
+        record = record_of_created(session, user=user, workflow_id=workflow_id)
+        stored = StoredRecord(record, record_ttl(session, asked_for=asked_for))
+        with self._lock.get():
+            if creation.signed_out:
+                return False
+            self._forget(scope, session.id)
+            self._sessions[scope.text, session.id] = _Recent(scope, user, stored, now)
+            self._of_user.setdefault((scope.text, user), {})[session.id] = None
+            oldest = next(iter(self._sessions.values()))
+            if oldest.added + 2 * DAY <= now:
+                self._forget(oldest.scope, oldest.stored.record.id)
+            elif len(self._sessions) > MAX_RECENT:
+                # Listed while its secret may work: the store says whether a sign-out may miss it.
+                if oldest.added + oldest.stored.ttl - DAY > now:
+                    self._publish(oldest.scope, [oldest.stored.record.id])
+                else:
+                    self._forget(oldest.scope, oldest.stored.record.id)
+        return True
+
+    def publish_session(self, scope: Scope, session_id: str) -> None:
+        """Put a session into the store, if it is remembered here."""
+        with self._lock.get():
+            self._publish(scope, [session_id])
+
+    def publish_user(self, scope: Scope, user: str) -> None:
+        """Put a user's sessions into the store."""
+        with self._lock.get():
+            self._publish(scope, list(self._of_user.get((scope.text, user), ())))
+
+    def sign_out(self, scope: Scope, user: str) -> None:
+        """Put a user's sessions into the store, and let none that is being created follow."""
+        with self._lock.get():
+            self._publish(scope, list(self._of_user.get((scope.text, user), ())))
+            for creation in list(self._in_progress):
+                if (creation.scope.text, creation.user) == (scope.text, user):
+                    creation.signed_out = True
+
+    def _publish(self, scope: Scope, session_ids: Iterable[str]) -> None:
+        """Under the lock, so that a session is always in one place."""
+        now = self._clock()
+        for session_id in session_ids:
+            recent = self._forget(scope, session_id)
+            ttl = 0.0 if recent is None else recent.added + recent.stored.ttl - now
+            if recent is None or ttl <= 0:
+                continue
+            group, record_group = (
+                scope.group_of_user(recent.user),
+                scope.group_of_session(session_id),
+            )
+            stored = StoredRecord(replace(recent.stored.record, group=group), ttl)
+            for place, changes, when in (
+                transactions.store_record(record_group, stored),
+                transactions.list_session(group, session_id, record_group=record_group, ttl=ttl),
+            ):
+                self._store.commit(place, changes, when=when)
+
+    def _forget(self, scope: Scope, session_id: str) -> _Recent | None:
+        recent = self._sessions.pop((scope.text, session_id), None)
+        if recent is not None:
+            owner = scope.text, recent.user
+            del self._of_user[owner][session_id]
+            if not self._of_user[owner]:
+                del self._of_user[owner]
+        return recent
 
 
 class Registry:

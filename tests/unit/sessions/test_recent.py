@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from chatkit_sessions import ChatKitClient, SessionDeletedError, SessionNotRecordedError
-from chatkit_sessions._sessions import recent as module
+from chatkit_sessions._sessions import registry as module
 from chatkit_sessions._sessions.identity import Scope
-from chatkit_sessions._sessions.recent import RecentSessions
+from chatkit_sessions._sessions.registry import RecentSessions
 from chatkit_sessions.models import ChatKitSessionResponse
 from chatkit_sessions.stores.memory import MemorySessionStore
 from support import NEW_SECRET, Connect, Script, invalid_url, ok, session_json
@@ -31,9 +31,7 @@ def remember(recent: RecentSessions, session_id: str, user: str = "user_1") -> b
     session = ChatKitSessionResponse.model_validate(session_json(id=session_id, user=user))
     creation = recent.begin(SCOPE, user)
     try:
-        return recent.add(
-            creation, session, scope=SCOPE, user=user, workflow_id="wf_1", lifetime=600.0
-        )
+        return recent.add(creation, session, workflow_id="wf_1", asked_for=600.0)
     finally:
         recent.end(creation)
 
@@ -123,7 +121,7 @@ def test_the_oldest_make_room_and_are_not_lost_while_they_are_active(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_LIMIT", 2)
+    monkeypatch.setattr(module, "MAX_RECENT", 2)
     remember(recent, "cksess_ended")
     clock.now += 600
     for number in range(3):
@@ -140,7 +138,7 @@ def test_what_has_expired_makes_room(recent: RecentSessions, clock: Clock) -> No
 
     remember(recent, "cksess_2")
 
-    assert [each.id for each in recent._sessions.values()] == ["cksess_2"]
+    assert [id_ for _, id_ in recent._sessions] == ["cksess_2"]
 
 
 def test_a_session_that_is_created_while_its_user_signs_out_is_not_kept(
@@ -152,7 +150,7 @@ def test_a_session_that_is_created_while_its_user_signs_out_is_not_kept(
 
     assert (ada.signed_out, bob.signed_out) == (True, False)
     session = ChatKitSessionResponse.model_validate(session_json())
-    assert not recent.add(ada, session, scope=SCOPE, user="ada", workflow_id="wf_1", lifetime=600.0)
+    assert not recent.add(ada, session, workflow_id="wf_1", asked_for=600.0)
     assert recent._sessions == {}
 
 
