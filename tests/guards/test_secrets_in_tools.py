@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from chatkit_sessions import ChatKitClient, ChatKitError
-from chatkit_sessions._http.body import Body
+from chatkit_sessions._http.exchange import Body
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
     ChatKitEndpoint,

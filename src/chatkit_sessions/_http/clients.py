@@ -8,7 +8,7 @@ from chatkit_sessions._config.deadline import Deadline, Timeouts
 from chatkit_sessions._redaction import plain_headers
 from chatkit_sessions.errors import ConfigurationError
 
-from .body import Body
+from .exchange import Body
 from .failures import HTTPErrors
 
 FAMILIES: Final = ("httpx", "httpx2")

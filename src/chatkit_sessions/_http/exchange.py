@@ -1,18 +1,20 @@
-"""One HTTP/1.1 exchange as plain bytes: encode a request, parse its response. No socket here.
+"""One HTTP/1.1 exchange as plain bytes: encode a request, parse its response and read its body.
 
-The dialect is strict: what is unusual is an error, never a guess. A test compares it with h11.
+No socket here. The dialect is strict: what is unusual is an error, never a guess. A test compares
+it with h11.
 """
 
 import re
-from collections.abc import Generator, Sequence
+import zlib
+from collections.abc import Generator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from chatkit_sessions._api.protocol import Request, Response
-from chatkit_sessions._redaction import MaskedBytes, plain_headers
+from pydantic import SecretBytes
 
-from .body import Body
+from chatkit_sessions._api.protocol import Request, Response, max_body
+from chatkit_sessions._redaction import MaskedBytes, plain_headers
 
 MAX_HEAD: Final = 100 * 1024
 """Bytes of a response's head, of its trailers, or of a line between its chunks."""
@@ -43,6 +45,8 @@ _TRAILERS_END: Final = re.compile(rb"\A\r?\n|\n\r?\n")
 _NO_BODY: Final = frozenset({204, 304})
 _NEVER_REUSED_AFTER: Final = frozenset({204, 205, 304})
 """A body may follow all the same."""
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+_BROKEN: Final = "its compression is broken"
 
 
 class TransportError(OSError):
@@ -133,6 +137,85 @@ def encode(
     if not as_given or _REQUEST_HEAD.fullmatch(head) is None:
         raise LocalProtocolError("The request holds what no HTTP head can carry.")
     return MaskedBytes(head + body)
+
+
+class Body:
+    """A response's body while it is read: bounded, also if it is compressed.
+
+    `Accept-Encoding: identity` is sent, and what comes compressed all the same is inflated step by
+    step: 64 KiB can hold 64 MiB, so that a bound on what arrives would bound nothing.
+
+    Args:
+        status_code: The response's status, which decides how much of the body is worth reading.
+        headers: The response's headers, with names in lower case, or a mapping that ignores case.
+        decoded: Whether chunks come without their content coding, as from a body that was read
+            before.
+        sent: Bytes of the request's body, which the response may repeat.
+    """
+
+    def __init__(
+        self, status_code: int, headers: Mapping[str, str], *, decoded: bool, sent: int = 0
+    ) -> None:
+        self._status_code = status_code
+        self._headers = headers
+        self._limit = max_body(status_code, sent=sent)
+        self._content = bytearray()
+        self._error: str | None = None
+        self._inflate: _Inflate | None = None
+        coding = None if decoded else headers.get("content-encoding")
+        if coding:
+            self._decode(coding.strip().lower())
+
+    def _decode(self, coding: str) -> None:
+        if coding in {"gzip", "x-gzip", "deflate"}:
+            self._inflate = _Inflate()
+        elif coding not in {"", "identity"}:
+            self._error = "it comes in a compression that was not asked for"
+
+    def add(self, chunk: bytes) -> bool:
+        """Take a chunk; return whether more is needed."""
+        # One byte more than the limit tells that there is more than the limit.
+        room = self._limit + 1 - len(self._content)
+        if self._error is None and self._inflate is not None:
+            try:
+                chunk = self._inflate.decode(chunk, room)
+            except zlib.error:
+                self._error = _BROKEN
+        if self._error is None:
+            self._content += chunk[:room]
+        if len(self._content) > self._limit:
+            self._error = f"it is longer than {self._limit:,} bytes"
+        return self._error is None
+
+    def response(self) -> Response:
+        """The response, as far as it has been read."""
+        error = self._error
+        if error is None and self._inflate is not None and self._inflate.unfinished:
+            error = _BROKEN
+        content = SecretBytes(bytes(self._content[: self._limit]))
+        return Response(self._status_code, self._headers, content, error)
+
+
+class _Inflate:
+    """gzip, of one member or several, and deflate, which is zlib's format (RFC 9110, 8.4.1)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._begun = False
+
+    @property
+    def unfinished(self) -> bool:
+        return self._begun and not self._member.eof
+
+    def decode(self, chunk: bytes, most: int) -> bytes:
+        content = bytearray()
+        while chunk and len(content) < most:
+            if self._member.eof:
+                self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+            self._begun = True
+            content += self._member.decompress(chunk, most - len(content))
+            chunk = self._member.unused_data or self._member.unconsumed_tail
+        return bytes(content)
 
 
 def receive_response(*, sent: int) -> Generator[None, MaskedBytes, tuple[Response, bool]]:

@@ -16,7 +16,7 @@ from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import redact, without_frames
 from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ChatKitError
 
-from .body import Body
+from .exchange import Body
 
 # Exceptions of Python's own with attributes that no dict shows, and that refer to anything.
 _REFERRING: Final = (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions._api.protocol import MAX_ERROR_BODY, MAX_SUCCESS_BODY, Response
-from chatkit_sessions._http.body import Body
+from chatkit_sessions._http.exchange import Body
 
 BOMB = gzip.compress(bytes(64 * MAX_SUCCESS_BODY))
 
