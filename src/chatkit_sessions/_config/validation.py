@@ -82,8 +82,6 @@ def validate_key(key: object, source: str) -> SecretStr:
 @hidden_from_tracebacks
 def _problem_with_key(masked: SecretStr) -> str | None:
     key = masked.get_secret_value()
-    if not key.strip():
-        return "is empty"
     problem = _problem_with_spelling(key)
     if problem is not None:
         return problem
@@ -96,6 +94,8 @@ def _problem_with_key(masked: SecretStr) -> str | None:
 
 def _problem_with_spelling(value: str) -> str | None:
     """What is wrong with a value that was copied carelessly, or read from a `.env` file."""
+    if not value.strip():
+        return "is empty"
     if "\n" in value or "\r" in value:
         return "holds a line break: it was probably read from a file without stripping it"
     if value != value.strip():
@@ -119,8 +119,6 @@ def problem_with_id(value: object) -> str | None:
     """What is wrong with an identifier that the user copied from somewhere, or None."""
     if not isinstance(value, str):
         return f"must be a string, not {type(value).__name__}"
-    if not value.strip():
-        return "is empty"
     return _problem_with_spelling(value) or (
         None if value.isprintable() else "holds a character that cannot be printed"
     )
@@ -130,11 +128,7 @@ def validate_header(value: object, source: str) -> str:
     """Reject an organization or a project that cannot be sent in a header."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{source} must be a string, not {type(value).__name__}.")
-    problem = (
-        "is empty"
-        if not value.strip()
-        else _problem_with_spelling(value) or _problem_with_header(value)
-    )
+    problem = _problem_with_spelling(value) or _problem_with_header(value)
     if problem is not None:
         raise ConfigurationError(f"{source} {problem}.")
     return value
@@ -144,9 +138,7 @@ def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) ->
     """Return the URL without a trailing slash; reject one that the key must not be sent to."""
     if not isinstance(url, str):
         raise ConfigurationError(f"{source} must be a string, not {type(url).__name__}.")
-    problem = (
-        "is empty" if not url.strip() else _problem_with_spelling(url) or _problem_with_header(url)
-    )
+    problem = _problem_with_spelling(url) or _problem_with_header(url)
     if problem is not None:
         raise ConfigurationError(f"{source} {problem}.")
     try:

@@ -62,14 +62,10 @@ class SessionsService:
     ) -> None:
         keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
-        self._store = store
-        self._clock = clock
+        self._store, self._clock, self._on_event = store, clock, on_event
         validate_store(store, owner="SessionsService", asynchronous=False)
-        user_limit = _validate_user_limit(max_requests_per_user_per_1_minute)
-        rules = _make_rules(store.namespace, keys, workflows, user_limit, clock)
-        validate_on_event(on_event)
-        self._on_event = on_event
-        self._flow = ServiceFlow(store, rules, on_event)
+        user_limit = max_requests_per_user_per_1_minute
+        self._flow = _make_flow(store, keys, workflows, user_limit, clock=clock, on_event=on_event)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -227,18 +223,11 @@ class AsyncSessionsService:
     ) -> None:
         keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
-        self._store = store
-        self._clock = clock
-        validate_store(
-            store,
-            owner="AsyncSessionsService",
-            asynchronous=not isinstance(store, MemorySessionStore),
-        )
-        user_limit = _validate_user_limit(max_requests_per_user_per_1_minute)
-        rules = _make_rules(store.namespace, keys, workflows, user_limit, clock)
-        validate_on_event(on_event)
-        self._on_event = on_event
-        self._flow = ServiceFlow(store, rules, on_event)
+        self._store, self._clock, self._on_event = store, clock, on_event
+        is_async = not isinstance(store, MemorySessionStore)
+        validate_store(store, owner="AsyncSessionsService", asynchronous=is_async)
+        user_limit = max_requests_per_user_per_1_minute
+        self._flow = _make_flow(store, keys, workflows, user_limit, clock=clock, on_event=on_event)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -424,37 +413,38 @@ def _validate_text(argument: str, value: object) -> str:
     return value
 
 
-def _validate_user_limit(limit: object) -> int | None:
-    """Reject anything but a number of requests, 1 or more, or None.
-
-    Raises:
-        ConfigurationError: It is anything else.
-    """
+def _validate_user_limit(limit: object) -> None:
+    """Reject anything but a number of requests, 1 or more, or None."""
     if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
-        return limit
+        return
     raise ConfigurationError(
         "`max_requests_per_user_per_1_minute` must be an integer, 1 or more, or None, got "
         f"{safe_repr(limit)}."
     )
 
 
-def _make_rules(
-    namespace: str,
+def _make_flow(
+    store: SessionStore | AsyncSessionStore,
     keys: _ConcealedKeys,
     workflows: Collection[str] | None,
     user_limit: int | None,
+    *,
     clock: Callable[[], datetime] | None,
-) -> SessionRules:
-    accepted = _ApiKeys(keys)
-    known = _validate_workflows(workflows)
-    return SessionRules(
-        namespace=namespace,
+    on_event: OnEvent | None,
+) -> ServiceFlow:
+    """Validate the arguments of a service, except its store, and make its flow."""
+    _validate_user_limit(user_limit)
+    accepted, known = _ApiKeys(keys), _validate_workflows(workflows)
+    validate_on_event(on_event)
+    rules = SessionRules(
+        namespace=store.namespace,
         find_project=accepted.find_project,
         workflows_of=lambda _: known,
         clock=_utc(clock) if clock else None,
         token_hex=secrets.token_hex,
         user_limit=user_limit,
     )
+    return ServiceFlow(store, rules, on_event)
 
 
 def _utc(clock: Callable[[], datetime]) -> Callable[[], datetime]:
