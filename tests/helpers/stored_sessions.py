@@ -3,7 +3,7 @@
 from chatkit_sessions import ChatKitSessionResponse
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.entries import DAY, CreatedSession, Lease, SessionRecord, publish
-from chatkit_sessions._sessions.identity import Scope
+from chatkit_sessions._sessions.identity import Identity, Scope
 from chatkit_sessions.stores import Entry
 from support import NOON, SECRET, session_json
 
@@ -14,7 +14,7 @@ SCOPE = Scope(
     namespace="shop",
     key=None,
 )
-IDENTITY = SCOPE.identity("user_123", b"{}")
+IDENTITY = Identity(SCOPE, "user_123", b"{}")
 LEASE = Lease(b"me")
 RECORD_GROUP = SCOPE.group_of_session("cksess_new")
 SESSION = ChatKitSessionResponse.model_validate(

@@ -251,7 +251,7 @@ class Sessions:
             create=create,
             user=user,
             workflow_id=workflow_id,
-            identity=self.scope.identity(user, body),
+            identity=Identity(self.scope, user, body),
             lifetime=requested_lifetime(options),
             min_remaining=validate_min_remaining(min_remaining, options),
             presented=replaces,

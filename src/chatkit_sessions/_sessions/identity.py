@@ -95,10 +95,6 @@ class Scope:
         """The group of what is known of one session by its id."""
         return _name(self.describe(GROUPS, "session", session_id))
 
-    def identity(self, user: str, body: bytes) -> Identity:
-        """The identity of the session that a create request with this canonical body makes."""
-        return Identity(self, user, body)
-
     def describe(self, version: int, *what: str) -> str:
         """The scope, and what else there is, as one JSON list."""
         return f"[{version}, {self.text}, {', '.join(map(_quoted, what))}]"

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from pydantic import SecretStr
 
 from chatkit_sessions._api import operations
-from chatkit_sessions._sessions.identity import Scope, name_of_secret
+from chatkit_sessions._sessions.identity import Identity, Scope, name_of_secret
 from chatkit_sessions.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def body(user: str = "user_1", workflow_id: str = "wf_1", **changes: object) -> 
 
 
 def slot(user: str = "user_1", workflow_id: str = "wf_1", **changes: object) -> str:
-    return scope().identity(user, body(user, workflow_id, **changes)).slot
+    return Identity(scope(), user, body(user, workflow_id, **changes)).slot
 
 
 DIFFERENT: list[dict[str, object]] = [
@@ -89,7 +89,7 @@ def test_every_part_of_the_scope_makes_another_place() -> None:
         scope(namespace="", key="shop"),
     ]
 
-    assert len({each.identity("user_1", body()).slot for each in scopes}) == len(scopes)
+    assert len({Identity(each, "user_1", body()).slot for each in scopes}) == len(scopes)
     assert len({each.group_of_user("user_1") for each in scopes}) == len(scopes)
     assert len({each.group_of_session("cksess_1") for each in scopes}) == len(scopes)
 
@@ -102,7 +102,7 @@ def test_the_same_options_in_another_order_make_the_same_session() -> None:
 
 
 def test_all_sessions_of_a_user_are_in_one_group() -> None:
-    groups = {scope().identity("user_1", body(tracing=on)).group for on in (True, False, None)}
+    groups = {Identity(scope(), "user_1", body(tracing=on)).group for on in (True, False, None)}
 
     assert groups == {scope().group_of_user("user_1")}
 
@@ -113,7 +113,7 @@ def test_a_user_and_a_session_of_the_same_name_have_different_groups() -> None:
 
 @given(user=TEXT, session_id=TEXT)
 def test_names_hold_nothing_but_a_digest(user: str, session_id: str) -> None:
-    identity = scope().identity(user, body(user))
+    identity = Identity(scope(), user, body(user))
 
     assert NAME.fullmatch(identity.group)
     assert NAME.fullmatch(identity.slot)
@@ -123,7 +123,7 @@ def test_names_hold_nothing_but_a_digest(user: str, session_id: str) -> None:
 
 @given(users=st.lists(TEXT, min_size=2, max_size=2, unique=True))
 def test_two_users_never_share(users: list[str]) -> None:
-    one, other = (scope().identity(user, body(user)) for user in users)
+    one, other = (Identity(scope(), user, body(user)) for user in users)
 
     assert one.group != other.group
     assert one.slot != other.slot
@@ -133,7 +133,7 @@ def test_two_users_never_share(users: list[str]) -> None:
 @given(user=TEXT, namespace=TEXT)
 def test_the_description_is_json_that_names_the_user(user: str, namespace: str) -> None:
     described: list[object] = json.loads(
-        scope(namespace=namespace).identity(user, b"{}").description
+        Identity(scope(namespace=namespace), user, b"{}").description
     )
 
     assert user in described

@@ -105,7 +105,7 @@ class TestSessionsInAStore:
 
     def test_of_another_identity_are_none(self) -> None:
         """Nobody gets another user's session, not even if two names were the same."""
-        other = SCOPE.identity("user_of_another_name", b"{}")
+        other = Identity(SCOPE, "user_of_another_name", b"{}")
 
         assert snapshot_of(other, stored(), None, None, None).session is None
 
