@@ -1,4 +1,4 @@
-"""One call of the API: attempts until there is a result, or an error not worth another attempt."""
+"""One call of the API: attempts and retries, with their log lines, until a result or an error."""
 
 import hashlib
 import logging
@@ -304,7 +304,7 @@ class Calls:
                 response = await self.io.send(request, deadline)
                 result = self._parse(operation, response, headers.key)
             except (APIConnectionError, APIStatusError) as error:
-                delay = self._delay_after(
+                delay = self._plan_retry(
                     error,
                     operation=operation,
                     policy=policy,
@@ -356,7 +356,7 @@ class Calls:
         elif Route.SIGN_OUT not in self.shared.missing_until and is_success(response.status_code):
             self.shared.missing_until[Route.SIGN_OUT] = self.monotonic() + ROUTE_MISSING_FOR
 
-    def _delay_after(
+    def _plan_retry(
         self,
         error: APIConnectionError | APIStatusError,
         *,
@@ -365,7 +365,7 @@ class Calls:
         retries_done: int,
         deadline: Deadline,
     ) -> float | None:
-        """Seconds to wait before the next attempt; None: there is none."""
+        """Log a failed attempt; return the seconds to wait before a retry, None: there is none."""
         if isinstance(error, APIStatusError):
             failure = FailedAttempt(
                 status_code=error.status_code,
