@@ -150,10 +150,10 @@ def plain_headers(headers: Mapping[str, str | SecretStr]) -> dict[str, str]:
 
 
 class MaskedBytes(bytes):
-    """What a store or an endpoint holds as bytes; its repr shows only the length.
+    """Bytes whose repr shows only their length, such as those of a store or an endpoint.
 
-    A tool that slices or iterates it sees everything. So it stands in no local variable across a
-    call, and is a field of nothing that shows its fields.
+    A tool that slices or iterates them sees everything. So keep them in no local variable across a
+    call, and in no field that a repr shows.
     """
 
     __slots__ = ()

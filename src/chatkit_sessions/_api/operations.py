@@ -122,7 +122,7 @@ class UnacceptableResponseError(ValueError):
     """Why a well-formed response does not fit the request.
 
     Args:
-        reason: Without anything of the response.
+        reason: What does not fit, without any text of the response.
         session_id: The session to cancel, None where there is none.
         mixed_up: Whether it is the response to another request.
     """

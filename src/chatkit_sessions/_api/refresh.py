@@ -86,9 +86,9 @@ def reason_not_to_ask(
 ) -> str | None:
     """Why a new session is created without asking the refresh route; None: it is asked.
 
-    A refreshed session keeps its options, and the presented secret may stop working. So where
-    sessions are shared, only the one that is to be replaced is refreshed; one of other options
-    goes on, for those who share it, and does not become what is shared here.
+    A refreshed session keeps its options, and the presented secret may stop working. So if sessions
+    are shared, only the session to replace is refreshed. A shared session with other options stays
+    as it is, for those who share it.
 
     Args:
         presented: The secret that the caller wants to exchange.

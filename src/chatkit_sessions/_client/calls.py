@@ -49,7 +49,7 @@ T = TypeVar("T")
 ROUTE_MISSING_FOR: Final = 600.0
 """Seconds for which a route that the server lacks is not asked for again."""
 _NEVER_MISSING: Final = -math.inf
-"""In place of the time until which a route is missing."""
+"""In place of a time in `missing_until`: the server has said that it has the route."""
 
 logger: Final = logging.getLogger("chatkit_sessions")
 

@@ -1,8 +1,7 @@
 """What each public method does, step by step, written once for both clients.
 
-Nothing here waits by itself: that is what the `IO` of the two clients is for. The synchronous
-client's never suspends, so that it runs these coroutines without an event loop; the asynchronous
-client awaits them.
+Only the client's `IO` waits. That of the synchronous client never suspends, so the client runs
+these coroutines without an event loop. The asynchronous client awaits them.
 """
 
 import logging
@@ -91,20 +90,20 @@ logger: Final = logging.getLogger("chatkit_sessions")
 
 
 class SessionRequest(NamedTuple):
-    """A session to create, and which others are the same."""
+    """A session to create, and what a call needs to share or refresh one in its place."""
 
     create: Operation[ChatKitSessionResponse]
     user: str
     workflow_id: str
     identity: Identity
     lifetime: float
-    """Seconds that it is to last."""
+    """The requested seconds from its creation to its expiry."""
     min_remaining: float
-    """Seconds that one must have left to be reused."""
+    """Seconds that an existing session must have left to be reused."""
     presented: SecretStr | None
-    """The secret that it replaces, which is never returned."""
+    """The secret to exchange, which is never returned; None: the call is no refresh."""
     refresh: Operation[ChatKitSessionResponse | RejectedSession] | None
-    """Exchanges that secret, where the server can."""
+    """The call that exchanges the secret; None: the call is no refresh."""
 
 
 class LocalCounts(Protocol):
@@ -123,17 +122,17 @@ class Admission(NamedTuple):
     """Whether a request may be made."""
 
     wait: float
-    """Seconds until it may, 0: now."""
+    """Seconds until the request may be made; 0: now."""
     left: float | None
     """Seconds that remain of the client's timeout; None: no limit."""
 
 
 class SignOutProgress:
-    """What has become of one user's sessions so far."""
+    """The sessions of one user that are being ended: those left, and what went wrong."""
 
     def __init__(self) -> None:
         self.found = 0
-        """How many sessions there were."""
+        """How many sessions were found."""
         self.left: dict[str, None] = {}
         """The ids of those that the API has not been asked to cancel."""
         self.errors: list[Exception] = []
@@ -514,7 +513,7 @@ class Sessions:
     async def _try_get(
         self, operation: Operation[ChatKitSessionInfo], deadline: Deadline
     ) -> ChatKitSessionInfo | None:
-        """The API's response, or None where the server has no route for reading."""
+        """The API's response; None if the server has no route that returns a session."""
         if self.calls.is_missing(Route.GET):
             self.calls.lifetime.check_open()
             return None

@@ -1,8 +1,8 @@
 """How long this machine was suspended: sessions expire meanwhile, and monotonic clocks stand still.
 
 Linux does not count it in CLOCK_MONOTONIC (clock_gettime(2)), and neither does macOS in the clock
-that Python reads. Waits end by such a clock all the same: no time limit is to be over because a
-laptop was closed.
+that Python reads. Time limits use the monotonic clock all the same: no call is to time out because
+a laptop was closed.
 """
 
 import time
@@ -17,7 +17,7 @@ class Suspension:
     """Counts the seconds by which a clock has gone on while another one stood still.
 
     Args:
-        going_on: Seconds by the clock that goes on. Of a wall clock, being set forward looks the
+        going_on: Seconds by the clock that goes on. If a wall clock is set forward, that looks the
             same: sessions then expire too early, but never too late.
         standing_still: Seconds by the other one.
     """

@@ -19,7 +19,7 @@ from .threads import SLICES, NotStartedError, OverdueError
 
 
 class Closable(Protocol):
-    """What belongs to an event loop."""
+    """A value that is closed when its event loop ends."""
 
     async def aclose(self) -> None: ...
 
@@ -37,7 +37,7 @@ def under_trio() -> bool:
 
 
 def running_loop() -> object:
-    """What stands for the event loop that runs."""
+    """An object that identifies the running event loop."""
     if under_trio():
         import trio  # noqa: PLC0415 -- only where it is in use already
 
@@ -100,7 +100,7 @@ def shielded() -> AbstractContextManager[object]:
 
 
 class Limit(Protocol):
-    """What bounds a call."""
+    """A limit that can also be ended early."""
 
     loop: object
     """As `running_loop` returns it."""

@@ -21,7 +21,7 @@ SLICES: Final = 10
 """A limit is counted in this many parts. A process that the machine does not run for a while loses
 one part at the most, and not the whole limit."""
 MOST_LOST: Final = 10
-"""How many times as many threads as may hang at once are lost in all."""
+"""The most threads that are given up in all, as a multiple of those that may hang at once."""
 
 
 class _Process:
@@ -130,11 +130,11 @@ class ThreadLimiter:
         self._most_hanging = most if hanging is None else hanging
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._idle: deque[None] = deque()
-        """One for each thread that waits for a job which nobody has put in the queue yet."""
+        """One element for each waiting thread that no job in the queue is for."""
         self._threads: set[threading.Thread] = set()
         self._hanging: list[_Job] = []
         self._lost: list[_Job] = []
-        """Those that hang and do not count any more."""
+        """Functions that hang and were given up."""
 
     def run(
         self,
@@ -261,7 +261,7 @@ class _Job:
         return self._ended.acquire(timeout=seconds)
 
     def decide(self) -> bool:
-        """Be the first to say: it has ended, or it is given up."""
+        """Decide between two outcomes: ended, or given up; False: that is decided already."""
         try:
             self._wanted.pop()
         except IndexError:
@@ -370,7 +370,7 @@ class Heartbeat:
 
 
 def interrupt_in(error: BaseException, *, handled: BaseException | None) -> BaseException | None:
-    """Find the exception of a signal handler: `error` itself, or what it was made of.
+    """Find the exception of a signal handler: `error` itself, or one of its causes.
 
     A handler's TimeoutError looks like the socket's own, and HTTP clients make theirs of it.
 

@@ -105,7 +105,8 @@ class SuppliedClient:
     def send(self, request: Request, deadline: Deadline) -> Awaitable[Response | None]:
         """Send a request and read its response; None once the deadline has passed.
 
-        It is sent at once: a StopIteration of the user's could not leave a coroutine.
+        The request is sent now, and not when the result is awaited: Python turns a StopIteration of
+        the application's code, such as a mock's, into RuntimeError if it leaves a coroutine.
         """
         built = _build(self._http_client, request, deadline)
         response = self._http_client.send(built, stream=True, auth=None, follow_redirects=False)

@@ -60,8 +60,8 @@ class Stream(ABC):
 class TLSStream(Stream):
     """TLS on a connection, over bytes in memory.
 
-    What sockets and event loops do themselves keeps what it has received where nobody else can
-    look, such as the beginning of a record. A connection that holds any must not be reused.
+    The TLS of sockets and event loops hides bytes that it has received, such as the beginning of a
+    record. A connection with unread bytes must not be reused, so this class can see them.
     """
 
     def __init__(self, stream: Stream, context: ssl.SSLContext, host: str | None) -> None:
@@ -126,10 +126,10 @@ Connect: TypeAlias = Callable[[str, int, Deadline], Awaitable[Stream]]
 
 
 class Connections:
-    """As many connections to one server as there are calls at once.
+    """The connections to one server: as many as there are calls at once.
 
-    The last to come is the first to go: those that are not needed any more expire, and finding one
-    takes no search, however many there are.
+    The connection that was returned last is used first: those that are not needed any more expire,
+    and finding one takes no search, however many there are.
 
     Args:
         connect: What opens them.

@@ -18,7 +18,7 @@ from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ChatKit
 
 from .exchange import Body
 
-# Exceptions of Python's own with attributes that no dict shows, and that refer to anything.
+# Python's own exceptions with attributes that `vars` does not show and that may hold anything.
 _REFERRING: Final = (
     AttributeError, BaseExceptionGroup, ImportError, NameError, StopIteration, SyntaxError,
     UnicodeError,
@@ -147,10 +147,10 @@ class HTTPErrors(NamedTuple):
         return ours
 
     def _comes_from_client(self, error: Exception) -> bool:
-        """Whether the HTTP client raised it, or in a client of the user's: what the client calls.
+        """Whether the HTTP client raised it, or the hooks and transports of the user's client.
 
-        A class that the code which was running has not heard of was raised into it from elsewhere,
-        such as by `PyThreadState_SetAsyncExc`.
+        Otherwise another thread raised it here (`PyThreadState_SetAsyncExc`): then its class is one
+        that the interrupted code does not know.
         """
         if isinstance(error, OSError) or _package(type(error).__module__) in _HTTP:
             return True

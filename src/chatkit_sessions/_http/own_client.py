@@ -1,7 +1,7 @@
 """The library's own HTTP client: over connections of its own, or through httpx where that matters.
 
-What watches or mocks calls patches methods of httpx or httpcore. While something does, calls go
-through these methods, and so they do through a proxy, with which httpx knows how to speak.
+Tools that watch or mock calls patch methods of httpx or httpcore. While one is patched, calls go
+through these methods. Calls through a proxy do, too: httpx knows how to speak with it.
 """
 
 import importlib
@@ -49,7 +49,7 @@ WATCHED: Final[dict[bool, Names]] = {
     ),
 }
 
-# Import hooks that patch neither package. What any other is for, nobody knows.
+# Import hooks that patch neither package. Any other hook may.
 _HARMLESS_HOOKS: Final = (
     "_frozen_importlib", "_frozen_importlib_external", "_distutils_hack", "_virtualenv", "six",
 )  # fmt: skip

@@ -323,7 +323,7 @@ class StoreSnapshot:
     reachable: bool = True
     """Whether the store responded at all."""
     is_complete: bool = True
-    """Whether it says more than which session there is."""
+    """Whether all entries were read, and not only the session and the generation."""
     clock_offset: float | None = None
     """As that of a `Lease`."""
 
@@ -411,7 +411,7 @@ def parse_snapshot(
         entries: What the store returned.
         asked_at: When it was asked, by this process's expiry clock.
         clock_offset: As that of a `Lease`.
-        is_complete: Whether more was read than which session there is.
+        is_complete: Whether all entries were read, and not only the session and the generation.
     """
     secret, reused, lease, failure, last_sign_out, *presented = entries
     generation = _value(last_sign_out)
@@ -520,11 +520,11 @@ class CreatedSession(NamedTuple):
     """The group of its record; names the session in its user's group, too."""
     identity: Identity
     works_until: float
-    """When its secret may stop to work, by this process's expiry clock."""
+    """When its secret may stop working, by this process's expiry clock."""
     record_ttl: float
     """Seconds for which it is recorded."""
     share: bool
-    """Whether its secret is kept, for others to use."""
+    """Whether its secret is stored, for others to use."""
 
 
 class Lease(NamedTuple):

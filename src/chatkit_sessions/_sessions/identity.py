@@ -1,4 +1,4 @@
-"""Which session is the same, and where it lies in a store: names that reveal no user."""
+"""Which callers share a session, and where it is in a store: names that reveal no user."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from pydantic import SecretStr
 from chatkit_sessions._redaction import hidden_from_tracebacks
 
 SCHEMA: Final = 1
-"""Of a stored session; another one has another slot, so that releases do not read each other's."""
+"""The format of a stored session. Each has its own slots: releases do not read each other's."""
 GROUPS: Final = 1
-"""Of the groups, which never changes: a sign-out by one release ends what any other has stored."""
+"""The format of groups' names, which never changes: a sign-out ends what any release has stored."""
 
 _DIGITS: Final = 32
 _quoted: Final = json.JSONEncoder().encode
 
 
 class Identity:
-    """What has to be equal for a session to serve a second time.
+    """What two calls must have in common to share a session.
 
     Args:
         scope: Who can see it.
@@ -46,7 +46,7 @@ class Identity:
 
     @property
     def description(self) -> str:
-        """Everything it depends on, as canonical JSON; the request's body as its digest."""
+        """The scope, the user, and the digest of the request's body, as canonical JSON."""
         if self._description is None:
             digest = hashlib.sha256(self._body).hexdigest()
             self._description = self._scope.describe(SCHEMA, "create", self.user, digest)
@@ -67,8 +67,8 @@ class Scope:
         base_url: The API's root.
         organization: None: the key's own.
         project: None: the key's own.
-        namespace: What the store keeps apart; empty where only this process sees it.
-        key: What keeps API keys apart, where no namespace does.
+        namespace: The store's; empty if only this process sees the store.
+        key: Differs for each API key; None if a namespace separates tenants.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Scope:
         return _name(self.describe(GROUPS, "session", session_id))
 
     def describe(self, version: int, *what: str) -> str:
-        """The scope, and what else there is, as one JSON list."""
+        """The scope and more values, as one JSON list."""
         return f"[{version}, {self.text}, {', '.join(map(_quoted, what))}]"
 
 

@@ -188,15 +188,16 @@ class RecentSessions:
 class Registry:
     """What both clients ask of a store; over a store of plain functions nothing here suspends.
 
-    Creating sessions goes on during an outage: a store in memory takes the store's place, and what
-    could not be published is kept for when it responds again. Nothing of that raises
-    SessionStoreError before `require_store`. What only the store can tell does.
+    During an outage, sessions are still created: a store in memory takes the store's place, and
+    sessions that cannot be published are published when the store responds again. None of this
+    raises SessionStoreError, unless `require_store` was called. Reading records and signing out
+    do: only the store knows.
 
     Args:
-        store: Where everything lies.
+        store: The client's.
         clock: Seconds by which sessions expire.
         new_event: Makes what callers in one process wait for.
-        recent: What a client's own store learns of later; None: the store is the user's.
+        recent: The sessions that the client's own store records later; None: the user's store.
         on_event: The client's.
     """
 

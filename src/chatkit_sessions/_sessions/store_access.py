@@ -37,7 +37,7 @@ DEFAULT_LIMIT: Final = 1.0
 AT_ONCE: Final = 32
 """Operations at once, in an event loop or in all threads."""
 LEADERS_AT_ONCE: Final = 8
-"""As many more of those that others wait for. A store makes a connection for each of both."""
+"""Further operations at once, of callers that others wait for. Each may take a connection."""
 _CHECK_REDIS: Final = "Check that Redis runs, can be reached from here and is not overloaded."
 MAX_UNPUBLISHED: Final = 1_000
 """Sessions that are remembered during an outage; the oldest make room."""
@@ -54,7 +54,7 @@ logger: Final = logging.getLogger("chatkit_sessions")
 
 
 class ReplicatedStore(Protocol):
-    """What a store has more if a sign-out waits for its replicas."""
+    """The further method of a store whose sign-outs wait for replicas."""
 
     def commit_to_replicas(
         self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
@@ -89,9 +89,9 @@ class StoreState:
         self.stand_in = MemorySessionStore()
         """Takes the store's place during an outage, and is emptied when that is over."""
         self.unpublished: Final[dict[str, tuple[CreatedSession, StoreSnapshot]]] = {}
-        """Sessions, by id, that the store is to learn of when it responds again."""
+        """Sessions, by id, to publish when the store responds again."""
         self.evictions: Final = Evictions()
-        """Those of `unpublished` that have made room, by the expiry clock of their client."""
+        """Sessions of `unpublished` that have made room, by the expiry clock of their client."""
 
     def defer_publication(self, created: "CreatedSession", snapshot: "StoreSnapshot") -> None:
         """Remember a session that could not be published."""
@@ -105,7 +105,7 @@ class StoreState:
                 self.evictions.add(lost[0].identity.group, lost[0].works_until)
 
     def end_outage(self) -> None:
-        """Forget what was only good for as long as the store was out."""
+        """Forget what took the store's place, and give up what still waits for it."""
         self.stand_in = MemorySessionStore()
         for executor in (self.executor, self.leaders_executor, self.probe_executor):
             executor.give_up_hanging()

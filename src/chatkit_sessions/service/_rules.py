@@ -690,7 +690,7 @@ def _digits(session_id: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """Text of an application's, which may be none that UTF-8 can encode."""
+    """Encode text of the application, which may hold a lone surrogate."""
     return text.encode("utf-8", "surrogatepass")
 
 
