@@ -23,8 +23,10 @@ from workers import StoreKind
 API_KEY = "sk-service-0123456789abcdefKEY"
 OTHER_KEY = "sk-service-of-another-project-KEY"
 SESSIONS = "/v1/chatkit/sessions"
-SAVING = {"get_many", "get_with_time", "run_script"}
+SAVING = {"get_many", "get_with_time", "commit_or_get", "run_script"}
 """Methods that save round trips."""
+CHANGING = {"commit_or_get", "run_script"}
+"""Those of them that change something."""
 T = TypeVar("T")
 
 
@@ -40,6 +42,8 @@ class CountedStore:
         """Whether it has what a store may have more for that."""
         self.conflicts = 0
         """How many of the next commits find that another process was first."""
+        self.repeats = 0
+        """How many of the next changes are made twice: the second reply is returned."""
 
     @property
     def namespace(self) -> str:
@@ -59,11 +63,19 @@ class CountedStore:
         self._called("commit")
         before, self.before_commit = self.before_commit, lambda: None
         before()
-        return not self.finds_conflict() and self._store.commit(group, changes, when=when)
+        if self.finds_conflict():
+            return False
+        if self.is_repeated():
+            self._store.commit(group, changes, when=when)
+        return self._store.commit(group, changes, when=when)
 
     def finds_conflict(self) -> bool:
         conflicts, self.conflicts = self.conflicts, max(0, self.conflicts - 1)
         return conflicts > 0
+
+    def is_repeated(self) -> bool:
+        repeats, self.repeats = self.repeats, max(0, self.repeats - 1)
+        return repeats > 0
 
     def now(self, group: str) -> float:
         self._called("now")
@@ -76,9 +88,11 @@ class CountedStore:
             raise AttributeError(name)
         method: Callable[..., object] = getattr(self._store, name)
 
-        def call(*arguments: object) -> object:
+        def call(*arguments: object, **options: object) -> object:
             self._called(name)
-            return method(*arguments)
+            if name in CHANGING and self.is_repeated():
+                method(*arguments, **options)
+            return method(*arguments, **options)
 
         return call
 
@@ -116,9 +130,11 @@ class AwaitedStore:
             raise AttributeError(name)
         method: Callable[..., Awaitable[object]] = getattr(self._store, name)
 
-        async def call(*arguments: object) -> object:
+        async def call(*arguments: object, **options: object) -> object:
             self.counted._called(name)
-            return await method(*arguments)
+            if name in CHANGING and self.counted.is_repeated():
+                await method(*arguments, **options)
+            return await method(*arguments, **options)
 
         return call
 
@@ -132,6 +148,8 @@ class AwaitedStore:
         before()
         if self.counted.finds_conflict():
             return False
+        if self.counted.is_repeated():
+            await self._store.commit(group, changes, when=when)
         return await self._store.commit(group, changes, when=when)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions.service import InvalidClientSecretError
+from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
 from chatkit_sessions.service._rules import Headers, ServiceRequest
 from redis_server import RedisServer
 from services import (
@@ -60,6 +60,43 @@ def test_of_many_refreshes_one_succeeds(service: BlockingService) -> None:
     outcomes = all_at_once(service, *[request(service, "refresh", body)] * AT_ONCE)
 
     assert (count_of(outcomes, 200), count_of(outcomes, 400)) == (1, AT_ONCE - 1)
+
+
+def test_every_change_may_be_made_twice(service: BlockingService, services: Services) -> None:
+    """As over a connection that breaks after a change, before its reply."""
+    services.store.repeats = 1_000
+
+    first = service.create()
+    status, second = service.ask(f"{SESSIONS}/refresh", {"client_secret": first["client_secret"]})
+
+    assert status == 200
+    assert service.ask(f"{SESSIONS}/{first['id']}", method="GET")[1]["status"] == "cancelled"
+    assert service.verify(str(second["client_secret"]), count=False).session_id == second["id"]
+    assert service.ask(f"{SESSIONS}/{second['id']}/cancel")[1]["status"] == "cancelled"
+    service.create()
+    service.delete_sessions("ada")
+    assert service.sessions_for("ada") == []
+
+
+def test_a_request_whose_count_is_made_twice_counts_as_two(
+    service: BlockingService, services: Services
+) -> None:
+    secret = service.create_secret(limit=3)
+    services.store.repeats = 1
+
+    service.verify(secret)
+
+    service.verify(secret)
+    with pytest.raises(ClientSecretRateLimitError):
+        service.verify(secret)
+
+
+def test_of_many_refreshes_one_succeeds_even_if_changes_are_made_twice(
+    service: BlockingService, services: Services
+) -> None:
+    services.store.repeats = 1_000
+
+    test_of_many_refreshes_one_succeeds(service)
 
 
 def test_a_cancelled_session_is_never_admitted_again(service: BlockingService) -> None:

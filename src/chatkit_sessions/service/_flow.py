@@ -27,8 +27,10 @@ from ._error_responses import ErrorResponse
 from ._records import (
     CARRIED,
     GENERATION,
+    REPLACEMENT,
     REQUESTS,
     SESSION,
+    IssuedSession,
     ServiceRecord,
     SessionContext,
     StoredSession,
@@ -201,7 +203,10 @@ class ServiceFlow:
     async def _counted_at_once(
         self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
     ) -> StoredSession | None:
-        """Let the store count, in one round trip; None if it cannot."""
+        """Let the store count, in one round trip; None if it cannot.
+
+        A request whose reply is lost on the way may count twice.
+        """
         call = self._rules.count_in_store(group, client_secret, audience)
         reply = None if call is None else await self._access.run_script(call, deadline)
         if reply is None:
@@ -286,30 +291,34 @@ class ServiceFlow:
             listed = self._rules.names_for_refresh(old.record)
             generation, listing = await self._access.get(*listed, deadline)
             self._rules.require_signed_in(old.record, generation, listing)
-            cancelled = self._rules.cancel(old, requests)
-            if await self._access.commit(cancelled, deadline):
-                return await self._replace(old, generation, requests, deadline)
+            issued = self._rules.issue(
+                old.record.settings,
+                old.record.project,
+                now=self._rules.time_of(old),
+                refreshed_from=old.record.id,
+            )
+            cancelled = self._rules.cancel_for(issued.record, old, requests)
+            found, _ = await self._access.commit_or_get(cancelled, [REPLACEMENT], deadline)
+            if found is None or self._rules.is_replacement(issued.record, found[0]):
+                return await self._replace(old, issued, generation, requests, deadline)
         raise _too_many_changes()
 
     async def _replace(
         self,
         old: StoredSession,
+        issued: IssuedSession,
         generation: Entry | None,
         requests: Entry | None,
         deadline: Deadline,
     ) -> ServiceResponse:
         """Open a session in place of a cancelled one, unless the user has signed out meanwhile."""
-        record, now = old.record, self._rules.time_of(old)
-        issued = self._rules.issue(
-            record.settings, record.project, now=now, refreshed_from=record.id
-        )
         opening = self._rules.open(issued, requests, store_time=old.store_time)
         await self._access.commit(opening, deadline)
-        listing = self._rules.list_session(issued.record, generation, replaces=record)
+        listing = self._rules.list_session(issued.record, generation, replaces=old.record)
         if not await self._access.commit(listing, deadline):
             await self._access.commit(self._rules.forget(issued.record), deadline)
-            raise InvalidClientSecretError("cancelled", record.id)
-        return self._rules.succeed(issued.record, issued.client_secret, now=now)
+            raise InvalidClientSecretError("cancelled", old.record.id)
+        return self._rules.succeed(issued.record, issued.client_secret, now=issued.issued_at)
 
     async def _read(self, task: ReadTask, deadline: Deadline) -> StoredSession:
         group = self._rules.group_of_session(task.session_id)

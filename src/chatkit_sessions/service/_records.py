@@ -1,9 +1,10 @@
 """A session as stored, and as passed to the chat server.
 
-Each session has its own group in the store, with two entries:
+Each session has its own group in the store, with these entries:
 
     session     the record: the digest of its secret, its times, its settings
     requests    how many requests each second of the last minute had
+    replacement the id of the session for which a refresh has cancelled it, for a minute
 
 Each user of a project has a group, too:
 
@@ -36,6 +37,7 @@ __all__ = [
     "CARRIED",
     "COUNT",
     "GENERATION",
+    "REPLACEMENT",
     "REQUESTS",
     "RETENTION",
     "SESSION",
@@ -57,6 +59,7 @@ Within a version, releases do: a name may only be added, and with a default.
 SESSION: Final = "session"
 GENERATION: Final = "generation"
 CARRIED: Final = "carried"
+REPLACEMENT: Final = "replacement"
 RETENTION: Final = 3600.0
 """Seconds for which a session can be read after its expiry."""
 

@@ -30,6 +30,7 @@ from ._records import (
     CARRIED,
     COUNT,
     GENERATION,
+    REPLACEMENT,
     REQUESTS,
     RETENTION,
     SESSION,
@@ -55,6 +56,7 @@ _ID_DIGITS: Final = 24
 _NAME_IN_LIST: Final = re.compile(rf"session:([0-9a-f]{{{_ID_DIGITS}}})")
 _MAX_IDS: Final = 10_000
 """The most ids in a response, so that clients can read it; they cancel the others themselves."""
+_MINUTE: Final = 60.0
 _DAY: Final = 86_400.0
 _SECRET: Final = re.compile(rf"ek_([0-9a-f]{{{_ID_DIGITS}}})[0-9a-f]{{40}}")
 
@@ -468,6 +470,19 @@ class SessionRules:
         """Cancel a session, if neither it nor the count of its requests has changed."""
         group, changes, when = self.rewrite(session, replace(session.record, cancelled=True))
         return Transaction(group, changes, {**when, REQUESTS: _value(requests)})
+
+    def cancel_for(
+        self, replacement: ServiceRecord, session: StoredSession, requests: Entry | None
+    ) -> Transaction:
+        """The same for a refresh, which is to know its own change: a store may make it twice."""
+        group, changes, when = self.cancel(session, requests)
+        name = Entry(MaskedBytes(replacement.id.encode()), _MINUTE)
+        return Transaction(group, {**changes, REPLACEMENT: name}, when)
+
+    @staticmethod
+    def is_replacement(record: ServiceRecord, entry: Entry | None) -> bool:
+        """Whether that entry of a cancelled session names this one."""
+        return entry is not None and entry.value == record.id.encode()
 
     def rewrite(self, session: StoredSession, record: ServiceRecord) -> Transaction:
         """Replace the record of a session that has ended, if the session has not changed."""
