@@ -825,17 +825,13 @@ def open_sessions(
     io.runtime = io.runtime._replace(on_event=on_event)
     shared = SharedState()
     calls = Calls(io, settings, lifetime, shared)
-    seconds = calls.expiry_clock if clock is None else _seconds_by(clock)
+    seconds = calls.expiry_clock if clock is None else lambda: clock().timestamp()
     recent: RecentSessions | None = None
     if store is None:
         store = own = MemorySessionStore(clock=seconds)
         recent = RecentSessions(own, seconds)
     registry = Registry(store, calls.expiry_clock, io.new_event, recent=recent, on_event=on_event)
     return Sessions(calls, registry, _scope_of(settings, store.namespace, shared), seconds)
-
-
-def _seconds_by(clock: Callable[[], datetime]) -> Callable[[], float]:
-    return lambda: clock().timestamp()
 
 
 def _scope_of(settings: Settings, namespace: str, shared: SharedState) -> Scope:

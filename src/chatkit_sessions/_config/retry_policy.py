@@ -72,8 +72,9 @@ class RetryPolicy:
     max_retry_after: float = 120.0
 
     def __post_init__(self) -> None:
-        if not _is_int(self.max_retries) or self.max_retries < 0:
-            got = safe_repr(self.max_retries)
+        retries: object = self.max_retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            got = safe_repr(retries)
             raise ValueError(f"`max_retries` must be a whole number, 0 or more, got {got}")
         for name in ("initial_delay", "max_delay", "jitter", "max_retry_after"):
             value: object = getattr(self, name)
@@ -179,7 +180,3 @@ def _seconds_until(text: str, now: datetime) -> float | None:
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
     return seconds if seconds > 0 else None
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

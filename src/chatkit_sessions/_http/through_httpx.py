@@ -51,7 +51,8 @@ async def send(
 ) -> Response | None:
     """Send a request and read its response; None once the deadline has passed."""
     call = _Call(target_of(request.url), deadline, connections, [], is_async)
-    client = _pooled_client(call, proxy) if _needs_pool(call, proxy) else _client(_kind(call))
+    needs_pool = proxy is not None or is_patched(HTTPCORE[is_async])
+    client = _pooled_client(call, proxy) if needs_pool else _client(_kind(call))
     try:
         built = _build(request, call)
         sent = client.send(built, stream=True, auth=_NO_AUTH, follow_redirects=False)
@@ -165,10 +166,6 @@ class _Pool:
 
 # The library's own streams below httpcore's pools, which leave one open whose negotiation with a
 # proxy fails. The network backend is a private name; a test over real sockets watches it.
-
-
-def _needs_pool(call: _Call, proxy: Proxy | None) -> bool:
-    return proxy is not None or is_patched(HTTPCORE[call.is_async])
 
 
 def _pooled_client(call: _Call, proxy: Proxy | None) -> Any:  # noqa: ANN401 -- of either kind

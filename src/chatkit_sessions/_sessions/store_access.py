@@ -286,7 +286,7 @@ class StoreAccess:
         breaker = state.circuit_breaker
         arrived, is_repeated = breaker.latest, False
         while True:
-            attempt = _Attempt(state, arrived, self.on_event, writes=writes)
+            attempt = Attempt(state, arrived, self.on_event, writes=writes)
             executor = state.leaders_executor if leads else state.executor
             if attempt.is_probe:
                 executor = state.probe_executor
@@ -299,7 +299,7 @@ class StoreAccess:
             is_repeated = True
 
 
-class _Attempt:
+class Attempt:
     """One attempt at an operation, from its turn to its end; see `StoreExecutor.run`."""
 
     def __init__(
@@ -336,7 +336,7 @@ class _Attempt:
             self.fail(exc_value)
 
     def fail(self, error: SessionStoreError) -> None:
-        """See `Attempt`."""
+        """Note that the operation takes too long, before another one takes its turn."""
         breaker = self._state.circuit_breaker
         number = self._number or breaker.begin()
         if breaker.record_failure(error, number, writes=self._writes):
@@ -444,24 +444,6 @@ class StoreBusyError(SessionStoreError):
 
 class OutageBeganError(StoreBusyError):
     """An outage began while the operation waited for its turn: it is one for a probe now."""
-
-
-class Attempt(Protocol):
-    """What notes the beginning and the end of an operation."""
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
-
-    def fail(self, error: SessionStoreError) -> None:
-        """The operation takes too long. Called before another one takes its turn."""
-        ...
 
 
 class StoreExecutor:

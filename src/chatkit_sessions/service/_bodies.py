@@ -141,7 +141,7 @@ def parse_sign_out_body(body: bytes) -> str:
     return _user(_parse_object(body, {"user"}))
 
 
-def session_object(record: "ServiceRecord", now: datetime, *, client_secret: str = "") -> JsonValue:
+def session_object(record: "ServiceRecord", now: datetime, *, client_secret: str) -> JsonValue:
     """Return the session as the API returns it, with every field of the published contract.
 
     Args:

@@ -440,16 +440,12 @@ def _make_flow(
         namespace=store.namespace,
         find_project=accepted.find_project,
         workflows_of=lambda _: known,
-        clock=_utc(clock) if clock else None,
+        # In UTC, as the `Date` header is written.
+        clock=(lambda: clock().astimezone(UTC)) if clock else None,
         token_hex=secrets.token_hex,
         user_limit=user_limit,
     )
     return ServiceFlow(store, rules, on_event)
-
-
-def _utc(clock: Callable[[], datetime]) -> Callable[[], datetime]:
-    # The `Date` header is written in UTC.
-    return lambda: clock().astimezone(UTC)
 
 
 def _as_flow(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,6 +12,7 @@ from chatkit_sessions._concurrency.tasks import RunningLimit, TaskLimiter
 from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError, run_blocking
 from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.store_access import (
+    Attempt,
     StoreAccess,
     StoreBusyError,
     StoreExecutor,
@@ -39,18 +39,9 @@ async def hang() -> object:
 async def run(
     executor: StoreExecutor, operation: Callable[[], Awaitable[object]], deadline: Deadline
 ) -> object:
-    result: object = await executor.run(operation, deadline, Noted())
+    attempt = Attempt(StoreState(MemorySessionStore()), 0, None, writes=False)
+    result: object = await executor.run(operation, deadline, attempt)
     return result
-
-
-class Noted(AbstractContextManager[None]):
-    """An attempt that nobody looks at."""
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def fail(self, error: SessionStoreError) -> None:
-        pass
 
 
 @dataclass
