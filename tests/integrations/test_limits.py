@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
-from chatkit_sessions._sessions.rate_limit import REQUESTS
+from chatkit_sessions._sessions.rate_limit import MAX_USERS, REQUESTS, RequestCounts
 from chatkit_sessions.integrations import (
     AsyncChatKitEndpoint,
     ChatKitEndpoint,
     EndpointRequest,
-    _endpoint,
 )
-from chatkit_sessions.integrations._endpoint import RequestCounts
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from support import Connect, Script, Time, ok
 from workers import AsyncFailingStore, FailingStore, inner
@@ -47,11 +45,11 @@ def test_what_is_taken_back_does_not_count(time: Time) -> None:
 def test_it_is_bounded_in_memory(time: Time) -> None:
     counts = RequestCounts(1)
 
-    for number in range(_endpoint.MAX_USERS + 1):
+    for number in range(MAX_USERS + 1):
         counts.admit(str(number), lambda: time.monotonic)
 
     assert counts.admit("0", lambda: time.monotonic) == 0, "made room"
-    assert counts.admit(str(_endpoint.MAX_USERS), lambda: time.monotonic) > 0
+    assert counts.admit(str(MAX_USERS), lambda: time.monotonic) > 0
 
 
 class SlowStore(FailingStore):

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, NoReturn, Protocol, Self
+from typing import Final, NamedTuple, NoReturn, Self
 
 from pydantic import SecretStr
 
@@ -53,6 +53,7 @@ from chatkit_sessions._sessions.entries import (
     with_current_status,
 )
 from chatkit_sessions._sessions.identity import Identity, Scope
+from chatkit_sessions._sessions.rate_limit import RequestCounts
 from chatkit_sessions._sessions.registry import RecentSessions, Registry
 from chatkit_sessions.errors import (
     APIResponseValidationError,
@@ -104,18 +105,6 @@ class SessionRequest(NamedTuple):
     """The secret to exchange, which is never returned; None: the call is no refresh."""
     refresh: Operation[ChatKitSessionResponse | RejectedSession] | None
     """The call that exchanges the secret; None: the call is no refresh."""
-
-
-class LocalCounts(Protocol):
-    """The requests that one process has admitted."""
-
-    def admit(self, user: str, clock: Callable[[], float]) -> float:
-        """Count one more request, if there is room; return the seconds until there is."""
-        ...
-
-    def take_back(self, user: str) -> None:
-        """Uncount the last request."""
-        ...
 
 
 class Admission(NamedTuple):
@@ -712,7 +701,7 @@ class Sessions:
 
     # For the endpoint
 
-    async def admit(self, user: str, *, limit: int, counts: LocalCounts | None = None) -> Admission:
+    async def admit(self, user: str, counts: RequestCounts) -> Admission:
         """Count one more request of the user; see `Registry.admit`.
 
         The process's own count is asked first: whoever is over the limit there is over it in the
@@ -721,17 +710,15 @@ class Sessions:
         self.calls.lifetime.check_open()
         deadline = self.calls.deadline(NOT_GIVEN)
         group = self.scope.group_of_user(validate_user(user))
-        wait = 0.0 if counts is None else counts.admit(group, self._seconds)
-        if wait > 0:
-            self.calls.report("endpoint_limit", "rejected")
-            return Admission(wait, deadline.remaining())
-        half = deadline.half()
-        within = deadline if half is None else deadline.at_most(half)
-        wait = await self.registry.admit(group, within, limit=limit)
-        if wait > 0:
-            self.calls.report("endpoint_limit", "rejected")
-            if counts is not None:
+        wait = counts.admit(group, self._seconds)
+        if wait == 0:
+            half = deadline.half()
+            within = deadline if half is None else deadline.at_most(half)
+            wait = await self.registry.admit(group, within, limit=counts.limit)
+            if wait > 0:
                 counts.take_back(group)
+        if wait > 0:
+            self.calls.report("endpoint_limit", "rejected")
         return Admission(wait, deadline.remaining())
 
     # The client

@@ -1,7 +1,12 @@
-"""How many requests may be made in a minute, counted in constant space in a session store."""
+"""How many requests may be made in a minute, counted in a session store, and in the process."""
 
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
+from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.stores.base import Entry
 
@@ -11,6 +16,8 @@ WINDOW: Final = 60.0
 """Seconds that a request counts at least."""
 SPAN: Final = 1.0
 """Seconds in which requests are counted together: one counts that much longer at the most."""
+MAX_USERS: Final = 10_000
+"""Users that are counted; the one whose last request is the oldest makes room."""
 _LIFE: Final = WINDOW + SPAN
 _MAX_BUCKETS: Final = int(_LIFE / SPAN) + 1
 
@@ -106,3 +113,42 @@ def _parse(entry: Entry, passed: float) -> list[tuple[float, int]]:
 def _entry(buckets: list[tuple[float, int]], seconds: float, expires_at: float | None) -> Entry:
     value = b" ".join(b"%.6f*%d" % bucket for bucket in buckets if bucket[1] > 0)
     return Entry(MaskedBytes(value), seconds, expires_at=expires_at)
+
+
+class RequestCounts:
+    """The requests of an endpoint's users that this process admitted.
+
+    They are never more than the store has counted: a user over the limit here is also over the
+    store's. So excessive requests use none of the store's connections.
+
+    Args:
+        limit: Requests for each minute, 1 or more.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit: Final = limit
+        self._lock = PerProcess(threading.Lock)
+        # By user: the entry as the store has it, and when it ends.
+        self._counted: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
+
+    def admit(self, user: str, clock: Callable[[], float]) -> float:
+        """Count one more request, if there is room; return the seconds until there is."""
+        with self._lock.get():
+            now = clock()
+            entry, ends = self._counted.get(user, (None, now))
+            entry = replace(entry, seconds=ends - now) if entry and ends > now else None
+            counted = count_request(entry, limit=self.limit)
+            if not isinstance(counted, Entry):
+                return counted
+            self._counted[user] = counted, now + counted.seconds
+            self._counted.move_to_end(user)
+            if len(self._counted) > MAX_USERS:
+                self._counted.popitem(last=False)
+            return 0.0
+
+    def take_back(self, user: str) -> None:
+        """Uncount the last request, which the store did not admit."""
+        with self._lock.get():
+            if user in self._counted:
+                entry, ends = self._counted[user]
+                self._counted[user] = uncount_request(entry), ends

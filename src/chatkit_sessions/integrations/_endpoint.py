@@ -5,18 +5,16 @@ synchronous endpoint runs them without an event loop.
 """
 
 import inspect
-import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeVar, Unpack, cast
+from typing import NamedTuple, TypeVar, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sessions import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions._concurrency.threads import PerProcess, run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.validation import validate_timeout
-from chatkit_sessions._sessions.rate_limit import count_request, uncount_request
+from chatkit_sessions._sessions.rate_limit import RequestCounts
 from chatkit_sessions.errors import (
     BadRequestError,
     ChatKitError,
@@ -25,7 +23,6 @@ from chatkit_sessions.errors import (
 )
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions
-from chatkit_sessions.stores.base import Entry
 
 from ._requests import (
     Action,
@@ -97,8 +94,8 @@ class EndpointFlow:
             refresh_path=refresh_path,
         )
         self._reuse = reuse
-        self._rate_limit = validate_rate_limit(rate_limit)
-        self._counts = None if self._rate_limit is None else RequestCounts(self._rate_limit)
+        limit = validate_rate_limit(rate_limit)
+        self._counts = None if limit is None else RequestCounts(limit)
         self._last: tuple[object, AnyClient] | None = None
         self._given = client
         if callable(client):
@@ -187,11 +184,9 @@ class EndpointFlow:
 
     async def _admit(self, client: AnyClient, action: Action) -> Admission:
         """Count a request, within the endpoint's timeout."""
-        limit, counts = self._rate_limit, self._counts
-        if limit is None or counts is None or isinstance(action, SignOutAction):
+        if self._counts is None or isinstance(action, SignOutAction):
             return Admission(0.0, self._timeout)
-        admit = client._sessions.admit  # noqa: SLF001 -- one package
-        return await admit(action.user, limit=limit, counts=counts)
+        return await client._sessions.admit(action.user, self._counts)  # noqa: SLF001 -- one package
 
     async def _carry_out(
         self,
@@ -337,46 +332,3 @@ class AsyncChatKitEndpoint(EndpointFlow):
         """
         hooks = Hooks(self.client, lambda: user, lambda: request.body, lambda: options)
         return await self.serve(request, hooks)
-
-
-MAX_USERS: Final = 10_000
-"""Users that are counted; the one whose last request is the oldest makes room."""
-
-
-class RequestCounts:
-    """The requests that this process admitted: never more than the store has counted.
-
-    A user over this limit is also over the store's. So excessive requests use none of the store's
-    connections.
-
-    Args:
-        limit: Requests for each minute, 1 or more.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = PerProcess(threading.Lock)
-        # By user: the entry as the store has it, and when it ends.
-        self._counted: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
-
-    def admit(self, user: str, clock: Callable[[], float]) -> float:
-        """Count one more request, if there is room; return the seconds until there is."""
-        with self._lock.get():
-            now = clock()
-            entry, ends = self._counted.get(user, (None, now))
-            entry = replace(entry, seconds=ends - now) if entry and ends > now else None
-            counted = count_request(entry, limit=self._limit)
-            if not isinstance(counted, Entry):
-                return counted
-            self._counted[user] = counted, now + counted.seconds
-            self._counted.move_to_end(user)
-            if len(self._counted) > MAX_USERS:
-                self._counted.popitem(last=False)
-            return 0.0
-
-    def take_back(self, user: str) -> None:
-        """Uncount the last request, which the store did not admit."""
-        with self._lock.get():
-            if user in self._counted:
-                entry, ends = self._counted[user]
-                self._counted[user] = uncount_request(entry), ends

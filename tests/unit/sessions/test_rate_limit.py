@@ -14,6 +14,7 @@ from chatkit_sessions._sessions.rate_limit import (
     REQUESTS,
     SPAN,
     WINDOW,
+    RequestCounts,
     count_request,
     uncount_request,
 )
@@ -163,8 +164,8 @@ def admit(client: ChatKitClient, *, limit: int) -> object:
     """Count one more request, as the endpoint does; to be awaited of an async client."""
     kind: object = client  # the async client has the same face here
     if isinstance(kind, ChatKitClient):
-        return run_blocking(client._sessions.admit, "ada", limit=limit).wait
-    admission = client._sessions.admit("ada", limit=limit)
+        return run_blocking(client._sessions.admit, "ada", RequestCounts(limit)).wait
+    admission = client._sessions.admit("ada", RequestCounts(limit))
     return kind._runner.run(admission).wait if isinstance(kind, Blocking) else wait_of(admission)
 
 
