@@ -137,10 +137,6 @@ class Runtime(NamedTuple):
     has_clock: bool = False
     """Whether `now` is the user's `clock`."""
 
-    def expiry_clock(self) -> float:
-        """Seconds by the clock that sessions expire by."""
-        return self.monotonic() + self.suspended()
-
 
 def system_runtime(sleep: Callable[[float], Awaitable[object] | None]) -> Runtime:
     """Time and chance of this machine, looked up now: tests may have put others in their place."""
@@ -268,8 +264,8 @@ class Calls:
         return self.io.runtime.monotonic()
 
     def expiry_clock(self) -> float:
-        """See `Runtime`."""
-        return self.io.runtime.expiry_clock()
+        """The time by the clock that sessions expire by, in seconds."""
+        return self.io.runtime.monotonic() + self.io.runtime.suspended()
 
     def report(self, name: EventName, outcome: str) -> None:
         """Report an event to the application."""

@@ -5,11 +5,11 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from chatkit_sessions._concurrency.threads import (
@@ -51,16 +51,6 @@ FAILURES: Final = 2
 """Failures, one after the other, that make an outage."""
 
 logger: Final = logging.getLogger("chatkit_sessions")
-
-
-class ReplicatedStore(Protocol):
-    """The further method of a store whose sign-outs wait for replicas."""
-
-    def commit_to_replicas(
-        self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
-    ) -> bool | Awaitable[bool]:
-        """See `SessionStore`."""
-        ...
 
 
 class ScriptCall(NamedTuple):
@@ -232,15 +222,15 @@ class StoreAccess:
 
     async def commit_to_replicas(self, transaction: Transaction, deadline: Deadline) -> bool:
         """Make changes without conditions; False: too few replicas have confirmed them in time."""
-        store = cast("ReplicatedStore", self.store)
         if not self.waits_for_replicas:
             await self.commit(transaction, deadline)
             return True
+        group, changes, _ = transaction
+        commit: Callable[..., bool | Awaitable[bool]] = cast("Any", self.store).commit_to_replicas
 
         def wait() -> bool | Awaitable[bool]:
             # Half of the limit: the reply has to come within it.
-            seconds = self.state.executor.limit(deadline) / 2
-            return store.commit_to_replicas(transaction.group, transaction.changes, seconds=seconds)
+            return commit(group, changes, seconds=self.state.executor.limit(deadline) / 2)
 
         return await self._run(wait, deadline, writes=True)
 

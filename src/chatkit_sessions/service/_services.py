@@ -328,8 +328,8 @@ def _conceal(text: object) -> SecretStr | None:
     return text if isinstance(text, SecretStr) else None
 
 
-class _ApiKeys:
-    """The accepted API keys, as digests.
+def _project_finder(keys: _ConcealedKeys) -> Callable[[SecretStr], str | None]:
+    """Return a function that finds an API key's project among these keys' digests.
 
     Args:
         keys: The result of `_conceal_keys`.
@@ -337,23 +337,20 @@ class _ApiKeys:
     Raises:
         ConfigurationError: A key or a project is invalid.
     """
+    if keys is None:
+        raise ConfigurationError(
+            "`api_keys` must be a collection of keys, or a mapping of keys to projects."
+        )
+    projects = [(digest(_validate_key(key)), _validate_project(project)) for key, project in keys]
 
-    def __init__(self, keys: _ConcealedKeys) -> None:
-        if keys is None:
-            raise ConfigurationError(
-                "`api_keys` must be a collection of keys, or a mapping of keys to projects."
-            )
-        self._projects: Final = [
-            (digest(_validate_key(key)), _validate_project(project)) for key, project in keys
-        ]
-
-    def find_project(self, api_key: SecretStr) -> str | None:
-        """Return the key's project; None if the key is unknown."""
+    def find_project(api_key: SecretStr) -> str | None:
         presented, found = digest(api_key), None
-        for known, project in self._projects:  # all of them, whichever is equal
+        for known, project in projects:  # all of them, whichever is equal
             if hmac.compare_digest(known, presented):
                 found = project
         return found
+
+    return find_project
 
 
 def _validate_key(key: SecretStr | None) -> SecretStr:
@@ -434,11 +431,11 @@ def _make_flow(
 ) -> ServiceFlow:
     """Validate the arguments of a service, except its store, and make its flow."""
     _validate_user_limit(user_limit)
-    accepted, known = _ApiKeys(keys), _validate_workflows(workflows)
+    find_project, known = _project_finder(keys), _validate_workflows(workflows)
     validate_on_event(on_event)
     rules = SessionRules(
         namespace=store.namespace,
-        find_project=accepted.find_project,
+        find_project=find_project,
         workflows_of=lambda _: known,
         # In UTC, as the `Date` header is written.
         clock=(lambda: clock().astimezone(UTC)) if clock else None,
