@@ -42,7 +42,7 @@ SCRIPT = textwrap.dedent(
         if not code.co_filename.startswith(WATCHED) or code.co_filename.startswith(NOT_WATCHED):
             return None
         place = code if event == "call" else (code, frame.f_lineno)
-        takes_a_lock = any("lock" in name for name in code.co_names)
+        takes_a_lock = any("lock" in name.replace("clock", "") for name in code.co_names)
         if place not in seen and (event == "call" or event == "line" and takes_a_lock):
             seen.add(place)
             last[:] = [place]

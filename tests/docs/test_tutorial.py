@@ -33,8 +33,13 @@ def project(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> pytest
     return pytester
 
 
+# The two tutorials differ in comments only.
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["", REAL_KEY], ids=["no key", "a real key"])
+@pytest.mark.parametrize(
+    ("project", "key"), [(TUTORIALS[0], ""), (TUTORIALS[1], REAL_KEY)], indirect=["project"]
+)
 def test_the_tests_of_the_docs_pass_whatever_key_is_exported(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
@@ -47,6 +52,7 @@ def test_the_tests_of_the_docs_pass_whatever_key_is_exported(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("project", TUTORIALS[:1], indirect=True)
 def test_a_client_made_at_import_with_a_real_key_is_an_error_and_calls_nobody(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
