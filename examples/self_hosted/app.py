@@ -24,6 +24,7 @@ from chatkit.types import (
 from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
 from threads import ThreadsInMemory
 
 from chatkit_sessions.integrations import CreateSessionOptions
@@ -103,6 +104,8 @@ async def respond(server: Assistant, request: Request, context: SessionContext) 
         first = await anext(events)  # before the response has begun
     except NotFoundError:
         raise HTTPException(404) from None
+    except ValidationError:  # not what a widget sends
+        raise HTTPException(400) from None
 
     async def stream() -> AsyncIterator[bytes]:
         yield first

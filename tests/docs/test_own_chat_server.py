@@ -28,7 +28,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from browsers import CHROMIUM, FLAGS, serving
-from chatkit_sessions import ChatKitClient
+from chatkit_sessions import AsyncChatKitClient, ChatKitClient, SessionStoreError
 from chatkit_sessions.service import SessionContext, SessionsService
 from chatkit_sessions.stores import MemorySessionStore
 from pages import code_of, files_of
@@ -126,6 +126,7 @@ def test_who_is_signed_in_chats_and_the_reply_arrives_in_pieces(app: FastAPI) ->
         listed = browser.post("/chatkit", json=LIST, headers=headers).json()
         foreign: JSON = {"type": "threads.get_by_id", "params": {"thread_id": "thr_of_bob"}}
         assert browser.post("/chatkit", json=foreign, headers=headers).status_code == 404
+        assert browser.post("/chatkit", json={"type": "bogus"}, headers=headers).status_code == 400
 
     assert streamed.count('"delta":"') == 4
     assert '"text":"You said: Hello there "' in streamed
@@ -145,6 +146,23 @@ def test_signing_out_ends_the_secret_and_the_login(app: FastAPI) -> None:
         assert browser.post("/chatkit", json=LIST, headers=headers).status_code == 401
         assert browser.post("/sign-out").url.path == "/", "nobody is left to sign out"
         assert browser.post("/sign-in/eve").status_code == 404
+
+
+@pytest.mark.parametrize("app", ["self-hosted.md"], indirect=True)
+def test_signing_out_ends_the_login_during_a_store_outage(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise SessionStoreError("The session store does not respond.")
+
+    with TestClient(app, base_url="http://localhost") as browser:
+        sign_in(browser)
+        monkeypatch.setattr(AsyncChatKitClient, "delete_sessions", fail)
+
+        assert browser.post("/sign-out").status_code == 200
+
+        assert browser.get("/user").json() == {"user": None}
+    assert "Not all chat sessions of a user have ended" in caplog.text
 
 
 @pytest.mark.slow
