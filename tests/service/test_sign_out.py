@@ -429,7 +429,7 @@ class PipeliningStore(MemorySessionStore):
 def test_no_operation_of_the_store_grows_with_a_users_sessions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("chatkit_sessions._sessions.store_access._MAX_READ", 4)
+    monkeypatch.setattr("chatkit_sessions._sessions.store_access._MAX_ENTRIES_READ", 4)
     store = PipeliningStore()
     service = SessionsService(store)
     client = service.client(workflow_id="support")

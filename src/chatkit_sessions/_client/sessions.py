@@ -80,8 +80,8 @@ DISCARD_TIMEOUT: Final = 5.0
 """The most seconds for cancelling a session that is not usable."""
 NO_RETRIES: Final = RetryPolicy(max_retries=0)
 
-# Keep no other session from being cancelled; any other exception interrupts the call.
-_MISTAKES: Final = (
+# One of these, when a session is cancelled, keeps no other from it; others interrupt the call.
+_PROGRAMMING_ERRORS: Final = (
     AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
@@ -647,7 +647,7 @@ class Sessions:
                 )
             except InvalidRequestError as error:
                 logger.warning("The session store lists what is no session: %s", error.message)
-            except (ChatKitError, *_MISTAKES) as error:
+            except (ChatKitError, *_PROGRAMMING_ERRORS) as error:
                 signing_out.errors.append(error)  # raised below, after the others are ended
 
         await self.io.for_each(end, active, at_once=CANCELS_AT_ONCE)
@@ -672,7 +672,7 @@ class Sessions:
         except APIResponseValidationError as error:
             if calls.is_known_to_have(Route.SIGN_OUT):
                 signing_out.errors.append(error)
-        except (ChatKitError, *_MISTAKES) as error:
+        except (ChatKitError, *_PROGRAMMING_ERRORS) as error:
             signing_out.errors.append(error)  # raised below, after the others are ended
         return None
 

@@ -42,7 +42,7 @@ _CHECK_REDIS: Final = "Check that Redis runs, can be reached from here and is no
 MAX_UNPUBLISHED: Final = 1_000
 """Sessions that are remembered during an outage; the oldest make room."""
 
-_MAX_READ: Final = 1_000
+_MAX_ENTRIES_READ: Final = 1_000
 """Entries that are read in one operation, whose time is limited."""
 
 RETRY_STORE_AFTER: Final = 1.0
@@ -151,8 +151,8 @@ class StoreAccess:
         read: Callable[[object], list[Entry | None]] | None = getattr(self.store, "get_many", None)
         if read is not None:
             # In parts: a user with thousands of sessions is no outage.
-            starts = range(0, len(entries), _MAX_READ)
-            parts = [entries[start : start + _MAX_READ] for start in starts]
+            starts = range(0, len(entries), _MAX_ENTRIES_READ)
+            parts = [entries[start : start + _MAX_ENTRIES_READ] for start in starts]
             return [
                 entry for part in parts for entry in await self._run(partial(read, part), deadline)
             ]
