@@ -78,8 +78,11 @@ class ChatKitError(Exception):
 
 
 def _section(error_type: type[ChatKitError]) -> str:
-    """The error's section; for a user's subclass, the section of its base class here."""
-    return next(each.__name__ for each in error_type.__mro__ if each.__module__ == __name__)
+    """The error's section; for a user's subclass, the section of its public base class."""
+    return next(each.__name__ for each in error_type.__mro__ if each.__module__ in _PUBLIC)
+
+
+_PUBLIC = {__name__, "chatkit_sessions.service.errors"}
 
 
 def _blank(error_type: type[_Error], *args: object) -> _Error:

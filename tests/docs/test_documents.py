@@ -196,7 +196,8 @@ def test_the_drawn_error_tree_is_the_real_one() -> None:
 def test_every_error_has_its_section_in_troubleshooting() -> None:
     sections = anchors(ROOT / "docs/troubleshooting.md")
 
-    errors = {name.lower() for name in chatkit_sessions.__all__ if name.endswith("Error")}
+    public = [*chatkit_sessions.__all__, *chatkit_sessions.service.__all__]
+    errors = {name.lower() for name in public if name.endswith("Error")}
     assert errors <= sections
 
 

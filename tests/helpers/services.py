@@ -202,7 +202,9 @@ class BlockingService:
         assert self._runner is not None
         return self._runner.run(self.wrapped.handle(request))
 
-    def client(self, *, workflow_id: str = "support", project: str = "default") -> ChatKitClient:
+    def client(
+        self, *, workflow_id: str | None = "support", project: str = "default"
+    ) -> ChatKitClient:
         client = self.wrapped.client(workflow_id=workflow_id, project=project)
         if isinstance(client, ChatKitClient):
             return client

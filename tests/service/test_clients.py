@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatkit_sessions import SessionStoreError, WorkflowNotFoundError
+from chatkit_sessions import ConfigurationError, SessionStoreError, WorkflowNotFoundError
 from chatkit_sessions.integrations import AsyncChatKitEndpoint, ChatKitEndpoint, EndpointRequest
 from chatkit_sessions.service import AsyncSessionsService, InvalidClientSecretError, SessionsService
 from chatkit_sessions.stores import MemorySessionStore
@@ -75,9 +75,39 @@ def test_projects_see_neither_each_others_sessions_nor_share_them(
     assert service.verify(session.client_secret).project == "shop"
 
 
-def test_a_workflow_that_does_not_exist_is_the_clients_error(service: BlockingService) -> None:
+def test_a_client_for_a_workflow_that_the_service_does_not_have_is_not_made(
+    services: Services,
+) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        services(workflows={"support", "sales"}).client(workflow_id="suport")
+
+    assert raised.value.message == "This service has no workflow 'suport'."
+    assert raised.value.hint.startswith("Its `workflows` are 'sales', 'support'.")
+    with pytest.raises(ConfigurationError, match="are empty"):
+        services(workflows=()).client(workflow_id="support")
+
+
+def test_a_call_for_a_workflow_that_does_not_exist_is_an_error(service: BlockingService) -> None:
     with pytest.raises(WorkflowNotFoundError):
-        service.client(workflow_id="sales").create_session("ada")
+        service.client().create_session("ada", workflow_id="sales")
+
+
+@pytest.mark.parametrize(
+    ("workflows", "workflow_id"),
+    [({"support"}, "support"), ({"support", "sales"}, "sales"), (None, "sales")],
+)
+def test_a_client_creates_sessions_of_the_only_workflow_or_of_the_environments(
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    workflows: set[str] | None,
+    workflow_id: str,
+) -> None:
+    monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", "sales")
+    service = services(workflows=workflows)
+
+    session = service.client(workflow_id=None).create_session("ada")
+
+    assert service.verify(session.client_secret).workflow_id == workflow_id
 
 
 def test_a_store_outage_is_a_store_error(services: Services, service: BlockingService) -> None:
@@ -104,8 +134,6 @@ def test_a_client_may_record_elsewhere() -> None:
     client.create_session("ada")
 
     assert "2 entries" in repr(store), "the session and its listing; nothing of the client's"
-    with pytest.raises(WorkflowNotFoundError):
-        SessionsService(store, workflows=()).client(workflow_id="support").create_session("ada")
     asynchronous = AsyncSessionsService(store)
     awaited = asynchronous.client(workflow_id="support", store=MemorySessionStore())
     assert asyncio.run(awaited.create_session("ada")).user == "ada"

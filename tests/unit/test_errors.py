@@ -217,6 +217,14 @@ def test_the_hint_names_the_errors_section_and_the_command_that_prints_it(
     )
 
 
+@pytest.mark.parametrize(
+    "error", [InvalidClientSecretError("expired"), ClientSecretRateLimitError(1.5)]
+)
+def test_the_errors_of_a_service_have_sections_of_their_own(error: ChatKitError) -> None:
+    name = type(error).__name__
+    assert re.match(rf"Reject the request with 4\d\d.* See: Troubleshooting: {name} ", error.hint)
+
+
 def test_the_hint_of_a_users_own_error_leads_to_what_it_is_a_kind_of() -> None:
     class BusyError(RateLimitError):
         pass

@@ -65,7 +65,8 @@ class SessionsService:
         self._store, self._clock, self._on_event = store, clock, on_event
         validate_store(store, owner="SessionsService", asynchronous=False)
         user_limit = max_requests_per_user_per_1_minute
-        self._flow = _make_flow(store, keys, workflows, user_limit, clock=clock, on_event=on_event)
+        self._workflows = known = _validate_workflows(workflows)
+        self._flow = _make_flow(store, keys, known, user_limit, clock=clock, on_event=on_event)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -162,7 +163,8 @@ class SessionsService:
         During a store outage its calls raise SessionStoreError.
 
         Args:
-            workflow_id: As for `ChatKitClient`.
+            workflow_id: The workflow of new sessions, one of `workflows`. Default: their only one;
+                otherwise `OPENAI_CHATKIT_WORKFLOW_ID`, as for `ChatKitClient`.
             project: The project whose sessions the client creates and sees; default `default`.
             store: Where the client records and shares sessions. Default: the service's store, so
                 that clients in other processes share them, too.
@@ -170,12 +172,15 @@ class SessionsService:
 
         Returns:
             The client. Close it when it is no longer used.
+
+        Raises:
+            ConfigurationError: The service has no such workflow, or another argument is invalid.
         """
         from ._in_process import in_process_client  # noqa: PLC0415 -- only this needs httpx
 
         return in_process_client(
             self._flow,
-            workflow_id=workflow_id,
+            workflow_id=_workflow_of_client(workflow_id, self._workflows),
             project=project,
             store=self._store if store is None else store,
             timeout=timeout,
@@ -227,7 +232,8 @@ class AsyncSessionsService:
         is_async = not isinstance(store, MemorySessionStore)
         validate_store(store, owner="AsyncSessionsService", asynchronous=is_async)
         user_limit = max_requests_per_user_per_1_minute
-        self._flow = _make_flow(store, keys, workflows, user_limit, clock=clock, on_event=on_event)
+        self._workflows = known = _validate_workflows(workflows)
+        self._flow = _make_flow(store, keys, known, user_limit, clock=clock, on_event=on_event)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
@@ -272,7 +278,7 @@ class AsyncSessionsService:
 
         return in_process_async_client(
             self._flow,
-            workflow_id=workflow_id,
+            workflow_id=_workflow_of_client(workflow_id, self._workflows),
             project=project,
             store=self._store if store is None else store,
             timeout=timeout,
@@ -397,6 +403,23 @@ def _validate_workflows(workflows: Collection[object] | None) -> frozenset[str] 
     return frozenset(map(str, workflows))
 
 
+def _workflow_of_client(workflow_id: str | None, workflows: frozenset[str] | None) -> str | None:
+    """The workflow of a client's new sessions; None: the environment names it.
+
+    Raises:
+        ConfigurationError: The service has no such workflow.
+    """
+    if workflows is None or workflow_id in workflows:
+        return workflow_id
+    if workflow_id is None:
+        return min(workflows) if len(workflows) == 1 else None
+    known = ", ".join(map(repr, sorted(workflows)))
+    raise ConfigurationError(
+        f"This service has no workflow {safe_repr(workflow_id)}.",
+        hint=f"Its `workflows` are {known}." if known else "Its `workflows` are empty.",
+    )
+
+
 def _validate_text(argument: str, value: object) -> str:
     """Reject anything but a user's id, or a project.
 
@@ -423,20 +446,20 @@ def _validate_user_limit(limit: object) -> None:
 def _make_flow(
     store: SessionStore | AsyncSessionStore,
     keys: _ConcealedKeys,
-    workflows: Collection[str] | None,
+    workflows: frozenset[str] | None,
     user_limit: int | None,
     *,
     clock: Callable[[], datetime] | None,
     on_event: OnEvent | None,
 ) -> ServiceFlow:
-    """Validate the arguments of a service, except its store, and make its flow."""
+    """Validate the other arguments of a service, except its store, and make its flow."""
     _validate_user_limit(user_limit)
-    find_project, known = _project_finder(keys), _validate_workflows(workflows)
+    find_project = _project_finder(keys)
     validate_on_event(on_event)
     rules = SessionRules(
         namespace=store.namespace,
         find_project=find_project,
-        workflows_of=lambda _: known,
+        workflows_of=lambda _: workflows,
         # In UTC, as the `Date` header is written.
         clock=(lambda: clock().astimezone(UTC)) if clock else None,
         token_hex=secrets.token_hex,

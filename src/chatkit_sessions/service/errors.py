@@ -32,6 +32,8 @@ class InvalidClientSecretError(ChatKitError):
         session_id: The secret's session, for your logs; None if the secret belongs to none.
     """
 
+    _advice = "Reject the request with 401: the page then gets a new secret."
+
     def __init__(self, reason: InvalidReason, session_id: str | None = None) -> None:
         super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
         self._restored_by(reason, session_id)
@@ -46,6 +48,8 @@ class ClientSecretRateLimitError(ChatKitError):
         retry_after: Seconds until the next request is allowed, more than 0.
         session_id: The session.
     """
+
+    _advice = "Reject the request with 429, and these seconds as `Retry-After`."
 
     def __init__(self, retry_after: float, session_id: str | None = None) -> None:
         super().__init__(
