@@ -22,9 +22,16 @@ def standard_library(exc: ExcInfo) -> str:
     return "".join(traceback.TracebackException(*exc, capture_locals=True).format())
 
 
+def lexer(_filename: str, _code: str) -> str:
+    return "text"
+
+
 def rich_with_locals(exc: ExcInfo) -> str:
     text = io.StringIO()
-    shown = tool("rich.traceback").Traceback.from_exception(*exc, show_locals=True)
+    # The source in one color: to find the colors of whole modules takes most of the time.
+    one_color = {"_guess_lexer": staticmethod(lexer)}
+    kind: Any = type("Traceback", (tool("rich.traceback").Traceback,), one_color)
+    shown = kind.from_exception(*exc, show_locals=True)
     tool("rich.console").Console(file=text, width=300).print(shown)
     return text.getvalue()
 
