@@ -1,6 +1,6 @@
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import cast
 
@@ -24,9 +24,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.register_profile("quick", max_examples=20)
+    settings.register_profile("quick", max_examples=10)
     if config.getoption("--quick"):
         settings.load_profile("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector: what is made stays, and looking at it takes 5 s."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 IN_FULL = {"framework": "starlette", "way": "transport", "ask": "Starlette"}
@@ -118,6 +128,14 @@ def no_socket_left() -> Iterator[None]:
     if open_sockets() - before:
         gc.collect()  # of test servers; the library's raise a ResourceWarning, which is an error
         assert not open_sockets() - before
+
+
+@pytest.fixture
+def only_new_garbage() -> Iterator[None]:
+    """Let `gc.collect` look at what the test makes: at all that is there, it takes a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
