@@ -58,7 +58,9 @@ def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> 
     return MockRequest(HOST, method, path, headers=dict(headers), data=body)
 
 
-def fuzz(url: str, *, api_key: str, workflow_id: str, session_id: str, path: Path) -> None:
+def fuzz(
+    url: str, *, api_key: str, workflow_id: str, session_id: str, path: Path, examples: int = 50
+) -> None:
     """Let schemathesis ask a server what is allowed, and what is not; every response must hold.
 
     Args:
@@ -67,6 +69,7 @@ def fuzz(url: str, *, api_key: str, workflow_id: str, session_id: str, path: Pat
         workflow_id: The workflow that there is.
         session_id: A session that there is.
         path: An empty directory.
+        examples: How many, at most, of each kind.
     """
     document = read_description()
     request = document["components"]["schemas"]["SessionRequest"]
@@ -77,7 +80,8 @@ def fuzz(url: str, *, api_key: str, workflow_id: str, session_id: str, path: Pat
     found = subprocess.run(  # noqa: S603 -- our own
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", "openapi.json"),
-            *("--url", url, "--max-examples", "50", "--no-color", "--generation-deterministic"),
+            *("--url", url, "--max-examples", str(examples)),
+            *("--no-color", "--generation-deterministic"),
         ],
         cwd=path,
         capture_output=True,
