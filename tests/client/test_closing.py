@@ -39,14 +39,14 @@ class Stall:
     def __call__(self, connection: Connection) -> None:
         connection.receive()
         self.arrived.release()
-        self.go.wait()
+        assert self.go.wait(30)
         connection.answer()
         connection.wait_for_the_client_to_go()
         self.gone.release()
 
     def wait_for_the_calls(self) -> None:
         for _ in range(self._calls):
-            self.arrived.acquire()
+            assert self.arrived.acquire(timeout=30)
 
 
 def make_async(url: str) -> AsyncChatKitClient:
@@ -67,7 +67,7 @@ def test_a_call_in_another_thread_gets_its_answer_and_leaves_no_connection_open(
         stall.go.set()
 
         assert call.result().id == "cksess_new"
-        stall.gone.acquire()  # the connection is closed, which nobody else does now
+        assert stall.gone.acquire(timeout=30)  # nobody else closes the connection now
 
 
 def test_a_call_in_another_thread_that_fails_is_not_repeated() -> None:
@@ -76,13 +76,13 @@ def test_a_call_in_another_thread_that_fails_is_not_repeated() -> None:
     def fail(connection: Connection) -> None:
         connection.receive()
         arrived.set()
-        go.wait()
+        assert go.wait(30)
         connection.answer(b"", status="503 Service Unavailable")
 
     with raw_server(fail) as server, ThreadPoolExecutor(1) as thread:
         chatkit = ChatKitClient(api_key=KEY, workflow_id=WORKFLOW, base_url=server.url)
         call = thread.submit(chatkit.create_session, "user_123")
-        arrived.wait()
+        assert arrived.wait(30)
 
         chatkit.close()
         go.set()
@@ -162,7 +162,7 @@ def test_calls_under_way_end_at_once() -> None:
 
         assert len(server.requests) == 5
         for _ in range(5):
-            stall.gone.acquire()
+            assert stall.gone.acquire(timeout=30)
 
 
 def test_calls_under_way_end_at_once_under_trio() -> None:
@@ -183,7 +183,7 @@ def test_calls_under_way_end_at_once_under_trio() -> None:
     with raw_server(stall) as server:
         trio.run(main, server.url)
         stall.go.set()
-        stall.gone.acquire()
+        assert stall.gone.acquire(timeout=30)
 
     assert CLOSED in str(ended)
 
@@ -192,7 +192,7 @@ def test_a_call_that_still_connects_ends_at_once() -> None:
     async def main(url: str) -> None:
         chatkit = make_async(url.replace("http:", "https:"))
         call = asyncio.create_task(chatkit.create_session("user_123"))
-        await asyncio.to_thread(connected.wait)
+        await asyncio.to_thread(connected.wait, 30)
 
         await chatkit.aclose()
 
@@ -272,7 +272,7 @@ def test_a_call_in_another_event_loop_goes_on() -> None:
         stall.go.set()
 
         assert call.result() == "cksess_new"
-        stall.gone.acquire()
+        assert stall.gone.acquire(timeout=30)
 
 
 # What ends them

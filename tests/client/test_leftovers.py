@@ -291,7 +291,7 @@ def test_a_lost_idle_connection_costs_no_attempt(
 
 def test_eight_lost_idle_connections_cost_no_attempt_either(runtime: Runtime) -> None:
     """As after a balancer's failover: another idle connection would be no better."""
-    all_busy = threading.Barrier(8)
+    all_busy = threading.Barrier(8, timeout=30)
 
     def serve_once_and_break(connection: Connection) -> None:
         connection.receive()

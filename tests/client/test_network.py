@@ -682,7 +682,7 @@ def test_faults_leave_no_connection_behind(connect: Connect) -> None:
 
 
 def test_cancelled_tasks_leave_no_connection_behind() -> None:
-    arrived, gone = threading.Barrier(21), threading.Barrier(21)
+    arrived, gone = threading.Barrier(21, timeout=30), threading.Barrier(21, timeout=30)
 
     def hang_until_gone(connection: Connection) -> None:
         connection.receive()

@@ -34,7 +34,7 @@ class Meeting:
     def __init__(self, backend: Backend, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._barrier = threading.Barrier(size)
+        self._barrier = threading.Barrier(size, timeout=30)
         self._met = asyncio.Event()
         self.at_once = self.most = 0
         backend.api.before = self._wait if backend.kind == "sync" else self._await

@@ -289,7 +289,7 @@ def test_an_idle_connection_that_the_server_closed_costs_no_attempt(connect: Con
 
         for _ in range(3):
             assert chatkit.create_session("user_123").id == "cksess_new"
-            closed.acquire()
+            assert closed.acquire(timeout=30)
 
         assert server.connections == 3
 
@@ -300,7 +300,7 @@ def test_a_connection_on_which_something_came_unasked_is_not_used_again(connect:
     def answer_and_talk_on(connection: Connection) -> None:
         connection.receive()
         connection.answer()
-        answered.acquire()
+        assert answered.acquire(timeout=30)
         connection.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         sent.release()
         connection.wait_for_the_client_to_go()
@@ -311,7 +311,7 @@ def test_a_connection_on_which_something_came_unasked_is_not_used_again(connect:
         for _ in range(2):
             chatkit.create_session("user_123")
             answered.release()
-            sent.acquire()
+            assert sent.acquire(timeout=30)
 
         assert server.connections == 2
 
@@ -347,7 +347,7 @@ def calls_at_once(connect: Connect, server: RawServer, count: int) -> None:
 
 
 def test_as_many_connections_are_opened_as_calls_are_under_way(connect: Connect) -> None:
-    all_arrived = threading.Barrier(20)
+    all_arrived = threading.Barrier(20, timeout=30)
 
     def answer_together(connection: Connection) -> None:
         while connection.receive():
@@ -497,7 +497,7 @@ def test_a_server_that_does_not_read_makes_the_writer_wait() -> None:
     received: list[int] = []
 
     def read_later(connection: Connection) -> None:
-        go.wait()
+        assert go.wait(30)
         received.append(connection.receive_bytes(len(body)))
         connection.send(b".")
 
@@ -748,7 +748,7 @@ def test_a_call_cancelled_at_any_turn_of_the_loop_leaves_no_connection_open(
         anyio.run(main, server.url, backend=backend)
 
         for _ in range(server.connections):
-            ended.acquire()
+            assert ended.acquire(timeout=30)
 
 
 class FaultyServer:
