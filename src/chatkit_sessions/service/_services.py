@@ -42,7 +42,8 @@ class SessionsService:
         max_requests_per_user_per_1_minute: The requests that a user can make in any minute with
             all sessions together, in all processes, 1 or more; default: no limit. It counts the
             same requests as the limit of a session. Users of different projects count apart.
-        clock: For tests: returns the current time, with a time zone.
+        clock: For tests: returns the current time, with a time zone. Requests are counted by the
+            store's clock.
         on_event: Called with an `Event` for each verification, and by the clients from `client`,
             such as for metrics; see `chatkit_sessions.events`. Default: nothing is reported.
 
