@@ -35,6 +35,27 @@ if TYPE_CHECKING:
     from chatkit_sessions.stores import SessionStore
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        redis.ResponseError("DB index is out of range"),
+        redis.AuthenticationError("invalid username-password pair or user is disabled."),
+        redis.OutOfMemoryError("command not allowed"),
+        redis.BusyLoadingError("Redis is loading the dataset in memory"),
+    ],
+    ids=lambda said: type(said).__name__,
+)
+def test_what_a_server_says_is_not_called_silence(said: Exception) -> None:
+    assert "store cannot be used (" in str(failure(said))
+
+
+def test_a_server_without_tls_is_hinted_at() -> None:
+    silent = failure(TimeoutError("no connection within 1 s"))
+
+    assert "store does not respond (" in str(silent)
+    assert "TLS if and only if the URL begins with `rediss://`" in silent.hint
+
+
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
     """A server of the test's own, which it may set up."""

@@ -17,6 +17,8 @@ from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
+    AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
     ConnectionError as RedisConnectionError,
@@ -62,10 +64,12 @@ _CODES: Final[dict[type[Exception], str]] = {
     AskError: "ASK",
 }
 """The more special class comes first."""
+_REPLIED: Final = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
+"""What a server itself said; the last three are connection errors to redis-py."""
 _CODE: Final = re.compile(rf"\b({'|'.join(_CODES.values())}|NOREPLICAS)\b")
 _HINT: Final = (
-    "Check that Redis runs, accepts the user and password, permits the commands and has memory "
-    "left."
+    "Check that Redis runs, uses TLS if and only if the URL begins with `rediss://`, accepts the "
+    "user and password, permits the commands and has memory left."
 )
 _A_CLUSTER: Final = (
     "This Redis is a cluster: pass `redis.RedisCluster(host=…)`, or the one of `redis.asyncio`, to "
@@ -293,8 +297,9 @@ def _pop(connections: deque[Connection]) -> Connection | None:
 def failure(error: Exception) -> SessionStoreError:
     """Translate an exception of redis-py, raised or returned in place of a reply."""
     reason = ascii(redact(str(error)[:MAX_REASON]))
+    state = "cannot be used" if isinstance(error, _REPLIED) else "does not respond"
     return SessionStoreError(
-        f"The session store does not respond ({type(error).__name__}: {reason}).",
+        f"The session store {state} ({type(error).__name__}: {reason}).",
         hint=_HINTS.get(_code_of(error) or "", _HINT),
     )
 
