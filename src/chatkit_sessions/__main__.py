@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "explain":
         return explain(arguments.section, arguments.language or language_of(os.environ))
     if not arguments.local:
-        say("Settings of this environment (an exported variable beats one in a .env file):")
+        say("Settings of this environment (exported variables; no .env file is read):")
         make_client = partial(ChatKitClient, allow_insecure_http=arguments.allow_insecure_http)
         return 0 if check(os.environ, make_client=make_client) else 1
     say("Settings of the local API:")

@@ -42,7 +42,7 @@ def test_a_session_is_created_and_deleted(
     assert main(["check"]) == 0
 
     assert capsys.readouterr().out.splitlines() == [
-        "Settings of this environment (an exported variable beats one in a .env file):",
+        "Settings of this environment (exported variables; no .env file is read):",
         "  OPENAI_API_KEY: sk-…fKEY (27 characters)",
         "  OPENAI_CHATKIT_WORKFLOW_ID: 'wf_test'",
         f"  OPENAI_BASE_URL: '{server.url}'",

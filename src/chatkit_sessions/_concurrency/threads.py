@@ -69,8 +69,8 @@ def run_blocking(
 
     Args:
         flow: A coroutine function that never suspends: one step takes it to its end. It is called
-            here and not by the caller, so that a signal's exception cannot come in between and
-            leave a coroutine that nobody awaits.
+            here and not by the caller: what a signal handler raises between the call and the first
+            step, which is one instruction, leaves a coroutine that Python warns of.
         args: The flow's arguments.
         kwargs: The flow's arguments.
 
