@@ -3,6 +3,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import cast
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -56,8 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if params.get(name) == whole
     }
     seen: set[tuple[str, str, int]] = set()
-    kept: list[pytest.Item] = []
-    for item in items:
+    kept: set[pytest.Item] = set()
+    # Mixed, as few cover all values then, but alike in each run: one has what another leaves out.
+    for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
         params = params_of[item]
         function = item.nodeid.partition("[")[0]
         # By identity: every combination has the same objects.
@@ -70,12 +72,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not seen.isdisjoint(others):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") is None and (not values or values - seen):
-            kept.append(item)
+            kept.add(item)
         if item.get_closest_marker("slow") is None:
             seen |= values
     if config.getoption("--quick"):
-        config.hook.pytest_deselected(items=list(set(items) - set(kept)))
-        items[:] = kept
+        config.hook.pytest_deselected(items=list(set(items) - kept))
+        items[:] = [item for item in items if item in kept]
 
 
 def params_as_given(item: pytest.Item) -> dict[str, object]:
