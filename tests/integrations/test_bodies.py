@@ -332,6 +332,14 @@ def test_a_wsgi_server_may_pass_any_body_on(
     assert len(fake.sessions) == (status == 200)
 
 
+def test_django_keeps_a_body_that_a_middleware_has_read(fake: FakeChatKit, time: Time) -> None:
+    wiring = Wiring(options=dict, reads_body=("before",))
+    app = Backend("django", time, fake).app(wiring=wiring)
+
+    assert app.create().status_code == 200
+    assert len(wiring.bodies) == 1
+
+
 def test_djangos_own_bound_may_be_narrower(fake: FakeChatKit, time: Time) -> None:
     app = Backend("django", time, fake).app()
 
