@@ -40,6 +40,10 @@ class TroubledRedis:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self.server_port))
                 self._sockets += [client, server]
+                if self._over.is_set():  # `refuse` may have closed the others already
+                    client.close()
+                    server.close()
+                    return
                 for source, target, answers in ((client, server, False), (server, client, True)):
                     pump = threading.Thread(
                         target=self._pump, args=(source, target), kwargs={"answers": answers}
