@@ -31,7 +31,7 @@ queues send no more of it. Only the response's body is not among them.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from pydantic import JsonValue
 
@@ -82,7 +82,7 @@ def _section(error_type: type[ChatKitError]) -> str:
     return next(each.__name__ for each in error_type.__mro__ if each.__module__ in _PUBLIC)
 
 
-_PUBLIC = {__name__, "chatkit_sessions.service.errors"}
+_PUBLIC: Final = {__name__, "chatkit_sessions.service.errors"}
 
 
 def _blank(error_type: type[_Error], *args: object) -> _Error:

@@ -15,11 +15,14 @@ import pytest
 
 from chatkit_sessions import ChatKitClient, ChatKitError
 from chatkit_sessions.integrations import ChatKitEndpoint
+from chatkit_sessions.service import SessionsService
+from chatkit_sessions.service._records import parse_record
 from chatkit_sessions.stores.redis import RedisSessionStore
 from raw_server import raw_server, serve_sessions
 from redis_server import RedisServer
 from secrets_shown import (
     PACKAGE,
+    PARTS,
     assert_silent,
     bad,
     created,
@@ -73,6 +76,7 @@ def is_interrupted(
         everything_walked,
         everything_shown,
     ),
+    parts: Sequence[str] = PARTS,
 ) -> bool:
     """Make a call, and look at what its interrupt shows; False: the call was too short."""
     before = sys.gettrace()
@@ -82,7 +86,7 @@ def is_interrupted(
     except KeyboardInterrupt as error:
         sys.settrace(before)
         for show in shows:
-            assert_silent(show(error))
+            assert_silent(show(error), parts)
         return True
     except ChatKitError:
         pass
@@ -140,6 +144,32 @@ def test_no_variable_shows_a_secret_that_redis_replies(redis_server: RedisServer
                 chatkit.get_or_create_session("user_123")
                 hit = partial(chatkit.get_or_create_session, "user_123")
                 is_long_enough = is_interrupted(hit, Interrupt(line), [everything_shown])
+    assert line > 100
+
+
+@pytest.mark.parametrize("count", [True, False])
+def test_no_variable_shows_a_secret_or_what_is_stored_while_it_is_verified(
+    redis_server: RedisServer, *, count: bool
+) -> None:
+    open_store = partial(RedisSessionStore.from_url, redis_server.url, namespace="shop")
+    with (
+        open_store() as store,
+        SessionsService(store).client(workflow_id="support") as chatkit,
+    ):
+        secret = chatkit.create_session(
+            "user_123",
+            max_requests_per_1_minute=10_000,
+            state_variables={"plan": "confidential"},
+        ).client_secret
+    parts = [secret.get_secret_value()[-12:], "confidential"]
+    line = 0
+    is_long_enough = True
+    while is_long_enough:
+        line += 1
+        parse_record.cache_clear()
+        with open_store() as store:  # an interrupted call has lost the turn to send
+            verify = partial(SessionsService(store).verify, secret, count=count)
+            is_long_enough = is_interrupted(verify, Interrupt(line), [everything_shown], parts)
     assert line > 100
 
 

@@ -221,6 +221,22 @@ def test_no_reply_is_left_for_the_next_command(sending: Sending, raised: BaseExc
     assert sending.send(GET) == [2]
 
 
+@pytest.mark.parametrize("kind", ["async"])
+def test_a_cancellation_keeps_what_it_is_chained_to(sending: Sending) -> None:
+    """Whoever has cancelled may look for its own mark there."""
+    cancellation = asyncio.CancelledError("of a scope")
+    cancellation.__cause__ = cause = RuntimeError()
+    sending.send(GET)
+    sending.pool.made[0].raises.append(cancellation)
+
+    async def flow() -> None:
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await sending.sender.send([GET])
+        assert raised.value.__cause__ is cause
+
+    asyncio.run(flow())
+
+
 @pytest.mark.parametrize("kind", ["sync"])
 def test_what_a_signal_handler_raises_comes_out_unchanged(sending: Sending) -> None:
     class TimeIsUpError(Exception):

@@ -45,6 +45,14 @@ MAX_UNPUBLISHED: Final = 1_000
 _MAX_ENTRIES_READ: Final = 1_000
 """Entries that are read in one operation, whose time is limited."""
 
+_SHORTCUTS: Final = {
+    "get_with_time": ("get",),
+    "get_many": ("get",),
+    "commit_or_get": ("get", "commit"),
+    "run_script": ("get", "commit"),
+}
+"""What a store may have to save round trips, and the methods that it does without."""
+
 RETRY_STORE_AFTER: Final = 1.0
 """Seconds between two attempts to use a store during an outage."""
 FAILURES: Final = 2
@@ -127,6 +135,13 @@ class StoreAccess:
         self.store: Final = store
         self.on_event: Final = on_event
         self.state: Final = state_of(store)
+        self._bypasses: Final = [
+            name for name in _SHORTCUTS if _is_bypass(type(store), name, _SHORTCUTS[name])
+        ]
+
+    def _shortcut(self, name: str) -> Callable[..., Any] | None:
+        """A method that saves round trips; None where the store has none to be used."""
+        return None if name in self._bypasses else getattr(self.store, name, None)
 
     # Each is tried twice, or once in an outage, and raises SessionStoreError if it fails again
 
@@ -139,7 +154,7 @@ class StoreAccess:
     ) -> tuple[list[Entry | None], float | None]:
         """Read entries, and the time as `now` if that takes no other round trip; None: it does."""
         read: Callable[..., tuple[list[Entry | None], float]] | None
-        read = getattr(self.store, "get_with_time", None)
+        read = self._shortcut("get_with_time")
         if read is None:
             return await self.get(group, names, deadline), None
         return await self._run(lambda: read(group, names), deadline)
@@ -148,7 +163,7 @@ class StoreAccess:
         self, entries: Sequence[tuple[str, str]], deadline: Deadline
     ) -> list[Entry | None]:
         """Read entries of several groups, each named by its group and its name."""
-        read: Callable[[object], list[Entry | None]] | None = getattr(self.store, "get_many", None)
+        read: Callable[[object], list[Entry | None]] | None = self._shortcut("get_many")
         if read is not None:
             # In parts: a user with thousands of sessions is no outage.
             starts = range(0, len(entries), _MAX_ENTRIES_READ)
@@ -192,7 +207,7 @@ class StoreAccess:
         """
         group, changes, when = transaction
         run: Callable[..., tuple[list[Entry | None], float] | None] | None
-        run = getattr(self.store, "commit_or_get", None)
+        run = self._shortcut("commit_or_get")
         if run is not None:
             found = await self._run(
                 lambda: run(group, changes, when=when, names=names),
@@ -209,7 +224,7 @@ class StoreAccess:
         self, call: ScriptCall, deadline: Deadline
     ) -> list[bytes | int | None] | None:
         """Run a script that changes entries; None where the store runs none."""
-        run: Callable[..., object] | None = getattr(self.store, "run_script", None)
+        run: Callable[..., object] | None = self._shortcut("run_script")
         if run is None:
             return None
         reply = await self._run(lambda: run(*call), deadline, writes=True)
@@ -226,6 +241,7 @@ class StoreAccess:
             await self.commit(transaction, deadline)
             return True
         group, changes, _ = transaction
+        # No part of the protocols: a store with `wait_replicas` has it.
         commit: Callable[..., bool | Awaitable[bool]] = cast("Any", self.store).commit_to_replicas
 
         def wait() -> bool | Awaitable[bool]:
@@ -287,6 +303,16 @@ class StoreAccess:
                 if is_repeated or (is_final and not isinstance(error, OutageBeganError)):
                     raise
             is_repeated = True
+
+
+def _is_bypass(store: type, shortcut: str, replaced: Sequence[str]) -> bool:
+    """Whether a subclass overrides one of the methods, such as to encrypt, but not the shortcut."""
+    for each in store.__mro__:
+        if shortcut in vars(each):
+            return False
+        if any(name in vars(each) for name in replaced):
+            return hasattr(each, shortcut)
+    return False
 
 
 class Attempt:

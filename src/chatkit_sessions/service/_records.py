@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import SecretStr
 
-from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 from chatkit_sessions._sessions.rate_limit import COUNT_IN_REDIS, REQUESTS
 from chatkit_sessions.stores._redis_commands import Script
 from chatkit_sessions.stores.base import Entry
@@ -128,6 +128,7 @@ class ServiceRecord:
 
 
 @lru_cache(maxsize=1024)  # a page's requests have the secret of one session
+@hidden_from_tracebacks
 def parse_record(value: bytes) -> ServiceRecord | None:
     """Parse stored bytes; None if they are not a record.
 
@@ -225,8 +226,8 @@ class SessionContext:
 
 def digest(secret: SecretStr) -> str:
     """SHA-256 of a client secret or an API key, in hexadecimal."""
-    text = secret.get_secret_value().encode("utf-8", "surrogatepass")
-    return hashlib.sha256(text).hexdigest()
+    # No variable holds it.
+    return hashlib.sha256(secret.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Groups:

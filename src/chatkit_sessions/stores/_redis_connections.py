@@ -136,7 +136,8 @@ class Sender:
     async def send(self, commands: Sequence[Command]) -> list[object]:
         """The replies to commands, in one round trip; an error takes the place of a reply.
 
-        Whatever is raised loses its frames, which hold what was sent and replied.
+        What redis-py raises loses its frames, which hold what was sent and replied, and so does an
+        interrupt.
         """
         handled = sys.exception()
         try:
@@ -144,7 +145,9 @@ class Sender:
         except Exception as error:  # noqa: BLE001 -- redis-py raises what it happens to meet
             interrupt = interrupt_in(error, handled=handled)
             raised = without_frames(error)
-        except BaseException as error:  # noqa: BLE001 -- an interrupt shows replies, too
+        except BaseException as error:  # an interrupt, which shows replies, too
+            if self.asynchronous:  # a cancellation, which shows none, keeps what it is chained to
+                raise
             raise without_frames(error)  # noqa: B904 -- as above
         if interrupt is not None:
             raise without_frames(interrupt)

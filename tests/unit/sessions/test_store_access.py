@@ -11,8 +11,10 @@ import pytest
 from chatkit_sessions import SessionStoreError
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.deadline import Deadline
-from chatkit_sessions._sessions.store_access import StoreAccess
+from chatkit_sessions._sessions.store_access import ScriptCall, StoreAccess
 from chatkit_sessions.stores import Entry, MemorySessionStore
+from chatkit_sessions.stores._redis_commands import Script
+from chatkit_sessions.stores.base import Transaction
 from workers import as_flow
 
 NO_LIMIT = Deadline(time.monotonic, None)
@@ -224,6 +226,81 @@ def test_an_async_store_without_a_limit_gets_one() -> None:
 
     assert StoreAccess(gate).state.executor.timeout == 1.0
     assert StoreAccess(MemorySessionStore()).state.executor.timeout is None
+
+
+class Quick(MemorySessionStore):
+    """It has all that saves round trips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def get_with_time(self, group: str, names: Sequence[str]) -> tuple[list[Entry | None], float]:
+        self.calls.append("get_with_time")
+        return self.get(group, names), 1.0
+
+    def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
+        self.calls.append("get_many")
+        return [self.get(group, [name])[0] for group, name in entries]
+
+    def commit_or_get(self, *_: object, **__: object) -> None:
+        self.calls.append("commit_or_get")
+
+    def run_script(self, *_: object) -> list[bytes | int | None]:
+        self.calls.append("run_script")
+        return []
+
+
+class OverridesGet(Quick):
+    def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
+        return super().get(group, names)
+
+
+class OverridesCommit(Quick):
+    def commit(
+        self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
+    ) -> bool:
+        return super().commit(group, changes, when=when)
+
+
+class OverridesAll(OverridesGet, OverridesCommit):
+    get_with_time = Quick.get_with_time
+    get_many = Quick.get_many
+    commit_or_get = Quick.commit_or_get
+    run_script = Quick.run_script
+
+
+ALL = ["get_with_time", "get_many", "commit_or_get", "run_script"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "used"),
+    [
+        (Quick, ALL),
+        (OverridesGet, []),
+        (OverridesCommit, ["get_with_time", "get_many", "get_with_time"]),
+        (OverridesAll, ALL),
+    ],
+)
+def test_no_method_of_a_store_bypasses_what_a_subclass_overrides(
+    kind: type[Quick], used: list[str]
+) -> None:
+    """Such as to encrypt what is stored: a secret would be stored in plain text."""
+    store = kind()
+    access = StoreAccess(store)
+    refused = Transaction("group", {}, {"name": b"other"})
+    script = ScriptCall(Script.of("return {}"), "group", [], [])
+
+    async def use() -> str:
+        await access.get_with_time("group", ["name"], NO_LIMIT)
+        await access.get_many([("group", "name")], NO_LIMIT)
+        await access.commit_or_get(refused, ["name"], NO_LIMIT)
+        await access.run_script(script, NO_LIMIT)
+        return ""
+
+    run(use())
+
+    assert store.calls == used
 
 
 class TestAStoreThatLimitsItself:
