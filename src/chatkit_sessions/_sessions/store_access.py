@@ -307,12 +307,11 @@ class StoreAccess:
 
 def _is_bypass(store: type, shortcut: str, replaced: Sequence[str]) -> bool:
     """Whether a subclass overrides one of the methods, such as to encrypt, but not the shortcut."""
-    for each in store.__mro__:
-        if shortcut in vars(each):
-            return False
-        if any(name in vars(each) for name in replaced):
-            return hasattr(each, shortcut)
-    return False
+    names = (shortcut, *replaced)
+    latest = next(
+        (each for each in store.__mro__ if not vars(each).keys().isdisjoint(names)), object
+    )
+    return shortcut not in vars(latest) and hasattr(latest, shortcut)
 
 
 class Attempt:

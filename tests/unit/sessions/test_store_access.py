@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import pytest
 
@@ -270,6 +271,16 @@ class OverridesAll(OverridesGet, OverridesCommit):
     run_script = Quick.run_script
 
 
+class Delegating:
+    """It has no method of its own."""
+
+    def __init__(self) -> None:
+        self._store = Quick()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
 ALL = ["get_with_time", "get_many", "commit_or_get", "run_script"]
 
 
@@ -280,6 +291,7 @@ ALL = ["get_with_time", "get_many", "commit_or_get", "run_script"]
         (OverridesGet, []),
         (OverridesCommit, ["get_with_time", "get_many", "get_with_time"]),
         (OverridesAll, ALL),
+        (cast("type[Quick]", Delegating), ALL),
     ],
 )
 def test_no_method_of_a_store_bypasses_what_a_subclass_overrides(
