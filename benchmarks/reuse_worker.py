@@ -8,6 +8,7 @@ import json
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -66,7 +67,6 @@ class Beside:
         self._awaited_bare = AsyncRedis.from_url(redis_url)
         memory = SessionsService(MemorySessionStore())
         remembered = memory.client(workflow_id="support").create_session(USER).client_secret
-        self._in_memory = lambda: memory.verify(remembered, count=False)
         stores = {
             "": RedisSessionStore.from_url(redis_url, namespace="beside"),
             ", your client": RedisSessionStore(self._bare, namespace="beside"),
@@ -80,8 +80,13 @@ class Beside:
         keys = [each for each in self._bare.scan_iter("*:session") if self._is_record(each)]
         self._bare.set("bare", bytes(self._bare.strlen(keys[0])))
         self._requests = [each.replace(b":session", b":requests") for each in keys]
-        self._blocking: dict[str, Callable[[], object]] = {}
-        self._awaited: dict[str, Callable[[], Awaitable[object]]] = {}
+        self._blocking: dict[str, Callable[[], object]] = {
+            BARE: partial(self._bare.get, "bare"),
+            "verify in memory": partial(memory.verify, remembered, count=False),
+        }
+        self._awaited: dict[str, Callable[[], Awaitable[object]]] = {
+            BARE: partial(self._awaited_bare.get, "bare")
+        }
         for whose, store in stores.items():
             service = SessionsService(store)
             hit = service.client(workflow_id="support").get_or_create_session
@@ -97,39 +102,34 @@ class Beside:
                 "hit in Redis": partial(hit_awaited, USER),
             }
             for kind, call in calls.items():
-                self._awaited[f"{kind}{whose}, awaited"] = call
+                self._awaited[f"{kind}{whose}"] = call
 
     def _is_record(self, key: bytes) -> bool:
         return self._bare.strlen(key) > MIN_RECORD
 
     def turn(self, runner: asyncio.Runner) -> dict[str, float]:
-        """Microseconds of each kind."""
-        measured = {
-            BARE: median_of(lambda: self._bare.get("bare"), HITS),
-            "verify in memory": median_of(self._in_memory, HITS),
-        }
-        for kind, call in self._blocking.items():
-            measured[kind] = statistics.median(
-                median_of(call, 1) for _ in range(COUNTED) if self._forget(kind)
-            )
+        """Microseconds of each kind, measured one after the other, again and again."""
+        times: defaultdict[str, list[float]] = defaultdict(list)
+        for _ in range(COUNTED):
+            for kind, call in self._blocking.items():
+                self._forget()
+                times[kind].append(median_of(call, 1))
 
         async def awaited() -> None:
-            measured[f"{BARE}, awaited"] = await median_of_awaited(
-                lambda: self._awaited_bare.get("bare"), HITS
-            )
-            for kind, call in self._awaited.items():
-                measured[kind] = statistics.median(
-                    [await median_of_awaited(call, 1) for _ in range(COUNTED) if self._forget(kind)]
-                )
+            for _ in range(COUNTED):
+                for kind, call in self._awaited.items():
+                    self._forget()
+                    times[f"{kind}, awaited"].append(await median_of_awaited(call, 1))
 
         runner.run(awaited())
-        return measured
+        return {kind: statistics.median(each) for kind, each in times.items()}
 
-    def _forget(self, kind: str) -> bool:
-        """Let no limit be reached."""
-        if "counted" in kind:
-            self._bare.delete(*self._requests)
-        return True
+    def _forget(self) -> None:
+        """Let no limit be reached.
+
+        Before each call, counted or not: a call takes longer when Redis was idle before it.
+        """
+        self._bare.delete(*self._requests)
 
 
 def main() -> None:
