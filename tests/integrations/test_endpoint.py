@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -251,6 +252,30 @@ def test_options_that_cannot_be_are_told_in_the_log(
 
     assert_refused(app.create(), 502, "configuration_error")
     assert "`expires_after` must be 1 to 600 seconds, got 3600" in caplog.text
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"expire_after": 300}, "'expire_after', which is not .* Did you mean 'expires_after'?"),
+        ({"timeout": 1}, "'timeout', which is not an option of a session.\nHint: The options are"),
+        ({1: 2}, "returned 1, which is not an option of a session.\nHint: The options are"),
+        ([("tracing", True)], "must return a dictionary of .* or None, got a list"),
+    ],
+)
+def test_options_that_do_not_exist_are_named_in_the_log(
+    backend: Backend,
+    fake: FakeChatKit,
+    caplog: pytest.LogCaptureFixture,
+    options: object,
+    message: str,
+) -> None:
+    app = backend.app(wiring=Wiring(options=lambda: options))
+
+    for answer in (app.create(), app.refresh("ek_1")):
+        assert_refused(answer, 502, "configuration_error")
+    assert len(re.findall(f"`options` .*{message}", caplog.text)) == 2
     assert not fake.requests
 
 

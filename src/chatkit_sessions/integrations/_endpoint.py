@@ -41,6 +41,7 @@ from ._rules import (
     require_owner,
     validate_client,
     validate_function,
+    validate_options,
     validate_rate_limit,
 )
 
@@ -157,8 +158,7 @@ class EndpointFlow:
             if admission.wait > 0:
                 return self._rules.limit(request, admission.wait)
             creates = isinstance(action, CreateAction | RefreshAction)
-            # The client validates them.
-            options = cast("SessionOptions", (creates and await self._call(hooks.options)) or {})
+            options = validate_options((creates and await self._call(hooks.options)) or {})
             done = await self._carry_out(client, action, options, timeout=admission.left)
             return self._rules.succeed(request, done)
         except ChatKitError as error:

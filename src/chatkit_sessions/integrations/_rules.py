@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from pydantic import SecretBytes
 
@@ -30,6 +30,7 @@ from chatkit_sessions.errors import (
     SessionStoreError,
 )
 from chatkit_sessions.models import BrowserSession, ChatKitSessionInfo, ChatKitSessionResponse
+from chatkit_sessions.options import OPTION_NAMES, SessionOptions, did_you_mean
 
 from ._requests import (
     MAX_BODY,
@@ -517,6 +518,27 @@ def validate_function(function: object, argument: str, *, awaits: bool) -> None:
             hint="Pass a plain function. With an AsyncChatKitClient, Django's views are "
             "asynchronous.",
         )
+
+
+def validate_options(options: object) -> SessionOptions:
+    """Reject what the application's `options` returned by mistake; the client validates the values.
+
+    Raises:
+        ConfigurationError: It is not a dictionary, or an option does not exist.
+    """
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(
+            f"`options` must return a dictionary of a session's options or None, got "
+            f"{safe_repr(options)}."
+        )
+    for name in cast("Mapping[object, object]", options):
+        if name not in OPTION_NAMES:
+            raise ConfigurationError(
+                f"`options` returned {safe_repr(name)}, which is not an option of a session."
+                f"{did_you_mean(name)}",
+                hint=f"The options are {', '.join(sorted(OPTION_NAMES))}.",
+            )
+    return cast("SessionOptions", options)
 
 
 def is_coroutine_function(function: object) -> bool:
