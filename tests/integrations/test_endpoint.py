@@ -700,6 +700,8 @@ def test_who_is_over_the_limit_in_this_process_costs_the_store_nothing(
         ({"allowed_origins": ["https://a.example/"]}, "`allowed_origins` must be origins such as"),
         ({"allowed_origins": ["a.example"]}, "`allowed_origins` must be origins such as"),
         ({"allowed_origins": "https://a.example"}, "must be a list of origins"),
+        ({"allowed_origins": None}, "must be a list of origins, got None"),
+        ({"allowed_origins": [5]}, "`allowed_origins` must be origins such as .*, got 5"),
         ({"rate_limit": 0}, "`rate_limit` must be a whole number from 1 to 1,000"),
         ({"rate_limit": 1001}, "`rate_limit` must be"),
         ({"rate_limit": True}, "`rate_limit` must be"),

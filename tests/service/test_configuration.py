@@ -90,7 +90,7 @@ def test_a_project_has_a_name(project: Any) -> None:  # noqa: ANN401 -- many typ
         SessionsService(MemorySessionStore(), api_keys={KEY: project})
 
 
-@pytest.mark.parametrize("workflows", ["support", b"support", [""], [1], {None}])
+@pytest.mark.parametrize("workflows", ["support", b"support", [""], [1], {None}, [[]], 5])
 def test_workflows_are_a_collection_of_ids(workflows: Any) -> None:  # noqa: ANN401 -- many types
     with pytest.raises(ConfigurationError, match="`workflows`"):
         SessionsService(MemorySessionStore(), workflows=workflows)

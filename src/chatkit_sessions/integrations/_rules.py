@@ -415,12 +415,15 @@ class AllowedOrigins:
         ConfigurationError: An element is neither.
     """
 
-    def __init__(self, origins: Iterable[str]) -> None:
-        if isinstance(origins, str):
-            raise ConfigurationError("`allowed_origins` must be a list of origins, not one string.")
+    def __init__(self, origins: object) -> None:
+        if isinstance(origins, str | bytes) or not isinstance(origins, Iterable):
+            raise ConfigurationError(
+                f"`allowed_origins` must be a list of origins, got {safe_repr(origins)}."
+            )
         self._exact: set[Origin] = set()
         self._patterns: set[Origin] = set()
-        for text in origins:
+        for each in cast("Iterable[object]", origins):
+            text = each if isinstance(each, str) else ""
             is_pattern = "://*." in text
             origin = parse_origin(text.replace("://*.", "://", 1))
             # One label after the star would allow every site of a top-level domain.
@@ -428,7 +431,7 @@ class AllowedOrigins:
                 raise ConfigurationError(
                     "`allowed_origins` must be origins such as https://app.example.com, without a "
                     "path, or with a first label `*` such as https://*.preview.example.com, got "
-                    f"{safe_repr(text)}.",
+                    f"{safe_repr(each)}.",
                     hint="List every origin whose pages may get their users' secrets. Names with "
                     "other than ASCII letters are written in Punycode, as browsers send them.",
                 )

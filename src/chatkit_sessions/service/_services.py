@@ -383,25 +383,26 @@ def _validate_project(project: SecretStr | None) -> str:
     return project.get_secret_value()
 
 
-def _validate_workflows(workflows: Collection[object] | None) -> frozenset[str] | None:
+def _validate_workflows(workflows: object) -> frozenset[str] | None:
     """Reject anything but a collection of workflow ids.
 
     Raises:
-        ConfigurationError: It is a single string, or an element is not a string.
+        ConfigurationError: It is no collection, or an element is not a string.
     """
     if workflows is None:
         return None
-    if isinstance(workflows, str | bytes):
+    if isinstance(workflows, str | bytes) or not isinstance(workflows, Iterable):
         raise ConfigurationError(
             f"`workflows` must be a collection of ids, such as {{'support'}}, got "
             f"{safe_repr(workflows)}."
         )
-    for each in workflows:
+    known = list(cast("Iterable[object]", workflows))
+    for each in known:
         if not isinstance(each, str) or not each:
             raise ConfigurationError(
                 f"Each of `workflows` must be an id, such as 'support', got {safe_repr(each)}."
             )
-    return frozenset(map(str, workflows))
+    return frozenset(map(str, known))
 
 
 def _workflow_of_client(workflow_id: str | None, workflows: frozenset[str] | None) -> str | None:
