@@ -34,8 +34,8 @@ from chatkit_sessions import (
     ConfigurationError,
     InternalServerError,
 )
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._http import sync_network
 from chatkit_sessions.testing import FakeChatKit, FakeServer
 from raw_server import Connection, raw_server, serve_sessions

@@ -26,9 +26,9 @@ from chatkit_sessions import (
     SessionNotFoundError,
     SessionStoreError,
 )
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.tasks import TaskEvent
 from chatkit_sessions._concurrency.threads import ThreadEvent
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.entries import LEASE
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit, FakeServer

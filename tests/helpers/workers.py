@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias, TypeVar, cast, get_args
 import httpx
 
 from chatkit_sessions import ChatKitClient, SessionStoreError
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.tasks import TaskEvent
 from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.entries import Lease
 from chatkit_sessions.options import SessionOptions

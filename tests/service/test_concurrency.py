@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
 from chatkit_sessions.service._rules import Headers, ServiceRequest
 from redis_server import RedisServer

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 
 from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.tasks import (
     PerLoop,
     TaskEvent,
@@ -16,7 +17,6 @@ from chatkit_sessions._concurrency.tasks import (
     sleep,
     time_limit,
 )
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.validation import as_secret
 from chatkit_sessions._http.async_network import connect
 from chatkit_sessions._http.clients import (

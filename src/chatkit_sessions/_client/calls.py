@@ -31,9 +31,8 @@ from chatkit_sessions._api.protocol import (
     parse_request_id,
     parse_response,
 )
+from chatkit_sessions._concurrency.clocks import Deadline, seconds_suspended
 from chatkit_sessions._concurrency.single_flight import CompletionEvent
-from chatkit_sessions._concurrency.suspension import seconds_suspended
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.retry_policy import FailedAttempt, RetryPolicy
 from chatkit_sessions._config.settings import DEFAULT_BASE_URL, KeyFunction, NotGiven, Settings
 from chatkit_sessions._config.validation import validate_key

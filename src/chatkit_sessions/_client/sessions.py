@@ -26,7 +26,7 @@ from chatkit_sessions._api.refresh import (
     reason_to_create_after,
     refresh,
 )
-from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._config.retry_policy import RetryPolicy
 from chatkit_sessions._config.settings import (
     NOT_GIVEN,

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from typing import Final
 
 from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import (
     Heartbeat,
     PerProcess,
@@ -13,7 +14,6 @@ from chatkit_sessions._concurrency.threads import (
     for_each,
     run_blocking,
 )
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._config.validation import as_secret, reject_awaitable
 from chatkit_sessions._http.clients import (
     SuppliedClient,

@@ -1,1 +1,1 @@
-"""What threads, processes and event loops need: per process, asyncio or trio, single flight."""
+"""What threads, processes and event loops need: clocks, limits, single flight, asyncio or trio."""

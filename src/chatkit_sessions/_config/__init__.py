@@ -1,1 +1,1 @@
-"""Arguments and environment as frozen values: settings, the retry policy, a call's deadline."""
+"""Arguments and environment as frozen values: settings, the retry policy."""

@@ -10,8 +10,8 @@ import itertools
 import socket
 from typing import TYPE_CHECKING, Final, cast
 
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.tasks import time_limit, under_trio
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 
 from .connections import PIECE, Stream, is_readable, is_refusal

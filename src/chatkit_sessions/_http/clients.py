@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from chatkit_sessions._api.protocol import Request, Response
-from chatkit_sessions._config.deadline import Deadline, Timeouts
+from chatkit_sessions._concurrency.clocks import Deadline, Timeouts
 from chatkit_sessions._redaction import plain_headers
 from chatkit_sessions.errors import ConfigurationError
 

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from chatkit_sessions._api.protocol import Response
+from chatkit_sessions._concurrency.clocks import CONNECT_TIMEOUT, Deadline
 from chatkit_sessions._concurrency.threads import raised_by_handler
-from chatkit_sessions._config.deadline import CONNECT_TIMEOUT, Deadline
 from chatkit_sessions._redaction import MaskedBytes, redact
 from chatkit_sessions.errors import ConfigurationError
 

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import interrupt_in
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import redact, without_frames
 from chatkit_sessions.errors import APIConnectionError, APITimeoutError, ChatKitError
 

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Final, TypeAlias
 
 from chatkit_sessions._api.protocol import Request, Response
-from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._concurrency.clocks import Deadline
 
 from .connections import Connect, Connections
 from .exchange import encode_request, target_of

@@ -2,7 +2,7 @@
 
 import socket
 
-from chatkit_sessions._config.deadline import Deadline
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 
 from .connections import PIECE, Stream, is_readable, is_refusal

@@ -16,8 +16,8 @@ import httpcore
 import httpx
 
 from chatkit_sessions._api.protocol import Request, Response
+from chatkit_sessions._concurrency.clocks import CONNECT_TIMEOUT, Deadline
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.deadline import CONNECT_TIMEOUT, Deadline
 from chatkit_sessions._redaction import plain_headers
 
 from .clients import aread_body, read_body

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.single_flight import Batches, CompletionEvent, SingleFlight
 from chatkit_sessions._concurrency.threads import PerProcess
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent
 from chatkit_sessions.models import ChatKitSessionResponse

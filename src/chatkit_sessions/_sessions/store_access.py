@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import (
     NotStartedError,
     OverdueError,
     PerProcess,
     ThreadLimiter,
 )
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions.errors import SessionStoreError
 from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores._redis_commands import Script

@@ -12,8 +12,8 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.store_access import StoreAccess, evicted_error, not_confirmed_error
 from chatkit_sessions.errors import ChatKitError, SessionStoreError

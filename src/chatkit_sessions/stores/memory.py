@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from chatkit_sessions._concurrency.suspension import seconds_with_suspension
+from chatkit_sessions._concurrency.clocks import seconds_with_suspension
 from chatkit_sessions._concurrency.threads import PerProcess
 
 from .base import Entry

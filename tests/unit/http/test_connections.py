@@ -29,8 +29,8 @@ from chatkit_sessions import (
     InternalServerError,
 )
 from chatkit_sessions._api.protocol import Response
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._http import async_network, connections
 from chatkit_sessions._http.async_network import AsyncioStream, connect as connect_async
 from chatkit_sessions._http.connections import (

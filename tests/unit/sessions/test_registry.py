@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from chatkit_sessions import InternalServerError, SessionStoreError
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import ThreadEvent, run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.entries import Lease, StoreSnapshot
 from chatkit_sessions._sessions.registry import Registry
 from chatkit_sessions._sessions.store_access import AT_ONCE, StoreExecutor

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from chatkit_sessions import SessionStoreError
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.store_access import ScriptCall, StoreAccess
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.stores._redis_commands import Script

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from chatkit_sessions import SessionStoreError
+from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.tasks import RunningLimit, TaskLimiter
 from chatkit_sessions._concurrency.threads import NotStartedError, OverdueError, run_blocking
-from chatkit_sessions._config.deadline import Deadline
 from chatkit_sessions._sessions.store_access import (
     Attempt,
     StoreAccess,

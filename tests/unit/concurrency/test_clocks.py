@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
-from chatkit_sessions._concurrency.suspension import (
+from chatkit_sessions._concurrency.clocks import (
     Suspension,
     clock_that_goes_on,
     seconds_with_suspension,
