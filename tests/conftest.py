@@ -32,11 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without the garbage collector: what is made stays, and looking at it takes 5 s."""
+    """Keep the garbage collector from what stays: each look at it takes a second."""
     gc.disable()
     try:
         return (yield)
     finally:
+        gc.freeze()
         gc.enable()
 
 
@@ -130,14 +131,6 @@ def no_socket_left() -> Iterator[None]:
     if open_sockets() - before:
         gc.collect()  # of test servers; the library's raise a ResourceWarning, which is an error
         assert not open_sockets() - before
-
-
-@pytest.fixture
-def only_new_garbage() -> Iterator[None]:
-    """Let `gc.collect` look at what the test makes: at all that is there, it takes a second."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

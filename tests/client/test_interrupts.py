@@ -113,7 +113,6 @@ def interrupted(call: Callable[[], object], kind: type[BaseException], *, at: in
     return interrupt.raised is not None
 
 
-@pytest.mark.usefixtures("only_new_garbage")
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "step"), [(SoftTimeLimitExceeded, 1), (KeyboardInterrupt, 5)])
 @pytest.mark.parametrize("name", ["create", "get or create", "refresh", "sign out"])

@@ -401,7 +401,6 @@ def test_so_does_one_with_other_options(connect: Connect, server: FakeServer) ->
         tenant.create_session("user_123")
 
 
-@pytest.mark.usefixtures("only_new_garbage")
 @needs_proc
 def test_closing_leaves_nothing_open(fake: FakeChatKit) -> None:
     async def use_async(url: str) -> None:
@@ -558,7 +557,6 @@ def test_many_tasks_share_one_async_client(fake: FakeChatKit, server: FakeServer
     assert asyncio.run(main()) == users
 
 
-@pytest.mark.usefixtures("only_new_garbage")
 @needs_proc
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_one_async_client_works_in_one_event_loop_after_another(

@@ -659,7 +659,6 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.usefixtures("only_new_garbage")
 @needs_proc
 def test_faults_leave_no_connection_behind(connect: Connect) -> None:
     faults = [hang, bomb, oversize_error, drip_header_lines]

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from typing import Self
 
-import pytest
-
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
 from raw_server import raw_server, serve_sessions
 from support import KEY, WORKFLOW, Connect
@@ -120,7 +118,6 @@ def test_a_request_is_written_at_once(connect: Connect) -> None:
         assert (len(server.requests), server.reads) == (1, 1)
 
 
-@pytest.mark.usefixtures("only_new_garbage")
 def test_calls_leave_no_garbage_that_refers_to_itself() -> None:
     """What only the garbage collector can free makes it run the oftener, for the whole process."""
     with (
