@@ -17,7 +17,7 @@ from chatkit_sessions import (
     InvalidRequestError,
     SessionOptions,
 )
-from chatkit_sessions._api.create_body import create_body
+from chatkit_sessions._api.arguments import create_body
 from chatkit_sessions.service._rules import (
     EXTENSIONS,
     MAX_REQUEST_BODY,

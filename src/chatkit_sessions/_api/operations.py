@@ -18,8 +18,7 @@ from chatkit_sessions.models import (
 )
 from chatkit_sessions.options import SessionOptions
 
-from .arguments import problem_with_session_id, validate_session_id
-from .create_body import create_body
+from .arguments import create_body, problem_with_session_id, validate_session_id
 from .diagnosis import ended_status
 
 T_co = TypeVar("T_co", covariant=True)

@@ -14,11 +14,12 @@ from pydantic import SecretStr
 
 from chatkit_sessions._api import operations
 from chatkit_sessions._api.arguments import (
+    requested_lifetime,
     validate_client_secret,
+    validate_min_remaining,
     validate_user,
     validate_workflow_id,
 )
-from chatkit_sessions._api.create_body import requested_lifetime, validate_min_remaining
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.refresh import (
     RejectedSession,
@@ -235,13 +236,14 @@ class Sessions:
         )
         create = operations.create(user, workflow_id=workflow_id, options=options)
         body = create.body.get_secret_value() if create.body else b""  # holds no secret
+        lifetime = requested_lifetime(options)
         return SessionRequest(
             create=create,
             user=user,
             workflow_id=workflow_id,
             identity=Identity(self.scope, user, body),
-            lifetime=requested_lifetime(options),
-            min_remaining=validate_min_remaining(min_remaining, options),
+            lifetime=lifetime,
+            min_remaining=validate_min_remaining(min_remaining, lifetime=lifetime),
             presented=replaces,
             refresh=None
             if replaces is None

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, cast
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
 from chatkit_sessions import errors
-from chatkit_sessions._api.create_body import MAX_EXPIRES_AFTER
+from chatkit_sessions._api.arguments import MAX_EXPIRES_AFTER
 from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 from chatkit_sessions.errors import (

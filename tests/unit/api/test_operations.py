@@ -15,12 +15,12 @@ from pydantic import SecretStr, ValidationError
 
 from chatkit_sessions._api import operations
 from chatkit_sessions._api.arguments import (
+    create_body,
     validate_call_timeout,
     validate_client_secret,
     validate_user,
     validate_workflow_id,
 )
-from chatkit_sessions._api.create_body import create_body
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.refresh import RejectedSession, refresh as refresh_operation
 from chatkit_sessions.errors import InvalidRequestError
