@@ -8,6 +8,7 @@ import re
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from chatkit_sessions._config.retry_policy import FOR_NOW
 from chatkit_sessions.errors import (
     APIStatusError,
     AuthenticationError,
@@ -233,9 +234,8 @@ def is_route_missing(status_code: int, detail: ChatKitErrorDetail | None) -> boo
 
 def is_rejection(status_code: int) -> bool:
     """Whether the server rejects a request for good, rather than for now."""
-    for_now = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
     is_client_error = HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    return is_client_error and status_code not in for_now
+    return is_client_error and status_code not in FOR_NOW
 
 
 def ended_status(status_code: int, detail: ChatKitErrorDetail | None) -> str | None:

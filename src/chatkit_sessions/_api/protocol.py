@@ -190,12 +190,12 @@ def _parse_success_or_raise(
 ) -> T:
     request_id = _request_id(response, secrets)
     result = _parse_success(operation, response, request_id)
-    if not isinstance(result, _Problem):
+    if not isinstance(result, UnacceptableResponseError):
         return result
     content_type = _quotable(response.headers.get("content-type"), secrets)
     raise APIResponseValidationError(
         f"The response ({content_type or 'no content type'}, {len(response.body):,} bytes) is not "
-        f"what the contract says: {result.reason}.",
+        f"what the contract says: {result}.",
         status_code=response.status_code,
         content_type=content_type,
         content_length=len(response.body),
@@ -205,30 +205,20 @@ def _parse_success_or_raise(
     )
 
 
-class _Problem(NamedTuple):
-    """Why a success response cannot be used, without anything of the response."""
-
-    reason: str
-    mixed_up: bool = False
-    """Whether it is the response to another request."""
-    session_id: str | None = None
-
-
 def _parse_success(
     operation: Operation[T], response: Response, request_id: str | None
-) -> T | _Problem:
+) -> T | UnacceptableResponseError:
+    """The result, or why there is none: raised here, the error would have a context."""
     try:
         document = _decode(response)
         if not isinstance(document, dict):
-            return _Problem("it is JSON but not an object")
+            return UnacceptableResponseError("it is JSON but not an object")
         answered_at = parse_http_date(response.headers.get("date", ""))
         return operation.parse({**document, "request_id": request_id, "answered_at": answered_at})
     except ValidationError as error:
-        return _Problem(describe_validation_error(error))
+        return UnacceptableResponseError(describe_validation_error(error))
     except UnacceptableResponseError as error:
-        return _Problem(str(error), mixed_up=error.mixed_up, session_id=error.session_id)
-    except UnreadableBodyError as error:
-        return _Problem(str(error))
+        return error
 
 
 def parse_http_date(text: str) -> datetime | None:
@@ -331,7 +321,7 @@ def _quotable(text: str | None, secrets: tuple[SecretStr, ...]) -> str | None:
     return line if len(line) <= _MAX_QUOTED else line[:_MAX_QUOTED] + "…"
 
 
-class UnreadableBodyError(Exception):
+class UnreadableBodyError(UnacceptableResponseError):
     """Why a body is not a JSON document. Holds nothing of the body."""
 
 

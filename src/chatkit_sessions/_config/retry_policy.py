@@ -19,9 +19,10 @@ MAX_SECONDS: Final = 1_000_000
 """More than any sensible wait, less than what a platform's timers reject."""
 
 _DECIMAL: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_RETRIED_STATUSES: Final = frozenset(
+FOR_NOW: Final = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 )
+"""Statuses with which a server rejects a request for now, rather than for good."""
 
 
 class FailedAttempt(NamedTuple):
@@ -135,10 +136,7 @@ def _is_worth_repeating(failure: FailedAttempt) -> bool:
         return False
     if failure.should_retry is not None:
         return failure.should_retry
-    return (
-        failure.status_code in _RETRIED_STATUSES
-        or failure.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
-    )
+    return failure.status_code in FOR_NOW or failure.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def parse_should_retry(headers: Mapping[str, str]) -> bool | None:
