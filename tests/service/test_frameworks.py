@@ -23,7 +23,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
+from chatkit_sessions import ConfigurationError
+from chatkit_sessions.service import (
+    AsyncSessionsService,
+    SessionContext,
+    SessionsApp,
+    SessionsService,
+    SessionsWSGIApp,
+)
 from chatkit_sessions.service.django import chatkit_session as django_session
 from chatkit_sessions.service.fastapi import chatkit_session as fastapi_session
 from chatkit_sessions.service.flask import chatkit_session as flask_session
@@ -237,6 +244,37 @@ def test_only_secrets_of_its_workflow_and_project_get_in(framework: Framework) -
         answer = server.post(f"Bearer {secret}")
         assert answer.status_code == 401
         assert cast("dict[str, object]", answer.json["error"])["code"] == "client_secret_unknown"
+
+
+def test_a_workflow_that_the_service_does_not_have_is_rejected_at_once(
+    framework: Framework,
+) -> None:
+    with pytest.raises(ConfigurationError, match="This service has no workflow 'suport'") as raised:
+        ChatServer(framework, workflow_id="suport")
+
+    assert raised.value.hint.startswith("Its `workflows` are 'sales', 'support'.")
+
+
+@pytest.mark.parametrize(
+    ("make", "other"),
+    [
+        (starlette_session, SessionsService),
+        (fastapi_session, SessionsService),
+        (SessionsApp, SessionsService),
+        (flask_session, AsyncSessionsService),
+        (SessionsWSGIApp, AsyncSessionsService),
+    ],
+)
+def test_a_service_of_the_other_kind_is_rejected_at_once(
+    make: Callable[..., object], other: type[SessionsService | AsyncSessionsService]
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"`service` must be .*, got an? {other.__name__}"):
+        make(other(MemorySessionStore()))
+
+
+def test_what_is_no_service_is_rejected_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="`service` must be the SessionsService"):
+        django_session(cast("SessionsService", None))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,17 @@
 import json
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from chatkit_sessions import ChatKitError, ConfigurationError, SessionStoreError
+from chatkit_sessions import (
+    ChatKitError,
+    ConfigurationError,
+    InvalidRequestError,
+    SessionStoreError,
+)
 from chatkit_sessions._sessions.rate_limit import count_request
 from chatkit_sessions.service import ClientSecretRateLimitError, InvalidClientSecretError
 from chatkit_sessions.stores import Entry
@@ -156,16 +162,42 @@ def test_another_process_verifies_what_this_one_issued(services: Services) -> No
     assert services(api_keys=()).verify(secret).user == "ada"
 
 
-def test_a_secret_is_for_one_workflow_and_one_project(service: BlockingService) -> None:
+def test_a_secret_is_for_one_workflow_and_one_project(services: Services) -> None:
+    service = services(workflows={"support", "sales"})
     secret = service.create_secret()
 
     assert service.verify(secret, workflow_id="support", project="shop").user == "ada"
-    for workflow_id, project in (("sales", None), (None, "forum"), ("support", "forum"), ("", "")):
+    for workflow_id, project in (("sales", None), (None, "forum"), ("support", "forum")):
         assert reason_of(service, secret, workflow_id=workflow_id, project=project) == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("audience", "kind", "message"),
+    [
+        ({"workflow_id": "suport"}, ConfigurationError, "has no workflow 'suport'"),
+        ({"workflow_id": ""}, InvalidRequestError, "`workflow_id` must be a string of 1 character"),
+        ({"workflow_id": ["support"]}, InvalidRequestError, "`workflow_id` must be a string"),
+        ({"project": ""}, InvalidRequestError, "`project` must be a string of 1 character or more"),
+        ({"project": 5}, InvalidRequestError, "`project` must be a string"),
+    ],
+)
+def test_no_secret_is_unknown_because_of_a_mistake_of_the_chat_server(
+    services: Services, audience: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    service = services(workflows={"support", "sales"})
+
+    with pytest.raises(kind, match=message):
+        service.verify(service.create_secret(), **audience)
+
+
+def test_without_workflows_of_its_own_a_service_knows_any(services: Services) -> None:
+    service = services(workflows=None)
+
+    assert reason_of(service, service.create_secret(), workflow_id="suport") == "unknown"
+
+
 def test_a_secret_for_others_is_unknown_even_if_it_has_ended(services: Services) -> None:
-    service = services()
+    service = services(workflows={"support", "sales"})
     secret = service.create_secret()
     services.advance(601)
 

@@ -12,12 +12,11 @@ from chatkit_sessions._redaction import MaskedBytes, redact
 
 from ._error_responses import incomplete_request
 from ._rules import MAX_REQUEST_BODY, Headers, ServiceRequest, ServiceResponse
+from ._services import AsyncSessionsService, SessionsService, validate_service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
     from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from ._services import AsyncSessionsService, SessionsService
 
     _Message: TypeAlias = MutableMapping[str, Any]
 
@@ -33,9 +32,13 @@ class SessionsApp:
 
     Args:
         service: The service that handles the requests.
+
+    Raises:
+        ConfigurationError: The service is of another class.
     """
 
     def __init__(self, service: AsyncSessionsService) -> None:
+        validate_service(service, AsyncSessionsService)
         self._service = service
 
     async def __call__(
@@ -72,9 +75,13 @@ class SessionsWSGIApp:
 
     Args:
         service: The service that handles the requests.
+
+    Raises:
+        ConfigurationError: The service is of another class.
     """
 
     def __init__(self, service: SessionsService) -> None:
+        validate_service(service, SessionsService)
         self._service = service
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -554,7 +554,7 @@ class SessionRules:
         if self._user_limit is not None:
             return None
         known = self._workflows_of(audience.project)
-        if audience.workflow_id is not None and (known is None or audience.workflow_id in known):
+        if audience.workflow_id is not None:
             known = [audience.workflow_id]
         arguments: list[str | bytes | int] = [
             digest(client_secret),

@@ -96,6 +96,8 @@ class SessionsService:
             The session.
 
         Raises:
+            ConfigurationError: The service has `workflows`, but not this one.
+            InvalidRequestError: The workflow or the project is not a string, or is empty.
             InvalidClientSecretError: The secret is missing, unknown, of another workflow or
                 project, expired or cancelled; see `reason`.
             ClientSecretRateLimitError: The session has reached its rate limit.
@@ -104,9 +106,8 @@ class SessionsService:
         secret = _as_secret(client_secret)
         del client_secret
         is_counted = _as_flow(count) if callable(count) else count
-        return run_blocking(
-            self._flow.verify, secret, Audience(workflow_id, project), count=is_counted
-        )
+        audience = _audience(self._workflows, workflow_id, project)
+        return run_blocking(self._flow.verify, secret, audience, count=is_counted)
 
     def sessions_for(self, user: str, *, project: str = DEFAULT_PROJECT) -> list[SessionContext]:
         """Return the user's active sessions, whoever created them.
@@ -250,7 +251,8 @@ class AsyncSessionsService:
         """As `SessionsService.verify`; a function for `count` is a coroutine function."""
         secret = _as_secret(client_secret)
         del client_secret
-        return await self._flow.verify(secret, Audience(workflow_id, project), count=count)
+        audience = _audience(self._workflows, workflow_id, project)
+        return await self._flow.verify(secret, audience, count=count)
 
     async def sessions_for(
         self, user: str, *, project: str = DEFAULT_PROJECT
@@ -411,15 +413,41 @@ def _workflow_of_client(workflow_id: str | None, workflows: frozenset[str] | Non
     Raises:
         ConfigurationError: The service has no such workflow.
     """
-    if workflows is None or workflow_id in workflows:
-        return workflow_id
     if workflow_id is None:
-        return min(workflows) if len(workflows) == 1 else None
+        return min(workflows) if workflows is not None and len(workflows) == 1 else None
+    _validate_workflow(workflow_id, workflows)
+    return workflow_id
+
+
+def _validate_workflow(workflow_id: object, workflows: frozenset[str] | None) -> None:
+    """Reject a workflow that the service does not have.
+
+    Raises:
+        ConfigurationError: The service has `workflows`, but no such one.
+    """
+    if workflows is None or (isinstance(workflow_id, str) and workflow_id in workflows):
+        return
     known = ", ".join(map(repr, sorted(workflows)))
     raise ConfigurationError(
         f"This service has no workflow {safe_repr(workflow_id)}.",
         hint=f"Its `workflows` are {known}." if known else "Its `workflows` are empty.",
     )
+
+
+def _audience(
+    workflows: frozenset[str] | None, workflow_id: str | None, project: str | None
+) -> Audience:
+    """Whose sessions a chat server accepts.
+
+    Raises:
+        ConfigurationError: The service has no such workflow.
+        InvalidRequestError: The workflow or the project is not a string, or is empty.
+    """
+    if workflow_id is not None:
+        _validate_workflow(_validate_text("workflow_id", workflow_id), workflows)
+    if project is not None:
+        _validate_text("project", project)
+    return Audience(workflow_id, project)
 
 
 def _validate_text(argument: str, value: object) -> str:
@@ -443,6 +471,35 @@ def _validate_user_limit(limit: object) -> None:
         "`max_requests_per_user_per_1_minute` must be an integer, 1 or more, or None, got "
         f"{safe_repr(limit)}."
     )
+
+
+AnyService = TypeVar("AnyService", bound=SessionsService | AsyncSessionsService)
+
+
+def validate_service(
+    service: object,
+    expected: type[AnyService],
+    *,
+    workflow_id: str | None = None,
+    project: str | None = None,
+) -> None:
+    """Reject, when a chat server is set up, what would fail each of its requests.
+
+    Args:
+        service: The application's service.
+        expected: The class that the framework needs.
+        workflow_id: As for `SessionsService.verify`.
+        project: As for `SessionsService.verify`.
+
+    Raises:
+        ConfigurationError: The service is of another class, or has no such workflow.
+        InvalidRequestError: The workflow or the project is not a string, or is empty.
+    """
+    if not isinstance(service, expected):
+        raise ConfigurationError(
+            f"`service` must be the {expected.__name__} that verifies, got {safe_repr(service)}."
+        )
+    _audience(service._workflows, workflow_id, project)  # noqa: SLF001 -- of one module
 
 
 def _make_flow(

@@ -19,7 +19,7 @@ from ._chat_server import (
 )
 from ._records import SessionContext
 from ._rules import bearer_token
-from ._services import AsyncSessionsService, SessionsService
+from ._services import AsyncSessionsService, SessionsService, validate_service
 
 try:
     from django.conf import settings
@@ -63,7 +63,13 @@ def chatkit_session(
         count: Whether requests count towards the session's rate limit. Default: requests with
             which the widget only reads threads or items do not count, all others do. A request
             with a body of more than 64 KiB, or of unknown length, always counts.
+
+    Raises:
+        ConfigurationError: The service is another class's, or has `workflows`, but not this one.
     """
+    is_async = isinstance(service, AsyncSessionsService)
+    expected = AsyncSessionsService if is_async else SessionsService
+    validate_service(service, expected, workflow_id=workflow_id, project=project)
 
     def decorate(
         view: Callable[Concatenate[HttpRequest, SessionContext, P], R],

@@ -4,7 +4,6 @@ Install it with `pip install "chatkit-sessions[flask]"`.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ._chat_server import (
     VERIFICATION_ERRORS,
@@ -15,6 +14,7 @@ from ._chat_server import (
 )
 from ._records import SessionContext
 from ._rules import bearer_token
+from ._services import SessionsService, validate_service
 
 try:
     from flask import Response, abort, request
@@ -24,14 +24,11 @@ except ModuleNotFoundError as _error:
         'Verifying sessions under Flask needs it: pip install "chatkit-sessions[flask]"'
     ) from _error
 
-if TYPE_CHECKING:
-    from ._services import SessionsService
-
 __all__ = ["chatkit_session"]
 
 
 def chatkit_session(
-    service: "SessionsService",
+    service: SessionsService,
     *,
     workflow_id: str | None = None,
     project: str | None = None,
@@ -53,7 +50,11 @@ def chatkit_session(
 
     Returns:
         The function. Call it in a request.
+
+    Raises:
+        ConfigurationError: The service is another class's, or has `workflows`, but not this one.
     """
+    validate_service(service, SessionsService, workflow_id=workflow_id, project=project)
 
     def verified_session() -> SessionContext:
         secret = bearer_token(request.headers.get("Authorization"))

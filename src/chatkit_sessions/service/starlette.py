@@ -5,7 +5,6 @@ Install it with `pip install "chatkit-sessions[starlette]"`.
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from ._chat_server import (
     VERIFICATION_ERRORS,
@@ -17,6 +16,7 @@ from ._chat_server import (
 )
 from ._records import SessionContext
 from ._rules import bearer_token
+from ._services import AsyncSessionsService, validate_service
 
 try:
     from starlette.exceptions import HTTPException
@@ -27,14 +27,11 @@ except ModuleNotFoundError as _error:
         'Verifying sessions under Starlette needs it: pip install "chatkit-sessions[starlette]"'
     ) from _error
 
-if TYPE_CHECKING:
-    from ._services import AsyncSessionsService
-
 __all__ = ["chatkit_session"]
 
 
 def chatkit_session(
-    service: "AsyncSessionsService",
+    service: AsyncSessionsService,
     *,
     workflow_id: str | None = None,
     project: str | None = None,
@@ -57,7 +54,11 @@ def chatkit_session(
 
     Returns:
         The function. Await it with the request.
+
+    Raises:
+        ConfigurationError: The service is another class's, or has `workflows`, but not this one.
     """
+    validate_service(service, AsyncSessionsService, workflow_id=workflow_id, project=project)
 
     async def verified_session(request: Request) -> SessionContext:
         # Repeated values are joined, so that none can hide behind another.
