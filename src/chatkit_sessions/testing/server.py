@@ -66,7 +66,7 @@ class _Listener(socketserver.TCPServer):
 
     # On Windows, the option would let a second server take a busy port.
     allow_reuse_address = os.name != "nt"
-    request_queue_size = 128
+    request_queue_size = socket.SOMAXCONN
 
     def __init__(
         self, address: tuple[str, int], respond: Callable[[ServiceRequest], FakeResponse]
