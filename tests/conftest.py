@@ -2,6 +2,7 @@ import gc
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from time import sleep
 from typing import cast
 from zlib import crc32
 
@@ -10,7 +11,7 @@ from hypothesis import settings
 
 from chatkit_sessions._config.settings import OTHER_NAMES
 from chatkit_sessions.testing import FakeChatKit, FakeServer
-from redis_server import RedisServer, execute, running_redis
+from redis_server import RedisServer, execute, free_port, running_redis
 from support import Connect, Kind, Time, Way, connecting, open_sockets
 from workers import STORE_KINDS, Backend, StoreKind
 
@@ -175,7 +176,18 @@ def server(fake: FakeChatKit) -> Iterator[FakeServer]:
 
 
 @pytest.fixture(scope="session")
-def _one_redis() -> Iterator[RedisServer]:
+def _one_cluster() -> Iterator[RedisServer]:
+    """One node that has all the slots."""
+    # Its usual second port, 10,000 above the first, may be none.
+    with running_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        with server.client() as client:
+            execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _one_redis(_one_cluster: RedisServer) -> Iterator[RedisServer]:
+    """With it starts the cluster, which takes two seconds: most often, they pass in other tests."""
     with running_redis() as server:
         yield server
 
@@ -186,6 +198,17 @@ def redis_server(_one_redis: RedisServer) -> RedisServer:
     with _one_redis.client() as client:
         execute(client, "FLUSHALL")
     return _one_redis
+
+
+@pytest.fixture
+def redis_cluster(_one_cluster: RedisServer) -> RedisServer:
+    """A cluster of one node that is empty."""
+    with _one_cluster.client() as client:
+        while b"cluster_state:ok" not in execute(client, "CLUSTER", "INFO"):
+            sleep(0.01)  # the processor is for others meanwhile
+        execute(client, "FLUSHALL")
+        execute(client, "CONFIG", "SET", "cluster-announce-port", 0)
+    return _one_cluster
 
 
 @pytest.fixture(params=STORE_KINDS)

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from redis_server import RedisServer, execute
+
 
 class TroubledRedis:
     """Passes on what is sent either way, with one trouble or another.
@@ -60,6 +62,12 @@ class TroubledRedis:
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+def announce(cluster: RedisServer, proxy: TroubledRedis) -> None:
+    """Let a cluster of one node lead its clients to the proxy."""
+    with cluster.client() as client:
+        execute(client, "CONFIG", "SET", "cluster-announce-port", proxy.port)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.memory import Evictions
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
-from redis_server import RedisServer, execute, free_port, running_redis
+from redis_server import RedisServer, execute
 from support import Kind, Time
+from troubled_redis import announce, troubled
 
 StoreKind: TypeAlias = Literal["memory", "redis", "async redis"]
 KINDS: tuple[StoreKind, ...] = get_args(StoreKind)
@@ -566,23 +567,12 @@ class TestEntriesOfSeveralGroups:
                 read_many(store, ("g", "b"), ("g", "a"))
 
 
-@pytest.fixture
-def cluster() -> Iterator[RedisServer]:
-    """One node that has all the slots, and refuses what lies in several."""
-    # Its usual second port, 10,000 above the first, may be none.
-    bus = str(free_port())
-    with running_redis("--cluster-enabled", "yes", "--cluster-port", bus) as server:
-        with server.client() as client:
-            execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while b"cluster_state:ok" not in execute(client, "CLUSTER", "INFO"):
-                pass
-        yield server
-
-
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_cluster_keeps_a_group_on_one_node(cluster: RedisServer, kind: Kind) -> None:
-    no_retries = {"host": "127.0.0.1", "port": cluster.port, "retry": Retry(NoBackoff(), 0)}
+def test_a_cluster_keeps_a_group_on_one_node(redis_cluster: RedisServer, kind: Kind) -> None:
     with ExitStack() as stack:
+        proxy = stack.enter_context(troubled(redis_cluster.port))
+        announce(redis_cluster, proxy)
+        no_retries = {"host": "127.0.0.1", "port": proxy.port, "retry": Retry(NoBackoff(), 0)}
         store: SessionStore
         if kind == "sync":
             make = cast("Callable[..., redis.RedisCluster]", redis.RedisCluster)
@@ -611,6 +601,6 @@ def test_a_cluster_keeps_a_group_on_one_node(cluster: RedisServer, kind: Kind) -
         ]
 
         if kind == "sync":  # redis-py's asynchronous one leaves connections open that it lost
-            cluster.stop()
+            proxy.refuse()
             with pytest.raises(SessionStoreError, match="does not respond"):
                 store.get("g", ["a"])

@@ -21,7 +21,7 @@ from chatkit_sessions.integrations import (
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer, execute, free_port, running_redis
 from support import Blocking, Connect
-from troubled_redis import TroubledRedis, troubled
+from troubled_redis import TroubledRedis, announce, troubled
 from workers import Backend, inner
 
 Trouble: TypeAlias = Literal["refuses", "is silent", "is slow"]
@@ -47,22 +47,10 @@ def made(request: pytest.FixtureRequest) -> Make:
     return cast("Make", request.param)
 
 
-@pytest.fixture(scope="session")
-def _one_cluster() -> Iterator[RedisServer]:
-    """One node that has all the slots."""
-    bus = str(free_port())
-    with running_redis("--cluster-enabled", "yes", "--cluster-port", bus) as server:
-        with server.client() as client:
-            execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while b"cluster_state:ok" not in execute(client, "CLUSTER", "INFO"):
-                pass
-        yield server
-
-
 @pytest.fixture
 def server(request: pytest.FixtureRequest, made: Make) -> RedisServer:
     server: RedisServer = request.getfixturevalue(
-        "_one_cluster" if made == "cluster" else "redis_server"
+        "redis_cluster" if made == "cluster" else "redis_server"
     )
     return server
 
@@ -71,9 +59,7 @@ def server(request: pytest.FixtureRequest, made: Make) -> RedisServer:
 def proxy(server: RedisServer, made: Make) -> Iterator[TroubledRedis]:
     with troubled(server.port) as proxy:
         if made == "cluster":
-            with server.client() as client:
-                execute(client, "FLUSHALL")
-                execute(client, "CONFIG", "SET", "cluster-announce-port", proxy.port)
+            announce(server, proxy)
         yield proxy
 
 
