@@ -284,7 +284,11 @@ class Connect:
         return blocking
 
     def http_client(self, *, family: ModuleType = httpx, **options: object) -> object:
-        """An HTTP client of this kind, closed at the end of the test."""
+        """An HTTP client of this kind, closed at the end of the test.
+
+        Without certificates unless the test has some: to load those that httpx has takes 20 ms.
+        """
+        options = {"verify": False, **options}
         if self._runner is None:
             client = cast("httpx.Client", family.Client(**options))
             self._stack.callback(client.close)
