@@ -26,9 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.register_profile("quick", max_examples=10)
-    if config.getoption("--quick"):
-        settings.load_profile("quick")
+    settings.register_profile("full", settings.default, deadline=None)
+    settings.register_profile("quick", settings.default, deadline=None, max_examples=10)
+    settings.load_profile("quick" if config.getoption("--quick") else "full")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -50,7 +50,7 @@ def test_requests_hold(connect: Connect, call: Callable[[ChatKitClient], object]
 around = st.integers(-1, 3) | st.integers(510, 514) | st.integers(598, 603)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     user=st.text(max_size=3),
     seconds=st.none() | around,

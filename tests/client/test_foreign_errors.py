@@ -417,7 +417,7 @@ def test_a_certificate_that_is_not_trusted_is_tried_once(
     certificate = trustme.CA().issue_cert("127.0.0.1")
     certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # its types
     with raw_server(lambda _: None, tls=context) as server:
-        http = connect.http_client() if supplied else None
+        http = connect.http_client(verify=True) if supplied else None
         chatkit = connect(base_url=server.url, http_client=http)
 
         with pytest.raises(APIConnectionError, match="CERTIFICATE_VERIFY_FAILED") as caught:

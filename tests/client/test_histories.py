@@ -142,6 +142,6 @@ class Histories(RuleBasedStateMachine):
 def test_any_history_is_the_same_over_both_stores(kind: Kind, redis_server: RedisServer) -> None:
     machine = type("Machine", (Histories,), {"kind": kind, "server": redis_server})
     case = cast("type[RuleBasedStateMachine]", machine).TestCase
-    case.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+    case.settings = settings(max_examples=25, stateful_step_count=15)
 
     case().runTest()

@@ -39,9 +39,7 @@ BUCKETS = st.lists(
 ).map(" ".join)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BUCKETS | st.none(), st.integers(1, 70_000), st.integers(1, 40))
 def test_a_script_counts_as_the_library_does(
     redis_server: RedisServer, value: str | None, milliseconds: int, limit: int

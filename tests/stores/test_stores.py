@@ -491,7 +491,7 @@ def test_both_stores_tell_the_same_whatever_happens(
         type("Machine", (SameHistory,), {"kind": kind, "server": redis_server}),
     )
     case = cast("type[RuleBasedStateMachine]", machine).TestCase
-    case.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+    case.settings = settings(max_examples=40, stateful_step_count=20)
 
     case().runTest()
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from chatkit_sessions.testing import FakeChatKit, FakeClock, fake_api
 from chatkit_sessions.testing.wire import FakeResponse, Headers, ServiceRequest
@@ -998,7 +998,6 @@ PATHS = st.text() | st.lists(
 
 
 class TestAnything:
-    @settings(deadline=None)
     @given(body=BODIES)
     def test_as_a_create_body_is_accepted_or_refused_in_the_envelope(self, body: bytes) -> None:
         response = ask(FakeChatKit(), content=body)
@@ -1007,7 +1006,6 @@ class TestAnything:
             assert 400 <= response.status_code < 500
             error(response)
 
-    @settings(deadline=None)
     @given(
         method=st.sampled_from(["GET", "POST", "DELETE"]) | st.text(string.ascii_uppercase),
         path=PATHS,

@@ -178,4 +178,4 @@ class LocalAPI(RuleBasedStateMachine):
 
 
 TestLocalAPI = LocalAPI.TestCase
-TestLocalAPI.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLocalAPI.settings = settings(max_examples=60, stateful_step_count=30)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import SecretStr, ValidationError
 
 from chatkit_sessions import models
@@ -282,7 +282,6 @@ class TestExpiresAt:
         with pytest.raises(ValidationError, match="expires_at"):
             make(expires_at=given)
 
-    @settings(deadline=None)
     @given(
         st.one_of(
             st.text(),
@@ -302,7 +301,6 @@ class TestExpiresAt:
         assert expires_at.tzinfo is UTC
         assert 2000 <= expires_at.year <= 2100
 
-    @settings(deadline=None)
     @given(
         st.datetimes(datetime(2000, 1, 2), datetime(2100, 12, 30)),  # noqa: DTZ001 -- hypothesis takes naive bounds
         st.integers(-14 * 60, 14 * 60),

@@ -9,7 +9,7 @@ from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import JsonValue, SecretStr
 
 from chatkit_sessions._redaction import (
@@ -69,7 +69,6 @@ class TestGivenSecrets:
     def test_an_empty_secret_changes_nothing(self) -> None:
         assert redact("text", [SecretStr("")]) == "text"
 
-    @settings(deadline=None)
     @given(
         st.text(min_size=1).filter(lambda secret: "*" not in secret),
         st.text(),
@@ -115,7 +114,6 @@ class TestShapes:
     def test_an_escape_before_it_does_not_hide_it(self, text: str) -> None:
         assert "abcdef" not in redact(text)
 
-    @settings(deadline=None)
     @given(st.text(), st.sampled_from(["sk-", "ek_"]), st.from_regex(r"\A[A-Za-z0-9_-]{4,}\Z"))
     def test_redacting_twice_changes_nothing_more(self, text: str, shape: str, tail: str) -> None:
         once = redact(f"{text} {shape}{tail}")
@@ -175,7 +173,6 @@ class TestRedactJson:
     def test_secrets_may_be_an_iterator(self) -> None:
         assert redact_json(["S3", "S3"], iter([SecretStr("S3")])) == [MASK, MASK]
 
-    @settings(deadline=None)
     @given(JSON_VALUES)
     def test_any_json_stays_json_of_the_same_shape(self, value: JsonValue) -> None:
         redacted = redact_json(value, [SecretStr("S3CRET-NEVER-THERE")])
@@ -314,7 +311,6 @@ class TestShown:
         assert "…" in text
         assert len(text) < 100
 
-    @settings(deadline=None)
     @given(st.text(st.characters(codec=None, categories=None)) | st.integers() | st.floats())
     def test_any_value_is_short_and_survives_every_log(self, value: object) -> None:
         text = safe_repr(value)

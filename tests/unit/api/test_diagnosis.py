@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from chatkit_sessions._api.diagnosis import (
     Diagnosis,
@@ -376,7 +376,6 @@ TEXTS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(
     st.integers(300, 599),
     st.none()

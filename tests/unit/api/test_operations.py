@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import SecretStr, ValidationError
 
 from chatkit_sessions._api import operations
@@ -472,7 +472,6 @@ class TestUser:
         for part in named:
             assert part in message
 
-    @settings(deadline=None)
     @given(st.text(st.characters(codec=None, categories=None)))
     def test_any_text_arrives_as_it_is_or_is_refused(self, user: str) -> None:
         try:
@@ -483,7 +482,6 @@ class TestUser:
         assert body_of(operation)["user"] == user
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=70),
@@ -633,7 +631,6 @@ class TestSessionId:
     ) -> None:
         assert "refresh" in refusal(lambda: build("refresh")) + end
 
-    @settings(deadline=None)
     @given(st.text(st.characters(codec=None, categories=None)))
     def test_any_text_is_exactly_one_segment_or_refused(
         self, build: Callable[[Any], Operation[Any]], end: str, session_id: str

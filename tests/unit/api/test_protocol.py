@@ -743,7 +743,7 @@ ANY_HEADERS = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     st.sampled_from([CREATE, REFRESH, GET, CANCEL]),
     st.sampled_from([200, 201, 302, 400, 401, 404, 405, 429, 500]) | st.integers(200, 599),
@@ -772,7 +772,6 @@ def test_any_answer_gives_a_result_or_an_error_of_this_library(
             result.model_dump_json()
 
 
-@settings(deadline=None)
 @given(ANY_SESSION, st.sampled_from([CREATE, REFRESH, GET, CANCEL]))
 def test_a_result_can_always_be_shown_and_dumped(
     changes: dict[str, Any], operation: Operation[Any]

@@ -151,7 +151,6 @@ class TestBackoff:
         assert delay(FailedAttempt(), RetryPolicy(jitter=0), random=0.9) == 0.5
         assert delay(FailedAttempt(), RetryPolicy(jitter=0.5), random=0.5) == 0.375
 
-    @settings(deadline=None)
     @given(
         st.floats(0.001, 100),
         st.floats(0, 100),
@@ -266,7 +265,6 @@ class TestShouldRetryHeader:
     def test_absent(self) -> None:
         assert parse_should_retry({}) is None
 
-    @settings(deadline=None)
     @given(st.text())
     def test_any_text_has_one_of_three_meanings(self, text: str) -> None:
         assert parse_should_retry({"x-should-retry": text}) in {True, False, None}
@@ -355,7 +353,7 @@ class TestRetryAfterHeader:
 
         assert parse_retry_after({"retry-after": IN_90_SECONDS}, now=from_elsewhere) == 90
 
-    @settings(deadline=None, max_examples=500)
+    @settings(max_examples=5 * settings().max_examples)
     @given(
         st.one_of(
             st.text(),

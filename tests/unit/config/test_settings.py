@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import SecretStr
 
 from chatkit_sessions._config.retry_policy import RetryPolicy
@@ -242,7 +242,6 @@ class TestKey:
     def test_what_a_header_can_carry_is_taken(self, key: str) -> None:
         assert validate_key(SecretStr(key), "`api_key`").get_secret_value() == key
 
-    @settings(deadline=None)
     @given(st.text())
     def test_any_text_is_a_header_value_or_refused(self, key: str) -> None:
         try:
@@ -423,7 +422,6 @@ class TestBaseUrl:
         with pytest.raises(ConfigurationError, match="credentials"):
             self.check("http://user@gateway.example", insecure=True)
 
-    @settings(deadline=None)
     @given(
         st.text()
         | st.from_regex(r"\Ahttps?://[\[\]@:/?#.a-z0-9 -]{0,30}\Z")

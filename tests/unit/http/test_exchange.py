@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import h11
 import httpx
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 from pydantic import SecretBytes, SecretStr
 
 from chatkit_sessions._api.protocol import Headers, Request
@@ -407,21 +407,18 @@ def responses(draw: st.DrawFn) -> bytes:
     return spoiled(draw, head + body + rest)
 
 
-@settings(deadline=None)
 @given(data=responses(), cuts=st.lists(st.integers(0, 300), max_size=4))
 @example(data=RESPONSES[0], cuts=[0])
 def test_generated_responses_mean_what_they_mean_to_h11(data: bytes, cuts: list[int]) -> None:
     compare(data, *(cut % (len(data) + 1) for cut in cuts))
 
 
-@settings(deadline=None)
 @given(data=responses())
 def test_generated_responses_mean_the_same_wherever_they_are_cut(data: bytes) -> None:
     for cut in range(len(data) + 1):
         compare(data, cut)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_anything_else_is_no_response(data: bytes) -> None:
     compare(data)
