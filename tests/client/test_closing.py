@@ -17,7 +17,7 @@ from chatkit_sessions import (
     ChatKitClient,
     InternalServerError,
 )
-from chatkit_sessions._client.sync_io import SyncIO
+from chatkit_sessions._client.sync_client import SyncIO
 from chatkit_sessions._concurrency.tasks import time_limit
 from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions._http.own_client import OwnClient

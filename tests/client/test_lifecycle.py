@@ -25,7 +25,7 @@ from chatkit_sessions import (
     InternalServerError,
 )
 from chatkit_sessions._api.protocol import Response
-from chatkit_sessions._client.async_io import AsyncIO
+from chatkit_sessions._client.async_client import AsyncIO
 from chatkit_sessions._concurrency.tasks import PerLoop
 from chatkit_sessions._http.async_network import connect
 from chatkit_sessions._http.own_client import OwnClient
