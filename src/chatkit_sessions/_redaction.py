@@ -1,4 +1,4 @@
-"""Remove secrets from messages, logs, reprs and dumps."""
+"""Remove secrets from messages, logs, reprs, dumps and tracebacks."""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""The proxy that the environment names: found, checked, and described without its password."""
+"""The proxy that the environment names: found, checked, and described without its password.
+
+`through_httpx` sends what goes through it.
+"""
 
 import importlib.util
 import os

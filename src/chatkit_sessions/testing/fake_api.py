@@ -1,4 +1,7 @@
-"""The local API, for tests and development servers."""
+"""The local API, for tests and development servers.
+
+Sessions and responses are those of `chatkit_sessions.service`; here is what tests arrange and see.
+"""
 
 from __future__ import annotations
 
