@@ -12,12 +12,9 @@ An event holds no secret, no user and no id, and takes few values: each can be a
 | `verify` | `ok`, the `reason` of an `InvalidClientSecretError`, or another error's class |
 """
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
-
-from .errors import ConfigurationError
 
 EventName: TypeAlias = Literal[
     "create",
@@ -44,18 +41,6 @@ class Event(NamedTuple):
 
 OnEvent: TypeAlias = Callable[[Event], object]
 """A function that is called during a call, in its thread or task: it must not block."""
-
-
-def validate_on_event(on_event: object) -> None:
-    """Reject what cannot be called for an event; None: there is nothing to call.
-
-    Raises:
-        ConfigurationError: It is not a plain function.
-    """
-    if on_event is None:
-        return
-    if not callable(on_event) or inspect.iscoroutinefunction(on_event):
-        raise ConfigurationError("`on_event` must be a function, and not a coroutine function.")
 
 
 def report(on_event: OnEvent | None, name: EventName, outcome: str) -> None:

@@ -223,7 +223,12 @@ async def coroutine(event: Event) -> None:
     raise AssertionError(event)
 
 
-@pytest.mark.parametrize("on_event", ["print", coroutine])
+class AsyncFunction:
+    async def __call__(self, event: Event) -> None:
+        raise AssertionError(event)
+
+
+@pytest.mark.parametrize("on_event", ["print", coroutine, AsyncFunction()])
 def test_what_cannot_be_called_is_rejected(connect: Connect, on_event: object) -> None:
     with pytest.raises(ConfigurationError, match="`on_event` must be a function, and not a cor"):
         connect(Script([]), on_event=on_event)

@@ -153,11 +153,6 @@ class AwaitedStore:
         return await self._store.commit(group, changes, when=when)
 
 
-async def awaited(function: Callable[[], T]) -> T:
-    """What a plain function returns, from a coroutine function."""
-    return function()
-
-
 class BlockingService:
     """A service of either kind, asked in the same way."""
 
@@ -173,12 +168,10 @@ class BlockingService:
         *,
         workflow_id: str | None = None,
         project: str | None = None,
-        count: bool | Callable[[], bool] = True,
+        count: bool | Callable[[], bool | Awaitable[bool]] = True,
     ) -> SessionContext:
         verify = partial(self.wrapped.verify, workflow_id=workflow_id, project=project)
-        is_async = self._runner is not None
-        counts = partial(awaited, count) if callable(count) and is_async else count
-        verified = verify(client_secret, count=cast("bool", counts))
+        verified = verify(client_secret, count=cast("bool", count))
         if isinstance(verified, SessionContext):
             return verified
         assert self._runner is not None

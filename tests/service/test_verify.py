@@ -1,8 +1,10 @@
 """Whose request is it: what `verify` returns and raises, for both services over both stores."""
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -374,6 +376,27 @@ def test_a_session_that_ends_while_the_body_is_read_is_rejected(
         service.verify(str(cancelled["client_secret"]), count=read_while_it_is_cancelled)
     with pytest.raises(InvalidClientSecretError, match="expired"):
         service.verify(str(expired["client_secret"]), count=read_until_it_expires)
+
+
+async def counts_nothing() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("count", [counts_nothing, partial(counts_nothing)])
+def test_a_coroutine_function_decides_in_async_code_and_is_rejected_in_sync_code(
+    services: Services, count: Callable[[], Awaitable[bool]]
+) -> None:
+    service = services()
+    secret = service.create_secret(limit=1)
+
+    if services.kind == "async":
+        service.verify(secret, count=count)
+    else:
+        message = "`count` is an async function: SessionsService needs a plain one"
+        with pytest.raises(ConfigurationError, match=message):
+            service.verify(secret, count=count)
+
+    assert service.verify(secret).user == "ada", "nothing was counted"
 
 
 def cancel_in_store(services: Services, service: BlockingService, session: JSON) -> None:

@@ -1,5 +1,6 @@
 """Connections that fail on demand, over HTTP and in process, as both clients meet them."""
 
+import asyncio
 import threading
 from typing import get_args
 
@@ -161,6 +162,7 @@ def test_an_oversized_body_is_as_long_as_it_says() -> None:
         ({"fault": "reset", "status_code": 500}, "fault goes with times and operation alone"),
         ({"fault": "reset", "message": "x"}, "fault goes with times and operation alone"),
         ({"fault": "reset", "times": 0}, "times must be 1 or more"),
+        ({"fault": "reset", "when": asyncio.sleep}, "when must be a plain function"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(

@@ -35,7 +35,7 @@ from chatkit_sessions._config.settings import (
     Settings,
     require_workflow_id,
 )
-from chatkit_sessions._config.validation import validate_clock
+from chatkit_sessions._config.validation import validate_clock, validate_on_event
 from chatkit_sessions._redaction import redact, safe_repr
 from chatkit_sessions._sessions.entries import (
     RENEW_EVERY,
@@ -67,7 +67,7 @@ from chatkit_sessions.errors import (
     SessionNotRecordedError,
     SessionStoreError,
 )
-from chatkit_sessions.events import OnEvent, validate_on_event
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.models import CancelledSession, ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import SessionOptions, reject_unknown_options
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore

@@ -454,7 +454,7 @@ class SyncIO:
 
     async def call_key_function(self, function: Callable[[], object]) -> object:
         """See `IO`."""
-        return as_secret(reject_awaitable(function()))
+        return as_secret(reject_awaitable(function(), "api_key", owner="ChatKitClient"))
 
     async def send(self, request: Request, deadline: Deadline) -> Response:
         """See `IO`."""

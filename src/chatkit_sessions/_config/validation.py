@@ -50,16 +50,27 @@ def validate_key_source(key: SecretStr | Other, source: str) -> SecretStr | Othe
     )
 
 
-def reject_awaitable(key: Other) -> Other:
-    """Reject an async key function for the sync client."""
-    if not inspect.isawaitable(key):
-        return key
-    if inspect.iscoroutine(key):
-        key.close()  # else Python warns that nobody awaited it
+def reject_awaitable(result: Other, argument: str, *, owner: str) -> Other:
+    """Reject the result of an async function in sync code.
+
+    Args:
+        result: What the function returned.
+        argument: The argument that the function was passed as.
+        owner: The sync class that it was passed to.
+    """
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()  # else Python warns that nobody awaited it
     raise ConfigurationError(
-        "`api_key` is an async function: ChatKitClient needs a plain one, AsyncChatKitClient takes "
-        "both."
+        f"`{argument}` is an async function: {owner} needs a plain one, Async{owner} takes both."
     )
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a call returns a coroutine: also of an object with such a `__call__`."""
+    call = getattr(type(function), "__call__", None)  # noqa: B004 -- not whether there is one
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def validate_key(key: object, source: str) -> SecretStr:
@@ -193,6 +204,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def validate_on_event(on_event: object) -> None:
+    """Reject what cannot be called for an event; None: there is nothing to call.
+
+    Raises:
+        ConfigurationError: It is not a plain function.
+    """
+    if on_event is not None and (not callable(on_event) or is_coroutine_function(on_event)):
+        raise ConfigurationError("`on_event` must be a function, and not a coroutine function.")
 
 
 def validate_clock(clock: object) -> None:

@@ -4,7 +4,6 @@ The asynchronous endpoint awaits them. With the synchronous client, they never s
 synchronous endpoint runs them without an event loop.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, TypeVar, Unpack, cast
@@ -12,6 +11,7 @@ from typing import NamedTuple, TypeVar, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sessions import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
+from chatkit_sessions._concurrency.tasks import maybe_await
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.validation import validate_timeout
 from chatkit_sessions._sessions.rate_limit import RequestCounts
@@ -236,11 +236,6 @@ async def _delete_owned(
     info = await _get_owned(client, user, session_id, timeout)
     if info.status != "cancelled":
         await maybe_await(client.delete_session(session_id, missing_ok=True, timeout=timeout))
-
-
-async def maybe_await(value: T | Awaitable[T]) -> T:
-    """Await a value if it is awaitable: from either client, or the application's function."""
-    return cast("T", await value if inspect.isawaitable(value) else value)
 
 
 class ChatKitEndpoint(EndpointFlow):

@@ -13,6 +13,7 @@ from pydantic import SecretBytes
 
 from chatkit_sessions._api.arguments import validate_user
 from chatkit_sessions._api.diagnosis import is_permanent
+from chatkit_sessions._config.validation import is_coroutine_function
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
 from chatkit_sessions._troubleshooting import reference
 from chatkit_sessions.errors import (
@@ -542,12 +543,6 @@ def validate_options(options: object) -> SessionOptions:
                 hint=f"The options are {', '.join(sorted(OPTION_NAMES))}.",
             )
     return cast("SessionOptions", options)
-
-
-def is_coroutine_function(function: object) -> bool:
-    """Whether a call returns a coroutine: also of an object with such a `__call__`."""
-    call = getattr(type(function), "__call__", None)  # noqa: B004 -- not whether there is one
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def require_owner(info: ChatKitSessionInfo, user: str) -> None:

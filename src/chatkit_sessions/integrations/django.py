@@ -9,6 +9,7 @@ from typing import Final, ParamSpec, TypeAlias, TypeVar, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sync_client import ChatKitClient
 from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._config.validation import is_coroutine_function
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
 
 from ._endpoint import AsyncChatKitEndpoint, ChatKitEndpoint, Hooks
@@ -28,7 +29,6 @@ from ._requests import (
     validate_prefix,
     validate_secret_keys,
 )
-from ._rules import is_coroutine_function
 
 try:
     from asgiref.sync import sync_to_async

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.clocks import Deadline
+from chatkit_sessions._concurrency.tasks import maybe_await
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.store_access import StoreAccess, evicted_error, not_confirmed_error
@@ -92,7 +93,7 @@ class ServiceFlow:
         request: ServiceRequest,
         served: Collection[Operation] = OPERATIONS,
         *,
-        read: Callable[[], Awaitable[bytes]] | None = None,
+        read: Callable[[], bytes | Awaitable[bytes]] | None = None,
     ) -> ServiceResponse:
         """Respond to a request to one of the routes; 503 during a store outage."""
         try:
@@ -106,7 +107,7 @@ class ServiceFlow:
         served: Collection[Operation] = OPERATIONS,
         *,
         project: str | None = None,
-        read: Callable[[], Awaitable[bytes]] | None = None,
+        read: Callable[[], bytes | Awaitable[bytes]] | None = None,
     ) -> ServiceResponse:
         """Respond to a request to one of the routes.
 
@@ -121,7 +122,7 @@ class ServiceFlow:
         """
         try:
             screened = self._rules.screen(request, served, project=project)
-            body = request.body if read is None else MaskedBytes(await read())
+            body = request.body if read is None else MaskedBytes(await maybe_await(read()))
             response = await self._carry_out(self._rules.parse(screened, body))
         except InvalidClientSecretError as error:
             _log_rejection(error)
@@ -137,7 +138,7 @@ class ServiceFlow:
         client_secret: SecretStr | None,
         audience: Audience,
         *,
-        count: bool | Callable[[], Awaitable[bool]],
+        count: bool | Callable[[], bool | Awaitable[bool]],
     ) -> SessionContext:
         """Return the session behind a client secret; see `SessionsService.verify`."""
         try:
@@ -158,7 +159,7 @@ class ServiceFlow:
         client_secret: SecretStr | None,
         audience: Audience,
         *,
-        count: bool | Callable[[], Awaitable[bool]],
+        count: bool | Callable[[], bool | Awaitable[bool]],
     ) -> SessionContext:
         if client_secret is None or not client_secret.get_secret_value():
             raise InvalidClientSecretError("missing")
@@ -168,7 +169,7 @@ class ServiceFlow:
         deadline = self._deadline()
         if callable(count):
             await self._authenticated(group, client_secret, audience, deadline)
-            count = await count()
+            count = await maybe_await(count())
             deadline = self._deadline()  # the body may have taken its time
         if count:
             record = await self._counted(group, client_secret, audience, deadline)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._config.validation import validate_store
+from chatkit_sessions._config.validation import reject_awaitable, validate_on_event, validate_store
 from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
-from chatkit_sessions.events import OnEvent, validate_on_event
+from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
@@ -96,7 +96,8 @@ class SessionsService:
             The session.
 
         Raises:
-            ConfigurationError: The service has `workflows`, but not this one.
+            ConfigurationError: The service has `workflows`, but not this one. Or `count` is a
+                coroutine function, which AsyncSessionsService takes.
             InvalidRequestError: The workflow or the project is not a string, or is empty.
             InvalidClientSecretError: The secret is missing, unknown, of another workflow or
                 project, expired or cancelled; see `reason`.
@@ -105,7 +106,7 @@ class SessionsService:
         """
         secret = _as_secret(client_secret)
         del client_secret
-        is_counted = _as_flow(count) if callable(count) else count
+        is_counted = _as_flow(count, "count") if callable(count) else count
         audience = _audience(self._workflows, workflow_id, project)
         return run_blocking(self._flow.verify, secret, audience, count=is_counted)
 
@@ -199,7 +200,7 @@ class SessionsService:
             request: The request.
             read: Reads the body, once the API key is verified. Default: the request has it.
         """
-        return run_blocking(self._flow.handle, request, read=read and _as_flow(read))
+        return run_blocking(self._flow.handle, request, read=read and _as_flow(read, "read"))
 
 
 class AsyncSessionsService:
@@ -246,9 +247,9 @@ class AsyncSessionsService:
         *,
         workflow_id: str | None = None,
         project: str | None = None,
-        count: bool | Callable[[], Awaitable[bool]] = True,
+        count: bool | Callable[[], bool | Awaitable[bool]] = True,
     ) -> SessionContext:
-        """As `SessionsService.verify`; a function for `count` is a coroutine function."""
+        """As `SessionsService.verify`; `count` may be a coroutine function."""
         secret = _as_secret(client_secret)
         del client_secret
         audience = _audience(self._workflows, workflow_id, project)
@@ -290,9 +291,9 @@ class AsyncSessionsService:
         )
 
     async def handle(
-        self, request: ServiceRequest, *, read: Callable[[], Awaitable[bytes]] | None = None
+        self, request: ServiceRequest, *, read: Callable[[], bytes | Awaitable[bytes]] | None = None
     ) -> ServiceResponse:
-        """As `SessionsService.handle`; `read` is a coroutine function."""
+        """As `SessionsService.handle`; `read` may be a coroutine function."""
         return await self._flow.handle(request, read=read)
 
 
@@ -527,9 +528,9 @@ def _make_flow(
     return ServiceFlow(store, rules, on_event)
 
 
-def _as_flow(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+def _as_flow(function: Callable[[], T], argument: str) -> Callable[[], Awaitable[T]]:
     async def call() -> T:
-        return function()
+        return reject_awaitable(function(), argument, owner="SessionsService")
 
     return call
 

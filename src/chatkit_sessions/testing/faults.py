@@ -6,6 +6,7 @@ With `reset` and `hang`, the API does not process the request. With `drip`, `tru
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
@@ -100,6 +101,8 @@ def make_failure(
     """
     if times is not None and times < 1:
         raise ValueError(f"times must be 1 or more, not {times}")
+    if inspect.iscoroutinefunction(when):
+        raise ValueError("when must be a plain function, not a coroutine function")
     if fault is not None:
         of_the_response = (status_code, headers, body, *error.values())
         if any(argument is not None for argument in of_the_response):

@@ -285,7 +285,7 @@ class TestAsSecret:
 class TestRefuseAwaitable:
     @pytest.mark.parametrize("key", [KEY, None, SecretStr(KEY), len])
     def test_it_lets_through_what_nobody_awaits(self, key: object) -> None:
-        assert reject_awaitable(key) is key
+        assert reject_awaitable(key, "api_key", owner="ChatKitClient") is key
 
     def test_a_coroutine_is_refused_and_closed(self) -> None:
         async def ask() -> str:
@@ -293,7 +293,7 @@ class TestRefuseAwaitable:
 
         coroutine = ask()
         with pytest.raises(ConfigurationError, match="AsyncChatKitClient"):
-            reject_awaitable(cast("object", coroutine))
+            reject_awaitable(cast("object", coroutine), "api_key", owner="ChatKitClient")
 
         assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
@@ -301,7 +301,7 @@ class TestRefuseAwaitable:
         loop = asyncio.new_event_loop()
         try:
             with pytest.raises(ConfigurationError, match="async function"):
-                reject_awaitable(loop.create_future())
+                reject_awaitable(loop.create_future(), "api_key", owner="ChatKitClient")
         finally:
             loop.close()
 
