@@ -42,11 +42,23 @@ if TYPE_CHECKING:
         redis.AuthenticationError("invalid username-password pair or user is disabled."),
         redis.OutOfMemoryError("command not allowed"),
         redis.BusyLoadingError("Redis is loading the dataset in memory"),
+        redis.ConnectionError("Too many connections"),
     ],
     ids=lambda said: type(said).__name__,
 )
 def test_what_a_server_says_is_not_called_silence(said: Exception) -> None:
     assert "store cannot be used (" in str(failure(said))
+
+
+def test_a_server_with_too_many_clients_is_not_called_silent(redis_server: RedisServer) -> None:
+    store = RedisSessionStore.from_url(redis_server.url, namespace="shop")
+    with redis.Redis(port=redis_server.port) as client:
+        execute(client, "CONFIG", "SET", "maxclients", 1)
+        try:
+            with pytest.raises(SessionStoreError, match=r"cannot be used .*max number of clients"):
+                store.get("group", ["name"])
+        finally:
+            execute(client, "CONFIG", "SET", "maxclients", 10_000)
 
 
 def test_a_server_without_tls_is_hinted_at() -> None:

@@ -66,6 +66,12 @@ _CODES: Final[dict[type[Exception], str]] = {
 """The more special class comes first."""
 _REPLIED: Final = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
 """What a server itself said; the last three are connection errors to redis-py."""
+_TOO_MANY: Final = (
+    "max number of clients reached",
+    "Too many connections",
+    "No connection available.",
+)
+"""What a server, or a pool of yours, says in a plain connection error."""
 _CODE: Final = re.compile(rf"\b({'|'.join(_CODES.values())}|NOREPLICAS)\b")
 _HINT: Final = (
     "Check that Redis runs, uses TLS if and only if the URL begins with `rediss://`, accepts the "
@@ -301,8 +307,10 @@ def _pop(connections: deque[Connection]) -> Connection | None:
 
 def failure(error: Exception) -> SessionStoreError:
     """Translate an exception of redis-py, raised or returned in place of a reply."""
-    reason = ascii(redact(str(error)[:MAX_REASON]))
-    state = "cannot be used" if isinstance(error, _REPLIED) else "does not respond"
+    said = str(error)
+    reason = ascii(redact(said[:MAX_REASON]))
+    is_silent = not isinstance(error, _REPLIED) and not said.startswith(_TOO_MANY)
+    state = "does not respond" if is_silent else "cannot be used"
     return SessionStoreError(
         f"The session store {state} ({type(error).__name__}: {reason}).",
         hint=_HINTS.get(_code_of(error) or "", _HINT),
