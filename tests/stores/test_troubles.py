@@ -26,7 +26,7 @@ from workers import Backend, inner
 
 Trouble: TypeAlias = Literal["refuses", "is silent", "is slow"]
 Make: TypeAlias = Literal["from_url", "own client", "cluster"]
-TIMEOUT = 0.15
+TIMEOUT = 0.25
 """Seconds in which a Redis has to respond."""
 HURRY = 0.05
 """The same where none does."""
@@ -198,7 +198,7 @@ def test_a_slow_redis_is_waited_for(
     worker: ChatKitClient, proxy: TroubledRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker.get_or_create_session("user_0")
-    proxy.delay = TIMEOUT / 3
+    proxy.delay = TIMEOUT / 5
 
     with caplog.at_level(logging.WARNING, "chatkit_sessions"):
         session = worker.get_or_create_session("user_1")
@@ -320,7 +320,7 @@ class TestTheEndpoint:
     ) -> None:
         ask = asking(worker)
         ask(*self.CREATE)
-        proxy.delay = TIMEOUT / 3
+        proxy.delay = TIMEOUT / 5
 
         with caplog.at_level(logging.WARNING, "chatkit_sessions"):
             told = [ask(*each) for each in (self.CREATE, self.REFRESH)]
