@@ -51,7 +51,7 @@ SERVICE_SHARES = {"_sessions.store_access", "_sessions.rate_limit"}
 # Each extra, with what it brings along, and the module that alone may import it.
 EXTRAS = {
     "stores.redis": {"redis"},
-    "stores._redis_connections": {"redis"},
+    "stores._redis_senders": {"redis"},
     "integrations.starlette": {"starlette"},
     "integrations.fastapi": {"fastapi", "starlette"},
     "integrations.litestar": {"litestar"},
@@ -191,8 +191,7 @@ def test_no_extra_is_imported_by_the_rest() -> None:
     parts = {
         "integrations.fastapi": {"integrations.starlette"},
         "service.fastapi": {"service.starlette"},
-        "stores.redis": {"stores._redis_connections"},
-        "stores._redis_batches": {"stores._redis_connections"},
+        "stores.redis": {"stores._redis_senders"},
     }
     for name, tree in modules().items():
         rest = set(EXTRAS) - parts.get(name, set())

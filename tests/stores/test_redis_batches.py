@@ -22,19 +22,20 @@ from chatkit_sessions._concurrency.threads import (
     process,
     run_blocking,
 )
-from chatkit_sessions.stores import _redis_batches as redis_batches
-from chatkit_sessions.stores._redis_batches import (
+from chatkit_sessions.stores import _redis_senders
+from chatkit_sessions.stores._redis_commands import Command
+from chatkit_sessions.stores._redis_senders import (
     MAX_BATCH,
     BatchSender,
+    Commands,
     Limit,
     Send,
+    Sender,
     _Caller,
     finish,
     for_tasks,
     for_threads,
 )
-from chatkit_sessions.stores._redis_commands import Command
-from chatkit_sessions.stores._redis_connections import Commands, Sender
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import RedisServer
 from support import Kind
@@ -159,7 +160,7 @@ def test_who_comes_during_a_round_trip_shares_the_next_one(crowd: Crowd) -> None
 
 def test_a_batch_has_a_limit(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BATCH == 256
-    monkeypatch.setattr("chatkit_sessions.stores._redis_batches.MAX_BATCH", 8)
+    monkeypatch.setattr("chatkit_sessions.stores._redis_senders.MAX_BATCH", 8)
     crowd = Crowd(kind)
 
     assert crowd.ask(20) == [[number] for number in range(21)]
@@ -279,7 +280,7 @@ def test_who_is_cancelled_before_the_batch_begins_sends_nothing(crowd: Crowd) ->
 
 
 def test_who_is_far_behind_sends_its_own_commands_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatkit_sessions.stores._redis_batches.MAX_BATCH", 1)
+    monkeypatch.setattr("chatkit_sessions.stores._redis_senders.MAX_BATCH", 1)
     sender, batches, _ = stuck()
     batches._free.append(None)
     other = _Caller([get(2)])
@@ -314,7 +315,7 @@ def interrupted_at(line: int) -> bool:
 
     def trace(frame: FrameType, _event: str, _argument: object) -> Any:  # noqa: ANN401 -- itself
         nonlocal hit
-        if frame.f_code.co_filename != redis_batches.__file__:
+        if frame.f_code.co_filename != _redis_senders.__file__:
             return None
         if frame.f_lineno == line and not hit:
             hit = True
@@ -342,7 +343,7 @@ def interrupted_at(line: int) -> bool:
 
 
 def test_an_interrupt_at_any_line_leaves_nobody_behind() -> None:
-    lines = len(Path(redis_batches.__file__).read_text(encoding="utf-8").splitlines())
+    lines = len(Path(_redis_senders.__file__).read_text(encoding="utf-8").splitlines())
 
     assert sum(interrupted_at(line) for line in range(1, lines + 1)) > 40
 

@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions.stores._redis_commands import Argument, Command, pack
-from chatkit_sessions.stores._redis_connections import Commands, OwnSender
+from chatkit_sessions.stores._redis_senders import Commands, OwnSender
 from support import Kind
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ def test_all_replies_together_have_a_time_limit(
 ) -> None:
     """The connection's own begins anew with each piece that arrives."""
     times = iter(range(0, 4000, 40))
-    monkeypatch.setattr("chatkit_sessions.stores._redis_connections.monotonic", lambda: next(times))
+    monkeypatch.setattr("chatkit_sessions.stores._redis_senders.monotonic", lambda: next(times))
 
     replies = sending.send(GET, GET, GET)
 

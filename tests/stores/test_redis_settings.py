@@ -25,7 +25,7 @@ from redis.exceptions import (
 from chatkit_sessions import ChatKitClient, ConfigurationError, SessionStoreError
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions.stores._redis_commands import wait_command
-from chatkit_sessions.stores._redis_connections import Commands, Sender, failure, leads_nowhere
+from chatkit_sessions.stores._redis_senders import Commands, Sender, failure, leads_nowhere
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from redis_server import ACL_RULES, RedisServer, execute, execute_for_list, running_redis
 from support import Connect, Kind

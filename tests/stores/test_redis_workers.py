@@ -475,7 +475,7 @@ def test_an_error_holds_nothing_of_what_was_stored(
 
 def test_without_redis_py_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    for name in ("redis", "_redis_connections"):
+    for name in ("redis", "_redis_senders"):
         monkeypatch.delitem(sys.modules, f"chatkit_sessions.stores.{name}")
 
     with pytest.raises(ImportError, match=r'pip install "chatkit-sessions\[redis\]"'):

@@ -1,19 +1,20 @@
-"""redis-py for the stores: its settings, its clients' kinds, what its failures mean."""
+"""How commands reach Redis: over redis-py's clients or our connections, alone or in one round trip.
 
+What redis-py raises is translated here, too.
+"""
+
+import asyncio
 import inspect
 import re
 import sys
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 import redis
 import redis.asyncio
-from pydantic import SecretStr
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
     AskError,
@@ -30,23 +31,30 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
     TryAgainError,
 )
-from redis.retry import Retry
 
-from chatkit_sessions._concurrency.threads import OverdueError, ThreadLimiter, interrupt_in
-from chatkit_sessions._config.validation import problem_with_timeout
-from chatkit_sessions._redaction import MaskedBytes, redact, safe_repr, without_frames
-from chatkit_sessions.errors import ConfigurationError, SessionStoreError
+from chatkit_sessions._concurrency.single_flight import CompletionEvent
+from chatkit_sessions._concurrency.tasks import PerLoop, TaskEvent, running_time_limit
+from chatkit_sessions._concurrency.threads import (
+    OverdueError,
+    PerProcess,
+    ThreadEvent,
+    ThreadLimiter,
+    interrupt_in,
+    run_blocking,
+)
+from chatkit_sessions._redaction import MaskedBytes, redact, without_frames
+from chatkit_sessions.errors import SessionStoreError
 
-from ._redis_commands import Argument, Command, Keys, pack
+from ._redis_commands import Argument, Command, pack
 
-OPERATION_TIMEOUT: Final = 1.0
-"""Seconds that an operation may take: a call goes on without the store then."""
-MAX_CONNECTIONS: Final = 40
-"""More than one are open where a sign-out waits for replicas, or an operation hangs."""
 THREADS: Final = 8
 """For what a synchronous client does without a time limit; most often, one works."""
 MAX_HANGING: Final = 32
 """How many more of them may hang."""
+MAX_BATCH: Final = 256
+"""Commands in one round trip; more only if one caller has more."""
+_PATIENCE: Final = 2
+"""How many times its limit a round trip may take before another caller sends."""
 MAX_REASON: Final = 500
 """Characters of redis-py's own text in an error."""
 
@@ -305,6 +313,280 @@ def _pop(connections: deque[Connection]) -> Connection | None:
         return None
 
 
+Send: TypeAlias = Callable[[], Coroutine[object, None, list[object]]]
+Limit: TypeAlias = Callable[[Send], Awaitable[list[object]]]
+Finish: TypeAlias = Callable[[Callable[[], Coroutine[object, None, None]]], Awaitable[None]]
+
+
+class BatchSender(Sender):
+    """Sends over another sender what several callers want to send, in one round trip.
+
+    Who finds nobody sending sends at once, in its own thread or task. Who comes meanwhile waits,
+    and when the round trip has ended, one of those sends for all of them. So no thread and no task
+    has to be kept alive, and a command that is alone costs what it costs without this class.
+
+    There is no lock that an interrupt could leave locked: every step is one atomic operation.
+
+    Args:
+        sender: Sends a batch.
+        new_event: Makes what callers wait for.
+        limit: Awaits a function for a limited time; raises OverdueError when that is over. None:
+            the sender limits itself.
+        seconds: That time.
+        finish: Awaits a function that goes on even if whoever awaits it is cancelled. None: nobody
+            can be.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        new_event: Callable[[], CompletionEvent],
+        limit: Limit | None,
+        seconds: float,
+        finish: Finish | None = None,
+    ) -> None:
+        super().__init__(sender.client, asynchronous=sender.asynchronous)
+        self._sender = sender
+        self._new_event = new_event
+        self._limit = limit
+        self._seconds = seconds
+        self._finish = finish
+        self._waiting: deque[_Caller] = deque()
+        self._free: deque[None] = deque([None])
+        """Empty while somebody sends."""
+        self._turn = _Turn()
+        """The latest."""
+        self._ended = 0
+        """How many round trips have ended."""
+
+    async def send(self, commands: Sequence[Command]) -> list[object]:
+        """See `Sender`."""
+        caller = _Caller(commands)
+        try:
+            self._waiting.append(caller)
+            if _take(self._free):
+                caller.turn = self._turn = _Turn()
+            while caller.replies is None:
+                if caller.turn is None or caller.is_sent:
+                    await self._wait(caller)
+                elif self._finish is not None and len(self._waiting) > 1:
+                    await self._finish(lambda: self._send_batch(caller))
+                else:
+                    await self._send_batch(caller)
+        finally:
+            caller.is_gone = True
+            if caller.turn is not None and caller.turn.end():
+                self._pass_on()
+        return caller.replies
+
+    async def send_apart(self, commands: Sequence[Command]) -> list[object]:
+        """See `Sender`: on another connection."""
+        if self._limit is None:
+            return await self._sender.send(commands)
+        try:
+            return await self._limit(lambda: self._sender.send(commands))
+        except OverdueError:
+            return self._overdue(commands)
+
+    async def disconnect_idle(self) -> None:
+        """See `Sender`."""
+        await self._sender.disconnect_idle()
+
+    async def aclose(self) -> None:
+        """See `Sender`."""
+        await self._sender.aclose()
+
+    async def _wait(self, caller: "_Caller") -> None:
+        """Wait for the replies, or for the turn to send."""
+        caller.event = event = self._new_event()
+        seen, waits = self._progress_of(caller), 0
+        while caller.replies is None and (caller.turn is None or caller.is_sent):
+            if await event.wait_for(self._seconds):
+                continue
+            progress = self._progress_of(caller)
+            waits = waits + 1 if progress == seen else 0
+            seen = progress
+            if waits < _PATIENCE:
+                continue
+            if caller.is_sent:
+                caller.replies = self._overdue(caller.commands)
+            elif self._turn.end() or waits >= 2 * _PATIENCE:
+                # Whoever has the turn hangs, or was interrupted when it was to be passed on.
+                caller.turn = self._turn = _Turn()
+
+    def _progress_of(self, caller: "_Caller") -> object:
+        """What changes while others send; they say nothing of a round trip that has begun."""
+        return True if caller.is_sent else (self._ended, self._turn)
+
+    async def _send_batch(self, caller: "_Caller") -> None:
+        """Send what those want whose turn it is; each of them gets replies, whatever happens."""
+        batch: list[_Caller] = []
+        try:
+            self._fill(batch, MAX_BATCH)
+            if not caller.is_sent and not caller.is_gone:  # far behind
+                caller.is_sent = True
+                batch.append(caller)
+            if not batch:
+                return
+            replies = await self.send_apart([each for one in batch for each in one.commands])
+            self._ended += 1
+            if does_not_respond(replies):
+                # Those who wait by now need not find that out one by one.
+                self._fill(batch, sum(len(each.commands) for each in tuple(self._waiting)))
+                replies = replies[:1] * sum(len(each.commands) for each in batch)
+            left = iter(replies)
+            for each in batch:
+                each.replies = [next(left) for _ in each.commands]
+        finally:
+            for each in batch:
+                if each.replies is None:
+                    # Nobody knows what Redis has done, so it is not sent again.
+                    each.replies = _failed(each.commands, ConnectionError("interrupted"))
+                each.wake()
+
+    def _overdue(self, commands: Sequence[Command]) -> list[object]:
+        return _failed(commands, TimeoutError(f"no reply within {self._seconds:.3g} s"))
+
+    def _fill(self, batch: "list[_Caller]", most: int) -> None:
+        """Add those whose turn it is, with about so many commands; those who are gone are not."""
+        left = most
+        while left > 0 and self._waiting:
+            added = len(batch)
+            # One step, so that an interrupt loses nobody between the two.
+            with suppress(IndexError):
+                batch.extend(map(_pop_first, (self._waiting,)))
+            for caller in batch[added:]:
+                if caller.is_gone or caller.is_sent:
+                    batch.remove(caller)
+                else:
+                    caller.is_sent = True
+                    left -= len(caller.commands)
+
+    def _pass_on(self) -> None:
+        """Let one of those who wait send, or whoever comes next."""
+        while True:
+            following = self._first_waiting()
+            if following is not None:
+                following.turn = self._turn = _Turn()
+                following.wake()
+                return
+            self._free.append(None)
+            if self._first_waiting() is None or not _take(self._free):
+                return
+
+    def _first_waiting(self) -> "_Caller | None":
+        for each in tuple(self._waiting):
+            if not each.is_gone and not each.is_sent:
+                return each
+        return None
+
+
+class _Turn:
+    """The right to send, which ends once."""
+
+    __slots__ = ("_lasts",)
+
+    def __init__(self) -> None:
+        self._lasts: deque[None] = deque([None])
+
+    def end(self) -> bool:
+        """End it; False: it has ended already."""
+        return _take(self._lasts)
+
+
+class _Caller:
+    """Whoever wants to send, and what becomes of it."""
+
+    __slots__ = ("commands", "event", "is_gone", "is_sent", "replies", "turn")
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.commands: Final = commands
+        self.replies: list[object] | None = None
+        self.turn: _Turn | None = None
+        self.event: CompletionEvent | None = None
+        self.is_sent = False
+        self.is_gone = False
+        """Whether nobody waits for the replies: what is unsent is not sent."""
+
+    def wake(self) -> None:
+        """Let it see its replies, or its turn."""
+        event = self.event  # set before it looks for either, and read after they are there
+        if event is not None:
+            event.set()
+
+
+_pop_first: Final = deque[_Caller].popleft
+
+
+def _take(places: deque[None]) -> bool:
+    try:
+        places.pop()
+    except IndexError:
+        return False
+    return True
+
+
+def _failed(commands: Sequence[Command], error: Exception) -> list[object]:
+    return [error] * len(commands)
+
+
+_in_progress: Final[set[asyncio.Task[None]]] = set()
+"""A loop itself holds its tasks weakly."""
+
+
+async def finish(send_batch: Callable[[], Coroutine[object, None, None]]) -> None:
+    """Await it in a task of its own, which goes on if whoever awaits it is cancelled."""
+    task = asyncio.create_task(send_batch())
+    _in_progress.add(task)
+    task.add_done_callback(_in_progress.discard)
+    await asyncio.shield(task)
+
+
+def for_threads(
+    sender: Callable[[], Sender], seconds: float, *, is_own: bool
+) -> PerProcess[Sender]:
+    """Batches of all threads of a process.
+
+    Args:
+        sender: Makes what sends.
+        seconds: How long a round trip may take.
+        is_own: Whether the connections end it by themselves; otherwise it runs in another thread.
+    """
+
+    def make() -> Sender:
+        threads = ThreadLimiter(THREADS, hanging=MAX_HANGING)
+
+        async def in_thread(send: Send) -> list[object]:
+            replies = threads.run(lambda: run_blocking(send), queue_timeout=None, limit=seconds)
+            threads.give_up_hanging()  # where others hang: Redis responds again
+            return replies
+
+        limit = None if is_own else in_thread
+        return BatchSender(sender(), new_event=ThreadEvent, limit=limit, seconds=seconds)
+
+    return PerProcess(make)
+
+
+def for_tasks(sender: Callable[[], Sender], seconds: float) -> PerLoop[Sender]:
+    """Batches of all tasks of an event loop; the arguments are as above."""
+
+    async def in_running_time(send: Send) -> list[object]:
+        async with running_time_limit(seconds):
+            return await send()
+        raise OverdueError
+
+    def make() -> Sender:
+        return BatchSender(
+            sender(), new_event=TaskEvent, limit=in_running_time, seconds=seconds, finish=finish
+        )
+
+    return PerLoop(make)
+
+
+# What replies and exceptions mean
+
+
 def failure(error: Exception) -> SessionStoreError:
     """Translate an exception of redis-py, raised or returned in place of a reply."""
     said = str(error)
@@ -358,129 +640,3 @@ def _disconnect(pool: Pool) -> object:
     if "inuse_connections" in inspect.signature(pool.disconnect).parameters:
         return pool.disconnect(inuse_connections=False)
     return pool.disconnect()  # before redis-py 7, a blocking pool takes all, also those in use
-
-
-def check_client(client: object, *, asynchronous: bool) -> None:
-    """Reject anything but a client of redis-py of the right kind.
-
-    Raises:
-        ConfigurationError: It is not a client, or sync where async is expected, or vice versa.
-    """
-    store, kind = "RedisSessionStore", "redis.Redis or redis.RedisCluster"
-    if asynchronous:
-        store, kind = "AsyncRedisSessionStore", "redis.asyncio.Redis or redis.asyncio.RedisCluster"
-    execute: object = getattr(client, "execute_command", None)
-    if not callable(execute) or isinstance(client, type):
-        hint = f"Pass a URL to {store}.from_url." if isinstance(client, str | SecretStr) else None
-        given = "a URL" if isinstance(client, str | SecretStr) else safe_repr(client)
-        raise ConfigurationError(f"{store} takes a {kind}, not {given}.", hint=hint)
-    if inspect.iscoroutinefunction(execute) != asynchronous:
-        module, name = type(client).__module__, type(client).__name__
-        raise ConfigurationError(
-            f"{store} takes a {kind}, not a {module}.{name}, which is "
-            f"{'synchronous' if asynchronous else 'asynchronous'}."
-        )
-
-
-def check_timeout(timeout: float | None) -> float:
-    """Return the seconds that an operation may take.
-
-    Raises:
-        ConfigurationError: The timeout is not a valid number of seconds.
-    """
-    problem = problem_with_timeout(timeout)
-    if timeout is None or problem is not None:
-        problem = problem or "must be seconds: a call cannot wait for ever"
-        raise ConfigurationError(f"`timeout` {problem}.")
-    return timeout
-
-
-def check_wait_replicas(wait_replicas: object, client: object) -> int:
-    """Return how many replicas a sign-out waits for.
-
-    Raises:
-        ConfigurationError: The number is invalid, or the client is a cluster's.
-    """
-    if not isinstance(wait_replicas, int) or isinstance(wait_replicas, bool) or wait_replicas < 0:
-        raise ConfigurationError(
-            f"`wait_replicas` must be an integer, 0 or more, got {safe_repr(wait_replicas)}."
-        )
-    if wait_replicas and isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
-        raise ConfigurationError(
-            "`wait_replicas` is for one master and its replicas, not a cluster."
-        )
-    return wait_replicas
-
-
-def check_url(url: object) -> SecretStr:
-    """Reject a URL that redis-py cannot read, without quoting it: it may hold a password."""
-    if isinstance(url, SecretStr):
-        try:
-            parse_url(url.get_secret_value())
-        except ValueError:
-            pass  # its text quotes the URL
-        else:
-            return url
-    raise ConfigurationError(
-        "`url` must be redis://, rediss:// or unix://, such as rediss://user:password@host:6379/0; "
-        "in a password, characters other than letters, digits, `-`, `.`, `_` and `~` are "
-        "percent-encoded."
-    )
-
-
-# A kept connection that the server has closed meanwhile is made anew, once. That is safe: every
-# change that clients make may be made twice. A server that is silent is not asked again.
-_RETRIES: Final = 1
-_RETRIED: Final = (RedisConnectionError,)
-
-
-def pool_settings(timeout: float) -> dict[str, object]:
-    """The settings of our own connections, as redis-py names them."""
-    return {
-        # An operation may run in the caller's thread, which nothing else would free.
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), _RETRIES, _RETRIED),
-        "timeout": None,  # the clients use no more connections at once than there are
-        "max_connections": MAX_CONNECTIONS,
-    }
-
-
-def async_pool_settings() -> dict[str, object]:
-    """The same for asyncio, where an operation that takes too long is cancelled.
-
-    redis-py's own limits would end it, too, when the event loop was blocked for a while.
-    """
-    return {
-        "socket_timeout": None,
-        "socket_connect_timeout": None,
-        "retry": AsyncRetry(NoBackoff(), _RETRIES, _RETRIED),
-        "timeout": None,
-        "max_connections": MAX_CONNECTIONS,
-    }
-
-
-class RedisStore:
-    """The settings of both stores in Redis."""
-
-    def __init__(
-        self, client: object, *, asynchronous: bool, keys: Keys, timeout: float, wait_replicas: int
-    ) -> None:
-        check_client(client, asynchronous=asynchronous)
-        self._keys = keys
-        self.timeout: float = check_timeout(timeout)
-        """Seconds that a call waits for an operation."""
-        self.limits_itself: bool = not isinstance(
-            client, redis.RedisCluster | redis.asyncio.RedisCluster
-        )
-        """Whether each operation ends in about that time, however many callers there are."""
-        self.wait_replicas: int = check_wait_replicas(wait_replicas, client)
-        """How many replicas have to confirm a sign-out."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(namespace={self.namespace!r})"
-
-    @property
-    def namespace(self) -> str:
-        """Separates these sessions from others in the same Redis."""
-        return self._keys.namespace
