@@ -1,7 +1,29 @@
-# Sourced by the other scripts: makes .venv with this project in it, or brings it up to date.
+# Sourced by the other scripts: makes .venv with this project in it, or brings it up to date. A script that is interrupted
+# leaves nothing running behind it.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 unset PYTHONDONTWRITEBYTECODE  # without bytecode, every process compiles the library, and pytest all tests, again
+
+# end_tree PID: ends a process and what it began.
+end_tree() {
+    local child children
+    children=$(pgrep -P "$1") || true
+    kill "$1" 2>/dev/null || true
+    for child in $children; do
+        end_tree "$child"
+    done
+}
+
+end_background() {
+    local child
+    for child in $(jobs -pr); do
+        end_tree "$child"
+    done
+    wait
+}
+trap end_background EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # Prints the first Python that is new enough and can make virtual environments.
 find_python() {
