@@ -33,9 +33,10 @@ def everything_shown(error: BaseException) -> Iterator[str]:
             continue
         seen.add(id(current))
         yield from (repr(current), str(current), repr(vars(current)))
-        yield from traceback.format_exception(current)
+        # Without the lines of source: to find them takes most of the time, and they are no secret.
+        yield from traceback.format_exception(current, limit=0)
         frames = traceback.walk_tb(current.__traceback__)
-        summary = traceback.StackSummary.extract(frames, capture_locals=True)
+        summary = traceback.StackSummary.extract(frames, lookup_lines=False, capture_locals=True)
         for frame in summary:
             if PACKAGE in frame.filename or "site-packages/http" in frame.filename:
                 yield f"{frame.name}: {frame.locals}"

@@ -1,10 +1,11 @@
 """A process of a chat server: threads that use one client secret as soon as they are told to go.
 
-Arguments: Redis' URL, what to do, how many threads. The secret comes on standard input; how many
-threads have succeeded goes to standard output. `outlive` verifies until that fails, says so, and
-succeeds if it works again afterwards.
+Arguments: Redis' URL, how many threads. What to do and the secret come on standard input, in one
+line; how many threads have succeeded goes to standard output. `outlive` verifies until that fails,
+and succeeds if it works again afterwards.
 """
 
+import faulthandler
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -17,7 +18,8 @@ from services import API_KEY, SESSIONS, headers_for
 
 
 def main() -> None:
-    url, what, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    faulthandler.dump_traceback_later(60, exit=True)
+    url, threads = sys.argv[1], int(sys.argv[2])
     barrier = Barrier(threads)
     with (
         RedisSessionStore.from_url(url, namespace="shop", timeout=20) as store,
@@ -25,7 +27,7 @@ def main() -> None:
     ):
         service = SessionsService(store, api_keys={API_KEY: "shop"})
 
-        def succeeds(secret: str) -> bool:
+        def succeeds(what: str, secret: str) -> bool:
             barrier.wait()
             if what == "refresh":
                 body = f'{{"client_secret": "{secret}"}}'.encode()
@@ -46,8 +48,10 @@ def main() -> None:
             return True
 
         print("ready", flush=True)  # noqa: T201 -- what the test waits for
-        secrets = [sys.stdin.readline().strip()] * threads
-        print(sum(pool.map(succeeds, secrets)), flush=True)  # noqa: T201 -- as above
+        for line in sys.stdin:
+            what, secret = line.split()
+            succeeded = pool.map(succeeds, [what] * threads, [secret] * threads)
+            print(sum(succeeded), flush=True)  # noqa: T201 -- as above
 
 
 if __name__ == "__main__":
