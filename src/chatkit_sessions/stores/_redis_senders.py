@@ -407,17 +407,18 @@ class BatchSender(Sender):
             progress = self._progress_of(caller)
             waits = waits + 1 if progress == seen else 0
             seen = progress
-            if waits < _PATIENCE:
+            is_lost = not caller.is_sent and self._turn.is_over
+            if waits < (1 if is_lost else _PATIENCE):
                 continue
             if caller.is_sent:
                 caller.replies = self._overdue(caller.commands)
-            elif self._turn.end() or waits >= 2 * _PATIENCE:
-                # Whoever has the turn hangs, or was interrupted when it was to be passed on.
+            elif is_lost or self._turn.end():
+                # Whoever had the turn was interrupted before it was passed on, or hangs.
                 caller.turn = self._turn = _Turn()
 
     def _progress_of(self, caller: "_Caller") -> object:
         """What changes while others send; they say nothing of a round trip that has begun."""
-        return True if caller.is_sent else (self._ended, self._turn)
+        return True if caller.is_sent else (self._ended, self._turn, self._turn.is_over)
 
     async def _send_batch(self, caller: "_Caller") -> None:
         """Send what those want whose turn it is; each of them gets replies, whatever happens."""
@@ -489,6 +490,11 @@ class _Turn:
 
     def __init__(self) -> None:
         self._lasts: deque[None] = deque([None])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return not self._lasts
 
     def end(self) -> bool:
         """End it; False: it has ended already."""
