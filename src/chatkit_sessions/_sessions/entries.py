@@ -30,7 +30,7 @@ from chatkit_sessions.models import (
     ChatKitSessionResponse,
     ChatKitWorkflow,
 )
-from chatkit_sessions.stores.base import Entry, Transaction
+from chatkit_sessions.stores.base import Entry, Transaction, value_of
 
 from .identity import Identity, name_of_secret
 
@@ -352,7 +352,7 @@ class StoreSnapshot:
         """
         if self.generation is not None and self.generation != first.generation:
             raise sessions_deleted_error()
-        if self.failure is not None and self.failure.value != _value(first.failure):
+        if self.failure is not None and self.failure.value != value_of(first.failure):
             failure = parse_failure(self.failure)
             if failure is not None:
                 raise failure
@@ -393,7 +393,7 @@ def snapshot_names(identity: Identity, presented: SecretStr | None = None) -> tu
 def parse_generation(entries: list[Entry | None]) -> StoreSnapshot:
     """Parse `GENERATION` alone: all that a session which is not shared depends on."""
     (generation,) = entries
-    return StoreSnapshot(generation=_value(generation))
+    return StoreSnapshot(generation=value_of(generation))
 
 
 def parse_snapshot(
@@ -414,7 +414,7 @@ def parse_snapshot(
         is_complete: Whether all entries were read, and not only the session and the generation.
     """
     secret, reused, lease, failure, last_sign_out, *presented = entries
-    generation = _value(last_sign_out)
+    generation = value_of(last_sign_out)
     stored = None if secret is None else decode_session(secret.value)
     # A session from before the last sign-out does not count, from that moment on.
     usable = (
@@ -427,19 +427,15 @@ def parse_snapshot(
     return StoreSnapshot(
         session=stored.session if stored is not None and usable else None,
         works_until=0.0 if secret is None else asked_at + secret.seconds,
-        value=_value(secret),
+        value=value_of(secret),
         generation=generation,
         reused=reused is not None or secret is not None,
-        lease=_value(lease),
+        lease=value_of(lease),
         failure=failure,
         presented_is_shared=any(presented),
         clock_offset=clock_offset,
         is_complete=is_complete,
     )
-
-
-def _value(entry: Entry | None) -> bytes | None:
-    return None if entry is None else entry.value
 
 
 def _text(generation: bytes | None) -> str | None:

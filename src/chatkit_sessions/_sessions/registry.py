@@ -14,7 +14,13 @@ from chatkit_sessions._concurrency.threads import PerProcess
 from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent
 from chatkit_sessions.models import ChatKitSessionResponse
-from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
+from chatkit_sessions.stores.base import (
+    AsyncSessionStore,
+    Entry,
+    SessionStore,
+    Transaction,
+    value_of,
+)
 from chatkit_sessions.stores.memory import MemorySessionStore
 
 from . import entries as transactions
@@ -190,7 +196,7 @@ class Registry:
 
     During an outage, sessions are still created: a store in memory takes the store's place, and
     sessions that cannot be published are published when the store responds again. None of this
-    raises SessionStoreError, unless `require_store` was called. Reading records and signing out
+    raises SessionStoreError, unless `requires_store` is set. Reading records and signing out
     do: only the store knows.
 
     Args:
@@ -216,6 +222,7 @@ class Registry:
         self._new_event: Final = new_event
         self.recent: Final = recent
         self.requires_store = False
+        """Whether calls raise SessionStoreError in an outage: the server needs the store, too."""
         self.single_flight: SingleFlight[ChatKitSessionResponse] = SingleFlight(new_event)
         self.look_ups: Batches[StoreSnapshot] = Batches(new_event)
         self.suspends: Final = not isinstance(store, MemorySessionStore)
@@ -226,10 +233,6 @@ class Registry:
         if store is self._access.store:
             return self
         return Registry(store, self._clock, self._new_event, on_event=self._access.on_event)
-
-    def require_store(self) -> None:
-        """Raise SessionStoreError during an outage, where the server cannot go on without it."""
-        self.requires_store = True
 
     # What there is
 
@@ -585,9 +588,7 @@ class Registry:
 
 
 def _counted(group: str, before: Entry | None, after: Entry) -> Transaction:
-    return Transaction(
-        group, {REQUESTS: after}, {REQUESTS: None if before is None else before.value}
-    )
+    return Transaction(group, {REQUESTS: after}, {REQUESTS: value_of(before)})
 
 
 def _records_of(scope: Scope, ids: Iterable[str]) -> list[tuple[str, str]]:

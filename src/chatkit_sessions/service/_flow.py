@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.tasks import maybe_await
-from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._redaction import MaskedBytes
+from chatkit_sessions._sessions.rate_limit import REQUESTS
 from chatkit_sessions._sessions.store_access import StoreAccess, evicted_error, not_confirmed_error
 from chatkit_sessions.errors import ChatKitError, SessionStoreError
 from chatkit_sessions.events import OnEvent, report
@@ -29,7 +29,6 @@ from ._records import (
     CARRIED,
     GENERATION,
     REPLACEMENT,
-    REQUESTS,
     SESSION,
     IssuedSession,
     ServiceRecord,
@@ -51,8 +50,6 @@ from ._rules import (
     Task,
 )
 from .errors import ClientSecretRateLimitError, InvalidClientSecretError
-
-__all__ = ["ServiceFlow", "run_blocking"]
 
 _MAX_ATTEMPTS: Final = 1_000
 """Attempts of a change; each failed one means that another process made its change first."""

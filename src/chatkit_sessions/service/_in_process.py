@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 import httpx
 
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient
+from chatkit_sessions._concurrency.threads import run_blocking
 
-from ._flow import ServiceFlow, run_blocking
 from ._rules import Headers, ServiceRequest, ServiceResponse
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from chatkit_sessions.events import OnEvent
     from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
     from chatkit_sessions.stores.memory import MemorySessionStore
+
+    from ._flow import ServiceFlow
 
 BASE_URL: Final = "https://chatkit-sessions.invalid/v1"
 """Nothing connects to it: the transport responds."""
@@ -48,7 +50,7 @@ def in_process_client(
         **settings,
     )
     if store is flow.store:
-        client._sessions.registry.require_store()  # noqa: SLF001 -- one package
+        client._sessions.registry.requires_store = True  # noqa: SLF001 -- one package
     return client
 
 
@@ -70,7 +72,7 @@ def in_process_async_client(
         **settings,
     )
     if store is flow.store:
-        client._sessions.registry.require_store()  # noqa: SLF001 -- one package
+        client._sessions.registry.requires_store = True  # noqa: SLF001 -- one package
     return client
 
 

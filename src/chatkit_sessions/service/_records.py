@@ -27,29 +27,11 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks
-from chatkit_sessions._sessions.rate_limit import COUNT_IN_REDIS, REQUESTS
+from chatkit_sessions._sessions.rate_limit import COUNT_IN_REDIS
 from chatkit_sessions.stores._redis_commands import Script
 from chatkit_sessions.stores.base import Entry
 
 from ._bodies import DEFAULT_REQUESTS_PER_MINUTE, SessionSettings, StateValue
-
-__all__ = [
-    "CARRIED",
-    "COUNT",
-    "GENERATION",
-    "REPLACEMENT",
-    "REQUESTS",
-    "RETENTION",
-    "SESSION",
-    "Entry",
-    "Groups",
-    "IssuedSession",
-    "ServiceRecord",
-    "SessionContext",
-    "SessionStatus",
-    "StoredSession",
-    "digest",
-]
 
 SCHEMA: Final = 1
 """The format's version. Each version has its own groups, so releases never read each other's.

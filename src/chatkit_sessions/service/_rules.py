@@ -11,9 +11,9 @@ from urllib.parse import unquote
 from pydantic import SecretStr
 
 from chatkit_sessions._redaction import MaskedBytes
-from chatkit_sessions._sessions.rate_limit import count_request
+from chatkit_sessions._sessions.rate_limit import REQUESTS, count_request
 from chatkit_sessions._sessions.store_access import ScriptCall
-from chatkit_sessions.stores.base import Transaction
+from chatkit_sessions.stores.base import Entry, Transaction, value_of
 
 from . import _error_responses as error_responses
 from ._bodies import (
@@ -31,10 +31,8 @@ from ._records import (
     COUNT,
     GENERATION,
     REPLACEMENT,
-    REQUESTS,
     RETENTION,
     SESSION,
-    Entry,
     Groups,
     IssuedSession,
     ServiceRecord,
@@ -412,7 +410,7 @@ class SessionRules:
         when: dict[str, bytes | None] = {}
         if replaces is not None:
             changes[_name_in_list(replaces)] = None
-            when[GENERATION] = _value(generation)
+            when[GENERATION] = value_of(generation)
         return Transaction(self._group_of(record), changes, when)
 
     def sign_out(self, project: str, user: str) -> Transaction:
@@ -469,7 +467,7 @@ class SessionRules:
     def cancel(self, session: StoredSession, requests: Entry | None) -> Transaction:
         """Cancel a session, if neither it nor the count of its requests has changed."""
         group, changes, when = self.rewrite(session, replace(session.record, cancelled=True))
-        return Transaction(group, changes, {**when, REQUESTS: _value(requests)})
+        return Transaction(group, changes, {**when, REQUESTS: value_of(requests)})
 
     def cancel_for(
         self, replacement: ServiceRecord, session: StoredSession, requests: Entry | None
@@ -503,7 +501,7 @@ class SessionRules:
         counted = count_request(requests, limit=limit)
         if not isinstance(counted, Entry):
             raise ClientSecretRateLimitError(counted, record.id)
-        when = {SESSION: entry.value, REQUESTS: _value(requests)}
+        when = {SESSION: entry.value, REQUESTS: value_of(requests)}
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
 
     def group_of_counted_user(self, record: ServiceRecord) -> str | None:
@@ -523,7 +521,7 @@ class SessionRules:
         counted = count_request(requests, limit=self._user_limit or 1)
         if not isinstance(counted, Entry):
             raise ClientSecretRateLimitError(counted, session.record.id)
-        return Transaction(group, {REQUESTS: counted}, {REQUESTS: _value(requests)})
+        return Transaction(group, {REQUESTS: counted}, {REQUESTS: value_of(requests)})
 
     def authenticate(
         self, entry: Entry | None, client_secret: SecretStr, audience: Audience
@@ -707,10 +705,6 @@ def _digits(session_id: str) -> str:
 def _bytes(text: str) -> bytes:
     """Encode text of the application, which may hold a lone surrogate."""
     return text.encode("utf-8", "surrogatepass")
-
-
-def _value(entry: Entry | None) -> bytes | None:
-    return None if entry is None else entry.value
 
 
 def _require_beta_header(request: ServiceRequest) -> None:

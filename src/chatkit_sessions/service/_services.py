@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
+from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.validation import reject_awaitable, validate_on_event, validate_store
 from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
@@ -16,7 +17,7 @@ from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
 from chatkit_sessions.stores.memory import MemorySessionStore
 
-from ._flow import ServiceFlow, run_blocking
+from ._flow import ServiceFlow
 from ._records import SessionContext, digest
 from ._rules import Audience, ServiceRequest, ServiceResponse, SessionRules
 

@@ -38,6 +38,11 @@ class Entry:
     retention: float = 0.0
 
 
+def value_of(entry: Entry | None) -> bytes | None:
+    """The value of an entry; None: there is no entry."""
+    return None if entry is None else entry.value
+
+
 class Transaction(NamedTuple):
     """The arguments of `SessionStore.commit`."""
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Final, Self
 
-from chatkit_sessions.service._flow import ServiceFlow, run_blocking
+from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions.service._flow import ServiceFlow
 from chatkit_sessions.service._records import SESSION, SessionStatus, StoredSession
 from chatkit_sessions.service._rules import OPERATIONS, Operation, SessionRules
 from chatkit_sessions.stores.memory import MemorySessionStore
