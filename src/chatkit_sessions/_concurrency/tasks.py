@@ -1,7 +1,6 @@
 """Tasks under asyncio or trio, whichever runs: limits, events, and what ends with a loop."""
 
 import asyncio
-import inspect
 import os
 import sys
 from collections import deque
@@ -13,7 +12,7 @@ from contextlib import (
     nullcontext,
 )
 from types import TracebackType
-from typing import Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from .threads import SLICES, NotStartedError, OverdueError
@@ -27,13 +26,6 @@ class Closable(Protocol):
 
 C = TypeVar("C", bound=Closable)
 T = TypeVar("T")
-
-
-async def maybe_await(value: T | Awaitable[T]) -> T:
-    """Await a value if it is awaitable, such as the result of the application's function."""
-    return cast("T", await value if inspect.isawaitable(value) else value)
-
-
 _Loop: TypeAlias = tuple[int, object]
 """A process and an event loop in it: after `fork()` the parent's connections are left alone."""
 

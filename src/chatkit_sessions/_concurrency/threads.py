@@ -1,12 +1,13 @@
 """Threads, and the process that they run in: blocking flows, limits, forks and signals."""
 
 import functools
+import inspect
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
@@ -97,6 +98,11 @@ def run_blocking(
     finally:
         if coroutine is not None:
             coroutine.close()
+
+
+async def maybe_await(value: T | Awaitable[T]) -> T:
+    """Await a value if it is awaitable, such as the result of the application's function."""
+    return cast("T", await value if inspect.isawaitable(value) else value)
 
 
 class ThreadEvent(threading.Event):

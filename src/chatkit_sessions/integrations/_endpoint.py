@@ -11,8 +11,7 @@ from typing import NamedTuple, TypeVar, Unpack, cast
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sessions import Admission
 from chatkit_sessions._client.sync_client import ChatKitClient
-from chatkit_sessions._concurrency.tasks import maybe_await
-from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._concurrency.threads import maybe_await, run_blocking
 from chatkit_sessions._config.validation import validate_timeout
 from chatkit_sessions._sessions.rate_limit import RequestCounts
 from chatkit_sessions.errors import (

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.clocks import Deadline
-from chatkit_sessions._concurrency.tasks import maybe_await
+from chatkit_sessions._concurrency.threads import maybe_await
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import REQUESTS
 from chatkit_sessions._sessions.store_access import StoreAccess, evicted_error, not_confirmed_error
