@@ -388,7 +388,7 @@ def test_every_failure_closes_its_connection(
                 server.url,
                 ["alice"],
                 lambda: begun.wait(1) and gone.wait(10),
-                timeout=0.3,
+                timeout=0.1,
             )
             assert outcome.endswith("Error")
 

@@ -186,11 +186,12 @@ class TestReplicas:
     def test_that_do_not_confirm_are_an_error_after_all_is_cancelled(
         self, backend: Backend, caplog: pytest.LogCaptureFixture
     ) -> None:
-        worker = self.worker(backend, timeout=2, wait_replicas=1)
+        worker = self.worker(backend, timeout=20, wait_replicas=1)
+        hurried = self.worker(backend, timeout=0.6, wait_replicas=1)
         session = worker.get_or_create_session("user_1")
 
         with pytest.raises(SessionStoreError, match="Too few replicas") as caught:
-            worker.delete_sessions("user_1")
+            hurried.delete_sessions("user_1")
 
         assert backend.fake.sessions[session.id].status == "cancelled"
         assert "cancelled" in caught.value.hint
@@ -201,7 +202,7 @@ class TestReplicas:
         worker = self.worker(backend, timeout=600, wait_replicas=1)
 
         with pytest.raises(SessionStoreError, match="Too few replicas"):
-            worker.delete_sessions("user_1", timeout=2)
+            worker.delete_sessions("user_1", timeout=1)
 
     @pytest.mark.parametrize(("seconds", "milliseconds"), [(0.0004, 1), (0.25, 250)])
     def test_are_never_waited_for_without_end(self, seconds: float, milliseconds: int) -> None:
