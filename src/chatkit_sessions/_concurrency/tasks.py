@@ -1,7 +1,6 @@
 """Tasks under asyncio or trio, whichever runs: limits, events, and what ends with a loop."""
 
 import asyncio
-import os
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from .threads import SLICES, NotStartedError, OverdueError
+from .threads import SLICES, NotStartedError, OverdueError, process
 
 
 class Closable(Protocol):
@@ -233,7 +232,7 @@ class PerLoop(Generic[C]):
 
     async def get(self) -> C:
         """The running loop's value."""
-        loop = os.getpid(), running_loop()
+        loop = process.number, running_loop()
         held = self._held.get(loop)
         if held is None:
             self._forget_closed_loops()
@@ -245,7 +244,7 @@ class PerLoop(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the running loop's value; those of other loops are closed as these end."""
-        held = self._held.get((os.getpid(), running_loop()))
+        held = self._held.get((process.number, running_loop()))
         if held is not None:
             await held[1].aclose()
 
@@ -260,9 +259,9 @@ class PerLoop(Generic[C]):
     def _forget_closed_loops(self) -> None:
         """Loops that were closed without ending their generators can no longer close anything."""
         for held in list(self._held):
-            process, loop = held
+            number, loop = held
             closed = isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
-            if closed and process == os.getpid():
+            if closed and number == process.number:
                 self._held.pop(held, None)
 
 

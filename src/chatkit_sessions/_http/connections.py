@@ -13,7 +13,7 @@ from typing import Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from chatkit_sessions._api.protocol import Response
 from chatkit_sessions._concurrency.clocks import CONNECT_TIMEOUT, Deadline
-from chatkit_sessions._concurrency.threads import raised_by_handler
+from chatkit_sessions._concurrency.threads import process, raised_by_handler
 from chatkit_sessions._redaction import MaskedBytes, redact
 from chatkit_sessions.errors import ConfigurationError
 
@@ -290,7 +290,7 @@ def tls_context() -> ssl.SSLContext:
     """
     try:
         return _tls_context(
-            os.getpid(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+            process.number, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
         )
     except OSError as error:  # of which ssl.SSLError is one
         raise ConfigurationError(
