@@ -6,7 +6,7 @@ synchronous endpoint runs them without an event loop.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, TypeVar, Unpack, cast
+from typing import NamedTuple, Self, TypeVar, Unpack, cast
 
 from chatkit_sessions._client.async_client import AsyncChatKitClient
 from chatkit_sessions._client.sessions import Admission
@@ -44,6 +44,7 @@ from ._rules import (
     validate_rate_limit,
 )
 
+R = TypeVar("R")
 T = TypeVar("T")
 AnyClient = ChatKitClient | AsyncChatKitClient
 
@@ -60,6 +61,24 @@ class Hooks(NamedTuple):
     body: Callable[[], bytes | Awaitable[bytes]]
     """Reads at most `MAX_BODY` + 1 bytes."""
     options: Callable[[], object]
+
+    @classmethod
+    def for_request(
+        cls,
+        endpoint: "EndpointFlow",
+        request: R,
+        *,
+        user: Callable[[R], str | Awaitable[str | None] | None],
+        body: Callable[[], bytes | Awaitable[bytes]],
+        options: Callable[[R], object] | None,
+    ) -> Self:
+        """The hooks of a framework whose functions take the request."""
+        return cls(
+            lambda: endpoint.client(request),
+            lambda: user(request),
+            body,
+            lambda: options(request) if options else None,
+        )
 
 
 class EndpointFlow:

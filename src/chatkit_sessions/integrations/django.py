@@ -171,11 +171,8 @@ def _view(
 
     async def flow(request: HttpRequest, path: str) -> HttpResponseBase:
         page_request = _endpoint_request(request, path)
-        hooks = Hooks(
-            lambda: endpoint.client(request),
-            lambda: user(request),
-            lambda: _read_body(request),
-            lambda: options(request) if options else None,
+        hooks = Hooks.for_request(
+            endpoint, request, user=user, body=lambda: _read_body(request), options=options
         )
         try:
             response = await apart(_rejection)(

@@ -78,11 +78,8 @@ def chatkit_handlers(
             return middleware
 
         async def handle(request: AnyRequest) -> Response[bytes | None]:
-            hooks = Hooks(
-                lambda: endpoint.client(request),
-                lambda: user(request),
-                request.body,
-                lambda: options(request) if options else None,
+            hooks = Hooks.for_request(
+                endpoint, request, user=user, body=request.body, options=options
             )
             response = await guard.respond(cast("Any", request.scope), hooks)
             return Response(

@@ -71,11 +71,8 @@ def chatkit_routes(
                 await guard.run(super().handle, scope, receive, send)
 
         async def handle(request: Request) -> Response:
-            hooks = Hooks(
-                lambda: endpoint.client(request),
-                lambda: user(request),
-                request.body,
-                lambda: options(request) if options else None,
+            hooks = Hooks.for_request(
+                endpoint, request, user=user, body=request.body, options=options
             )
             return to_response(await guard.respond(request.scope, hooks))
 
