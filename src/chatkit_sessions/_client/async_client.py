@@ -29,7 +29,7 @@ from chatkit_sessions._config.settings import (
     NotGiven,
     load_settings,
 )
-from chatkit_sessions._config.validation import as_secret, validate_store
+from chatkit_sessions._config.validation import as_secret
 from chatkit_sessions._http.async_network import connect
 from chatkit_sessions._http.clients import (
     AsyncHTTPClient,
@@ -39,6 +39,7 @@ from chatkit_sessions._http.clients import (
 from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.own_client import OwnClient, own_client_factory
 from chatkit_sessions._http.proxies import proxy_for
+from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.errors import APIConnectionError
 from chatkit_sessions.events import OnEvent
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
@@ -119,11 +120,7 @@ class AsyncChatKitClient(BaseClient):
             allow_insecure_http=allow_insecure_http,
         )
         if store is not None:
-            validate_store(
-                store,
-                owner="AsyncChatKitClient",
-                asynchronous=not isinstance(store, MemorySessionStore),
-            )
+            validate_store(store, owner="AsyncChatKitClient", awaits=True)
         lifetime = Lifetime(type(self).__name__)
         io = AsyncIO(settings.base_url, http_client)
         self._sessions = open_sessions(
@@ -177,11 +174,7 @@ class AsyncChatKitClient(BaseClient):
         key: SecretStr | AsyncKeySource | NotGiven = as_secret(api_key)
         api_key = key
         if not isinstance(store, NotGiven):
-            validate_store(
-                store,
-                owner="AsyncChatKitClient",
-                asynchronous=not isinstance(store, MemorySessionStore),
-            )
+            validate_store(store, owner="AsyncChatKitClient", awaits=True)
         settings = self._sessions.calls.settings.changed(
             api_key=key,
             workflow_id=workflow_id,

@@ -26,7 +26,7 @@ from chatkit_sessions._config.settings import (
     NotGiven,
     load_settings,
 )
-from chatkit_sessions._config.validation import as_secret, reject_awaitable, validate_store
+from chatkit_sessions._config.validation import as_secret, reject_awaitable
 from chatkit_sessions._http.clients import (
     SuppliedClient,
     SyncHTTPClient,
@@ -36,6 +36,7 @@ from chatkit_sessions._http.failures import HTTPErrors
 from chatkit_sessions._http.own_client import OwnClient, own_client_factory
 from chatkit_sessions._http.proxies import proxy_for
 from chatkit_sessions._http.sync_network import connect
+from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.events import OnEvent
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
 from chatkit_sessions.options import (
@@ -112,7 +113,7 @@ class ChatKitClient(BaseClient):
             allow_insecure_http=allow_insecure_http,
         )
         if store is not None:
-            validate_store(store, owner="ChatKitClient", asynchronous=False)
+            validate_store(store, owner="ChatKitClient", awaits=False)
         lifetime = Lifetime(type(self).__name__)
         io = SyncIO(settings.base_url, http_client, lifetime)
         self._sessions = open_sessions(
@@ -165,7 +166,7 @@ class ChatKitClient(BaseClient):
         key: SecretStr | KeySource | NotGiven = as_secret(api_key)
         api_key = key
         if not isinstance(store, NotGiven):
-            validate_store(store, owner="ChatKitClient", asynchronous=False)
+            validate_store(store, owner="ChatKitClient", awaits=False)
         settings = self._sessions.calls.settings.changed(
             api_key=key,
             workflow_id=workflow_id,

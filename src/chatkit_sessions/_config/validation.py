@@ -230,35 +230,6 @@ def validate_clock(clock: object) -> None:
         )
 
 
-def validate_store(store: object, *, owner: str, asynchronous: bool) -> None:
-    """Reject anything but a store, and an async store where a sync one is expected.
-
-    Args:
-        store: The store.
-        owner: The class that uses it, for the message.
-        asynchronous: Whether that class awaits the store's methods.
-
-    Raises:
-        ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
-    """
-    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
-    if not all(callable(method) for method in methods) or isinstance(store, type):
-        raise ConfigurationError(
-            "`store` must be a session store, such as those of chatkit_sessions.stores, "
-            f"not {safe_repr(store)}."
-        )
-    if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
-        raise ConfigurationError(
-            f"{type(store).__name__} is a store for {'plain' if asynchronous else 'async'} code; "
-            f"{owner} needs one whose methods are {'async' if asynchronous else 'plain'} functions."
-        )
-    namespace: object = getattr(store, "namespace", None)
-    if not isinstance(namespace, str):
-        raise ConfigurationError(
-            f"The store's `namespace` must be a string, not {safe_repr(namespace)}."
-        )
-
-
 def validate_timeout(timeout: float | None) -> float | None:
     """Return the timeout in seconds, None for no limit.
 

@@ -19,7 +19,8 @@ from chatkit_sessions._concurrency.threads import (
     PerProcess,
     ThreadLimiter,
 )
-from chatkit_sessions.errors import SessionStoreError
+from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores._redis_commands import Script
 from chatkit_sessions.stores.base import AsyncSessionStore, Entry, SessionStore, Transaction
@@ -59,6 +60,36 @@ FAILURES: Final = 2
 """Failures, one after the other, that make an outage."""
 
 logger: Final = logging.getLogger("chatkit_sessions")
+
+
+def validate_store(store: object, *, owner: str, awaits: bool) -> None:
+    """Reject anything but a store, and an async store where a sync one is expected.
+
+    Args:
+        store: The store.
+        owner: The class that uses it, for the message.
+        awaits: Whether that class is async. A `MemorySessionStore`, which never waits, suits both.
+
+    Raises:
+        ConfigurationError: A method is missing, or is sync where async is expected, or vice versa.
+    """
+    asynchronous = awaits and not isinstance(store, MemorySessionStore)
+    methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
+    if not all(callable(method) for method in methods) or isinstance(store, type):
+        raise ConfigurationError(
+            "`store` must be a session store, such as those of chatkit_sessions.stores, "
+            f"not {safe_repr(store)}."
+        )
+    if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
+        raise ConfigurationError(
+            f"{type(store).__name__} is a store for {'plain' if asynchronous else 'async'} code; "
+            f"{owner} needs one whose methods are {'async' if asynchronous else 'plain'} functions."
+        )
+    namespace: object = getattr(store, "namespace", None)
+    if not isinstance(namespace, str):
+        raise ConfigurationError(
+            f"The store's `namespace` must be a string, not {safe_repr(namespace)}."
+        )
 
 
 class ScriptCall(NamedTuple):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.validation import reject_awaitable, validate_on_event, validate_store
+from chatkit_sessions._config.validation import reject_awaitable, validate_on_event
 from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 from chatkit_sessions.events import OnEvent
 from chatkit_sessions.stores.base import AsyncSessionStore, SessionStore
@@ -65,7 +66,7 @@ class SessionsService:
         keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
         self._store, self._clock, self._on_event = store, clock, on_event
-        validate_store(store, owner="SessionsService", asynchronous=False)
+        validate_store(store, owner="SessionsService", awaits=False)
         user_limit = max_requests_per_user_per_1_minute
         self._workflows = known = _validate_workflows(workflows)
         self._flow = _make_flow(store, keys, known, user_limit, clock=clock, on_event=on_event)
@@ -233,8 +234,7 @@ class AsyncSessionsService:
         keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
         self._store, self._clock, self._on_event = store, clock, on_event
-        is_async = not isinstance(store, MemorySessionStore)
-        validate_store(store, owner="AsyncSessionsService", asynchronous=is_async)
+        validate_store(store, owner="AsyncSessionsService", awaits=True)
         user_limit = max_requests_per_user_per_1_minute
         self._workflows = known = _validate_workflows(workflows)
         self._flow = _make_flow(store, keys, known, user_limit, clock=clock, on_event=on_event)
