@@ -130,9 +130,9 @@ class RecentSessions:
         with self._lock.get():
             if creation.signed_out:
                 return False
-            self._forget(scope, session.id)
-            self._sessions[scope.text, session.id] = _Recent(scope, user, stored, now)
+            # An interrupt loses no session: it is listed before it is there.
             self._of_user.setdefault((scope.text, user), {})[session.id] = None
+            self._sessions[scope.text, session.id] = _Recent(scope, user, stored, now)
             oldest = next(iter(self._sessions.values()))
             if oldest.added + 2 * DAY <= now:
                 self._forget(oldest.scope, oldest.stored.record.id)
@@ -163,32 +163,29 @@ class RecentSessions:
                     creation.signed_out = True
 
     def _publish(self, scope: Scope, session_ids: Iterable[str]) -> None:
-        """Under the lock, so that a session is always in one place."""
+        """Under the lock, and stored before they are forgotten, so that an interrupt loses none."""
         now = self._clock()
         for session_id in session_ids:
-            recent = self._forget(scope, session_id)
+            recent = self._sessions.get((scope.text, session_id))
             ttl = 0.0 if recent is None else recent.added + recent.stored.ttl - now
-            if recent is None or ttl <= 0:
-                continue
-            group, record_group = (
-                scope.group_of_user(recent.user),
-                scope.group_of_session(session_id),
-            )
-            stored = StoredRecord(replace(recent.stored.record, group=group), ttl)
-            for place, changes, when in (
-                transactions.store_record(record_group, stored),
-                transactions.list_session(group, session_id, record_group=record_group, ttl=ttl),
-            ):
-                self._store.commit(place, changes, when=when)
+            if recent is not None and ttl > 0:
+                group = scope.group_of_user(recent.user)
+                at = scope.group_of_session(session_id)
+                stored = StoredRecord(replace(recent.stored.record, group=group), ttl)
+                for place, changes, when in (
+                    transactions.store_record(at, stored),
+                    transactions.list_session(group, session_id, record_group=at, ttl=ttl),
+                ):
+                    self._store.commit(place, changes, when=when)
+            self._forget(scope, session_id)
 
-    def _forget(self, scope: Scope, session_id: str) -> _Recent | None:
+    def _forget(self, scope: Scope, session_id: str) -> None:
         recent = self._sessions.pop((scope.text, session_id), None)
         if recent is not None:
             owner = scope.text, recent.user
             del self._of_user[owner][session_id]
             if not self._of_user[owner]:
                 del self._of_user[owner]
-        return recent
 
 
 class Registry:

@@ -1,6 +1,12 @@
 """What a client's own store learns of when somebody asks."""
 
 import hashlib
+import linecache
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import httpx
 import pytest
@@ -152,6 +158,67 @@ def test_a_session_that_is_created_while_its_user_signs_out_is_not_kept(
     session = ChatKitSessionResponse.model_validate(session_json())
     assert not recent.add(ada, session, workflow_id="wf_1", asked_for=600.0)
     assert recent._sessions == {}
+
+
+ACTIONS: dict[str, Callable[[RecentSessions], object]] = {
+    "a session is added": lambda recent: remember(recent, "cksess_3"),
+    "it is added again": lambda recent: remember(recent, "cksess_1"),
+    "a session is published": lambda recent: recent.publish_session(SCOPE, "cksess_1"),
+    "a user's are published": lambda recent: recent.publish_user(SCOPE, "user_1"),
+}
+
+
+class InterruptError(BaseException):
+    """What a signal's handler raises."""
+
+
+def interrupted(call: Callable[[], object], *, at: int) -> bool:
+    """Make the call, and raise at that line of `RecentSessions`; whether there is one."""
+    left = at
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 -- itself
+        nonlocal left
+        code = frame.f_code
+        # Python runs no signal handler between a lock's block and the end of its `with`.
+        is_lock = "_lock." in linecache.getline(code.co_filename, frame.f_lineno)
+        if event == "line" and code.co_qualname.startswith("RecentSessions.") and not is_lock:
+            left -= 1
+            if left == 0:
+                raise InterruptError
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except InterruptError:
+        pass
+    finally:
+        sys.settrace(before)
+    return left <= 0
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_interrupt_at_any_line_loses_no_session(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    monkeypatch.setattr(module, "MAX_RECENT", 2)
+    at, hit = 0, True
+    while hit:
+        at += 1
+        store = MemorySessionStore(clock=clock)
+        recent = RecentSessions(store, clock)
+        for session_id in ("cksess_1", "cksess_2"):
+            remember(recent, session_id)
+
+        hit = interrupted(partial(ACTIONS[action], recent), at=at)
+
+        known = {"cksess_1", "cksess_2", *(session_id for _, session_id in recent._sessions)}
+        recent.publish_user(SCOPE, "user_1")
+        assert all(is_stored(store, each) for each in known), at
+        assert len(store.names(SCOPE.group_of_user("user_1"))) == len(known), at
+        assert recent._sessions == {}, at
+    assert at > 5
 
 
 def test_no_secret_is_kept(recent: RecentSessions) -> None:
