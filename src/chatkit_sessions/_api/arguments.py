@@ -69,7 +69,7 @@ def validate_workflow_id(workflow_id: object) -> str:
     """Reject an invalid workflow id that was passed to a call."""
     problem = problem_with_id(workflow_id)
     if problem is not None:
-        raise InvalidRequestError(f"`workflow_id` {problem}, got {safe_repr(workflow_id)}.")
+        raise invalid_argument("workflow_id", problem, safe_repr(workflow_id))
     return str(workflow_id)
 
 
@@ -111,7 +111,7 @@ def validate_session_id(session_id: str) -> str:
     """Reject an invalid session id."""
     problem = problem_with_session_id(session_id)
     if problem is not None:
-        raise InvalidRequestError(f"`session_id` {problem}, got {safe_repr(session_id)}.")
+        raise invalid_argument("session_id", problem, safe_repr(session_id))
     return session_id
 
 
@@ -174,7 +174,7 @@ def _workflow(workflow_id: str, options: SessionOptions) -> dict[str, JsonValue]
     if version is not None:
         problem = problem_with_id(version)
         if problem is not None:
-            raise InvalidRequestError(f"`workflow_version` {problem}, got {safe_repr(version)}.")
+            raise invalid_argument("workflow_version", problem, safe_repr(version))
         if version == "latest":
             # The API accepts it and fails only later, inside the chat.
             raise invalid_argument(

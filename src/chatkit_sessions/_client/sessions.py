@@ -613,8 +613,8 @@ class Sessions:
     async def _end_all(self, user: str, deadline: Deadline, signing_out: SignOutProgress) -> None:
         """Cancel every session that may be active, and collect what goes wrong."""
         generation, group = new_token(), self.scope.group_of_user(user)
-        kept = self.registry.sign_out_without_store(group, generation=generation)
-        active: dict[str, StoredRecord | None] = dict.fromkeys(kept)
+        unpublished = self.registry.sign_out_without_store(group, generation=generation)
+        active: dict[str, StoredRecord | None] = dict.fromkeys(unpublished)
         is_listed = False
         try:
             stored, problem = await self.registry.sign_out(

@@ -136,7 +136,7 @@ def problem_with_id(value: object) -> str | None:
 
 
 def validate_header(value: object, source: str) -> str:
-    """Reject an organization or a project that cannot be sent in a header."""
+    """Reject a setting that cannot be sent in a header, such as an organization."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{source} must be a string, not {type(value).__name__}.")
     problem = _problem_with_spelling(value) or _problem_with_header(value)
@@ -147,11 +147,7 @@ def validate_header(value: object, source: str) -> str:
 
 def validate_base_url(url: object, source: str, *, allow_insecure_http: bool) -> str:
     """Return the URL without a trailing slash; reject one that the key must not be sent to."""
-    if not isinstance(url, str):
-        raise ConfigurationError(f"{source} must be a string, not {type(url).__name__}.")
-    problem = _problem_with_spelling(url) or _problem_with_header(url)
-    if problem is not None:
-        raise ConfigurationError(f"{source} {problem}.")
+    url = validate_header(url, source)  # a URL holds no more than a header can
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

@@ -330,9 +330,9 @@ class Registry:
             The ids of sessions whose user has signed out meanwhile.
         """
         deleted: list[str] = []
-        kept = self._state.unpublished
-        for session_id in list(islice(kept, MAX_PUBLISHED_AT_ONCE)):
-            found = kept.pop(session_id, None)
+        unpublished = self._state.unpublished
+        for session_id in list(islice(unpublished, MAX_PUBLISHED_AT_ONCE)):
+            found = unpublished.pop(session_id, None)
             if found is None:
                 continue  # another call publishes it
             created, snapshot = found
@@ -421,8 +421,8 @@ class Registry:
             names = stand_in.names(group)
             _, changes, when = transactions.sign_out(group, names, generation=generation)
             stand_in.commit(group, changes, when=when)
-        kept = list(self._state.unpublished.values())
-        return [created.session.id for created, _ in kept if created.identity.group == group]
+        every = [created for created, _ in list(self._state.unpublished.values())]
+        return [each.session.id for each in every if each.identity.group == group]
 
     # Requests of an endpoint
 

@@ -53,7 +53,7 @@ MAX_HANGING: Final = 32
 """How many more of them may hang."""
 MAX_BATCH: Final = 256
 """Commands in one round trip; more only if one caller has more."""
-_PATIENCE: Final = 2
+_MAX_WAITS: Final = 2
 """How many times its limit a round trip may take before another caller sends."""
 MAX_REASON: Final = 500
 """Characters of redis-py's own text in an error."""
@@ -408,7 +408,7 @@ class BatchSender(Sender):
             waits = waits + 1 if progress == seen else 0
             seen = progress
             is_lost = not caller.is_sent and self._turn.is_over
-            if waits < (1 if is_lost else _PATIENCE):
+            if waits < (1 if is_lost else _MAX_WAITS):
                 continue
             if caller.is_sent:
                 caller.replies = self._overdue(caller.commands)
