@@ -62,9 +62,9 @@ def create(
         if problem is not None:
             session_id = id_to_cancel(session.id, secrets=[session.client_secret])
             raise UnacceptableResponseError(problem, session_id=session_id, mixed_up=True)
-        problem = problem_with_new_id(session.id)
-        if problem is not None:
-            raise UnacceptableResponseError(problem)
+        problem = problem_with_session_id(session.id)
+        if problem is not None:  # it could never be cancelled
+            raise UnacceptableResponseError(f"`id` {problem}")
         return session
 
     return Operation("create", "POST", SESSIONS, body, parse)
@@ -147,12 +147,6 @@ def problem_with_owner(
     if session.workflow is not None and session.workflow.id != workflow_id:
         return "it is about another workflow"
     return None
-
-
-def problem_with_new_id(session_id: str) -> str | None:
-    """Why a new session could never be cancelled by its id, None where it can be."""
-    problem = problem_with_session_id(session_id)
-    return problem and f"`id` {problem}"
 
 
 def id_to_cancel(session_id: object, *, secrets: Iterable[SecretStr]) -> str | None:

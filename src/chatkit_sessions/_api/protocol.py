@@ -16,7 +16,7 @@ from chatkit_sessions._config.retry_policy import parse_retry_after, parse_shoul
 from chatkit_sessions._config.settings import Settings
 from chatkit_sessions._redaction import hidden_from_tracebacks, redact, redact_json
 from chatkit_sessions._version import __version__
-from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
+from chatkit_sessions.errors import APIResponseValidationError
 from chatkit_sessions.models import ChatKitErrorDetail, ChatKitErrorResponse
 
 from .diagnosis import diagnose, is_redirect
@@ -44,6 +44,7 @@ _MIXED_UP_RESPONSES: Final = (
     "the response to another. Check what OPENAI_BASE_URL (or `base_url`) names, before it shows "
     "one user the chats of another."
 )
+_REQUEST_ID: Final = "x-request-id"
 _MAX_DEPTH: Final = 64
 _MAX_QUOTED: Final = 500
 _MAX_SECRET: Final = 1024
@@ -146,11 +147,7 @@ def max_body(status_code: int, *, sent: int = 0) -> int:
 @hidden_from_tracebacks
 def parse_request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
     """The API's id of the request, printable and without secrets."""
-    return _request_id(response, secrets)
-
-
-def _request_id(response: Response, secrets: tuple[SecretStr, ...]) -> str | None:
-    return _quotable(response.headers.get("x-request-id"), secrets)
+    return _quotable(response.headers.get(_REQUEST_ID), secrets)
 
 
 @hidden_from_tracebacks
@@ -176,32 +173,26 @@ def parse_response(
         APIStatusError: Any other status, as its subclass.
     """
     secrets = (key, *operation.secrets)
+    request_id = _quotable(response.headers.get(_REQUEST_ID), secrets)
     if is_success(response.status_code):
-        return _parse_success_or_raise(operation, response, secrets)
+        result = _parse_success(operation, response, request_id)
+        if isinstance(result, UnacceptableResponseError):
+            raise _validation_error(response, result, secrets, request_id=request_id)
+        return result
     detail, body = _parse_error_body(response, secrets)
     recovered = operation.parse_error(response.status_code, detail)
     if recovered is not None:
         return recovered
-    raise _status_error(response, detail, body, secrets=secrets, host=host, now=now)
-
-
-def _parse_success_or_raise(
-    operation: Operation[T], response: Response, secrets: tuple[SecretStr, ...]
-) -> T:
-    request_id = _request_id(response, secrets)
-    result = _parse_success(operation, response, request_id)
-    if not isinstance(result, UnacceptableResponseError):
-        return result
-    content_type = _quotable(response.headers.get("content-type"), secrets)
-    raise APIResponseValidationError(
-        f"The response ({content_type or 'no content type'}, {len(response.body):,} bytes) is not "
-        f"what the contract says: {result}.",
+    diagnosis = diagnose(response.status_code, detail, host=host)
+    raise diagnosis.error_type(
+        _message(response, detail, secrets),
         status_code=response.status_code,
-        content_type=content_type,
-        content_length=len(response.body),
+        error=detail,
+        body=body,
         request_id=request_id,
-        hint=_MIXED_UP_RESPONSES if result.mixed_up else _UNREADABLE_RESPONSE,
-        session_id=result.session_id,
+        retry_after=parse_retry_after(response.headers, now=now()),
+        should_retry=parse_should_retry(response.headers),
+        hint=diagnosis.hint,
     )
 
 
@@ -219,6 +210,26 @@ def _parse_success(
         return UnacceptableResponseError(describe_validation_error(error))
     except UnacceptableResponseError as error:
         return error
+
+
+def _validation_error(
+    response: Response,
+    problem: UnacceptableResponseError,
+    secrets: tuple[SecretStr, ...],
+    *,
+    request_id: str | None,
+) -> APIResponseValidationError:
+    content_type = _quotable(response.headers.get("content-type"), secrets)
+    return APIResponseValidationError(
+        f"The response ({content_type or 'no content type'}, {len(response.body):,} bytes) is not "
+        f"what the contract says: {problem}.",
+        status_code=response.status_code,
+        content_type=content_type,
+        content_length=len(response.body),
+        request_id=request_id,
+        hint=_MIXED_UP_RESPONSES if problem.mixed_up else _UNREADABLE_RESPONSE,
+        session_id=problem.session_id,
+    )
 
 
 def parse_http_date(text: str) -> datetime | None:
@@ -262,28 +273,6 @@ def _parse_error_body(
         return ChatKitErrorResponse.model_validate(body).error, body
     except ValidationError:
         return None, body
-
-
-def _status_error(
-    response: Response,
-    detail: ChatKitErrorDetail | None,
-    body: JsonValue,
-    *,
-    secrets: tuple[SecretStr, ...],
-    host: str,
-    now: Callable[[], datetime],
-) -> APIStatusError:
-    diagnosis = diagnose(response.status_code, detail, host=host)
-    return diagnosis.error_type(
-        _message(response, detail, secrets),
-        status_code=response.status_code,
-        error=detail,
-        body=body,
-        request_id=_request_id(response, secrets),
-        retry_after=parse_retry_after(response.headers, now=now()),
-        should_retry=parse_should_retry(response.headers),
-        hint=diagnosis.hint,
-    )
 
 
 def _message(

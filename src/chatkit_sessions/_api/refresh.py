@@ -18,7 +18,7 @@ from chatkit_sessions._redaction import hidden_from_tracebacks
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
 from chatkit_sessions.models import ChatKitSessionResponse
 
-from .arguments import validate_client_secret
+from .arguments import problem_with_session_id, validate_client_secret
 from .diagnosis import is_rejection
 from .operations import (
     SESSIONS,
@@ -26,7 +26,6 @@ from .operations import (
     describe_validation_error,
     encode_json,
     id_to_cancel,
-    problem_with_new_id,
 )
 
 _LIFETIME_TOLERANCE: Final = 10.0
@@ -136,8 +135,8 @@ def _accept_or_reject(
             problem = "it does not name the same user"
         elif session.workflow is None or session.workflow.id != workflow_id:
             problem = "it does not name the same workflow"
-        elif (problem_with_id := problem_with_new_id(session.id)) is not None:
-            problem = problem_with_id
+        elif (problem_with_id := problem_with_session_id(session.id)) is not None:
+            problem = f"`id` {problem_with_id}"
         else:
             return session
     return RejectedSession(id_to_cancel(document.get("id"), secrets=[presented]), problem)
