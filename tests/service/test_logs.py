@@ -35,8 +35,9 @@ def reject(service: BlockingService, secret: str | None, *, workflow_id: str | N
 
 
 def test_a_rejected_secret_is_logged_with_its_reason_and_its_session(
-    services: Services, service: BlockingService, caplog: pytest.LogCaptureFixture
+    services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
+    service = services(workflows={"support", "sales"})
     session = service.create(rate_limits={"max_requests_per_1_minute": 1})
     secret, session_id = str(session["client_secret"]), session["id"]
     service.verify(secret)
