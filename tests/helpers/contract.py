@@ -59,7 +59,7 @@ def _request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> 
 
 
 def fuzz(
-    url: str, *, api_key: str, workflow_id: str, session_id: str, path: Path, examples: int = 50
+    url: str, *, api_key: str, workflow_id: str, session_id: str, path: Path, examples: int
 ) -> None:
     """Let schemathesis ask a server what is allowed, and what is not; every response must hold.
 
