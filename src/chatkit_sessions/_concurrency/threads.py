@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from traceback import walk_tb
-from types import CodeType
+from types import CodeType, CoroutineType
 from typing import Final, Generic, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -23,6 +23,8 @@ SLICES: Final = 10
 one part at the most, and not the whole limit."""
 MOST_LOST: Final = 10
 """The most threads that are given up in all, as a multiple of those that may hang at once."""
+
+_send: Final = cast("Callable[[object, None], object]", vars(CoroutineType)["send"])
 
 
 class _Process:
@@ -70,8 +72,7 @@ def run_blocking(
 
     Args:
         flow: A coroutine function that never suspends: one step takes it to its end. It is called
-            here and not by the caller: what a signal handler raises between the call and the first
-            step, which is one instruction, leaves a coroutine that Python warns of.
+            here and not by the caller, so that no coroutine waits for its first step.
         args: The flow's arguments.
         kwargs: The flow's arguments.
 
@@ -81,10 +82,10 @@ def run_blocking(
     Raises:
         RuntimeError: The flow suspended: one of its steps waits for an event loop.
     """
-    coroutine = None
+    made = iter(functools.partial(flow, *args, **kwargs), None)
     try:
-        coroutine = flow(*args, **kwargs)
-        coroutine.send(None)
+        # In one call of C: between two of Python's, a signal's exception would lose the coroutine.
+        next(map(_send, made, (None,)))
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -93,11 +94,7 @@ def run_blocking(
         if isinstance(error.__cause__, StopIteration):
             raise error.__cause__ from None
         raise
-    else:
-        raise RuntimeError("A step of a synchronous call waits for an event loop.")
-    finally:
-        if coroutine is not None:
-            coroutine.close()
+    raise RuntimeError("A step of a synchronous call waits for an event loop.")
 
 
 async def maybe_await(value: T | Awaitable[T]) -> T:

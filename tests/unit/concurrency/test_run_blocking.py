@@ -1,7 +1,12 @@
 """A flow whose steps block runs to its end without an event loop."""
 
+import _thread
 import asyncio
+import signal
+import warnings
 from collections.abc import Coroutine
+from itertools import starmap
+from operator import itemgetter
 
 import pytest
 
@@ -66,3 +71,24 @@ def test_a_flow_that_waits_for_an_event_loop_is_closed_and_reported() -> None:
         run_blocking(flow)
 
     assert ended == ["closed"]
+
+
+def test_a_signal_before_the_first_step_leaves_no_coroutine_unawaited() -> None:
+    """The signal arrives within the call of C that makes the coroutine: its handler runs after."""
+    made = starmap(step, [(1,)])
+    arrived = map(_thread.interrupt_main, [signal.SIGINT])
+    make = map(itemgetter(0), zip(made, arrived, strict=True)).__next__
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt):
+            run_blocking(make)
+
+    assert not caught
+
+
+def test_arguments_are_passed_by_position_and_by_name() -> None:
+    async def flow(first: int, *, second: int) -> tuple[int, int]:
+        return first, second
+
+    assert run_blocking(flow, 1, second=2) == (1, 2)
