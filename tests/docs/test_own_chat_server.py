@@ -48,7 +48,8 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Load]:
 
     def write_and_import(files: dict[str, str], name: str) -> ModuleType:
         for file, content in files.items():
-            (tmp_path / file).write_text(content)
+            # Without the time between the words of a reply.
+            (tmp_path / file).write_text(content.replace("asyncio.sleep(0.05)", "asyncio.sleep(0)"))
             monkeypatch.delitem(sys.modules, file.removesuffix(".py"), raising=False)
         shutil.copy(PAGE / "chatkit-fetch.js", tmp_path)
         return importlib.import_module(name)
