@@ -33,7 +33,7 @@ from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from raw_server import Connection, raw_server, serve_sessions
 from secrets_shown import assert_silent, everything_shown
-from support import KEY, WORKFLOW, Connect, ok
+from support import KEY, NO_AUTHORITIES, WORKFLOW, Connect, ok
 
 PACKAGE = Path(chatkit_sessions.__file__).parent
 ROOMS = tuple(str(PACKAGE / room) for room in ("_client", "_concurrency", "_sessions"))
@@ -209,7 +209,7 @@ def test_what_a_signal_handler_raises_comes_out_unchanged_and_at_once(
             interrupt_main_thread()
             connection.stop.wait()
 
-    with raw_server(serve) as server, httpx.Client() as http:
+    with raw_server(serve) as server, httpx.Client(verify=NO_AUTHORITIES) as http:
         chatkit = ChatKitClient(
             api_key=KEY,
             workflow_id=WORKFLOW,
@@ -364,7 +364,7 @@ def test_what_another_thread_raises_in_a_call_comes_out_unchanged(*, own: bool) 
             connection.answer()
             connection.stop.wait()
 
-    with raw_server(serve) as server, httpx.Client() as http:
+    with raw_server(serve) as server, httpx.Client(verify=NO_AUTHORITIES) as http:
         chatkit = ChatKitClient(
             api_key=KEY,
             workflow_id=WORKFLOW,

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from chatkit_sessions.testing import FakeChatKit, FakeServer, server as server_module
+from support import NO_AUTHORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,9 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def client(server: FakeServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, headers=HEADERS, trust_env=False) as connected:
+    with httpx.Client(
+        base_url=server.url, headers=HEADERS, trust_env=False, verify=NO_AUTHORITIES
+    ) as connected:
         yield connected
 
 
@@ -154,7 +157,9 @@ def test_sends_each_answer_in_one_write(
 
 def test_serves_several_clients_at_once(server: FakeServer) -> None:
     def create_ten() -> None:
-        with httpx.Client(base_url=server.url, headers=HEADERS, trust_env=False) as client:
+        with httpx.Client(
+            base_url=server.url, headers=HEADERS, trust_env=False, verify=NO_AUTHORITIES
+        ) as client:
             for _ in range(10):
                 client.post("/chatkit/sessions", json=BODY).raise_for_status()
 
@@ -320,7 +325,10 @@ class TestEnd:
         before = open_files()
 
         for _ in range(3):
-            with fake.serve() as server, httpx.Client(headers=HEADERS, trust_env=False) as client:
+            with (
+                fake.serve() as server,
+                httpx.Client(headers=HEADERS, trust_env=False, verify=NO_AUTHORITIES) as client,
+            ):
                 client.post(f"{server.url}/chatkit/sessions", json=BODY)
 
         assert open_files() == before
