@@ -23,7 +23,10 @@ from chatkit_sessions.integrations import (
     EndpointSettings,
 )
 from chatkit_sessions.integrations._endpoint import EndpointFlow
+from chatkit_sessions.service import AsyncSessionsService, SessionsService
 from chatkit_sessions.stores import AsyncSessionStore, MemorySessionStore, SessionStore
+from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
+from chatkit_sessions.testing import FakeChatKit
 
 OWN = "chatkit_sessions."
 PACKAGE = Path(chatkit_sessions.__file__).parent
@@ -312,6 +315,43 @@ def test_both_clients_document_the_same(name: str) -> None:
     # Only the end of closing differs: what calls in progress still do.
     shared = slice(0, 5) if name == "close" else slice(None)
     assert theirs.splitlines()[shared] == ours.splitlines()[shared]
+
+
+PAIRS: list[tuple[type, type]] = [
+    (SessionsService, AsyncSessionsService),
+    (SessionStore, AsyncSessionStore),
+    (RedisSessionStore, AsyncRedisSessionStore),
+]
+# In async code, `count` and `read` may be coroutine functions; `aclose` is for one event loop.
+DIFFERENT = {"close", "handle", "verify"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "name"),
+    [
+        (ours, theirs, name)
+        for ours, theirs in PAIRS
+        for name in public_methods(ours)
+        if name[0] != "_" and name not in DIFFERENT
+    ],
+)
+def test_async_services_and_stores_document_the_same(ours: type, theirs: type, name: str) -> None:
+    document = inspect.getdoc(getattr(ours, name)) or ""
+
+    as_async = document.replace("`ChatKitClient`", "`AsyncChatKitClient`")
+    assert inspect.getdoc(getattr(theirs, name)) == as_async
+
+
+@pytest.mark.parametrize(
+    "documented",
+    [ChatKitClient, AsyncChatKitClient, FakeChatKit, *(each for pair in PAIRS for each in pair)],
+)
+def test_no_public_document_sends_its_reader_to_another_class(documented: type) -> None:
+    """Editors show one docstring, and lead nowhere."""
+    methods = [getattr(documented, name) for name in vars(documented) if not name.startswith("_")]
+
+    for each in (documented, *methods):
+        assert not re.search(r"\bAs (for )?`", inspect.getdoc(each) or ""), each
 
 
 @pytest.mark.parametrize("name", chatkit_sessions.__all__)

@@ -265,14 +265,15 @@ class AsyncChatKitClient(BaseClient):
         outage, a session is still created.
 
         Args:
-            user: As for `create_session`.
+            user: Your id of the end user, 1 character or more. Take it from your login, never from
+                the browser.
             min_remaining: How long the session must still last: seconds or a timedelta, 0 or more
                 and less than `expires_after`. Default: 60 seconds, or a fifth of `expires_after` if
                 that is less. It does not apply to a session that another caller is creating.
             timeout: Seconds for this call, with the wait for another caller; default: the
                 client's. None: no limit.
-            options: As for `create_session`. In `state_variables`, `True`, `1` and `1.0` are three
-                values. Tabs that share a session share its `max_requests_per_1_minute`.
+            options: Those of `create_session`. In `state_variables`, `True`, `1` and `1.0` are
+                three values. Tabs that share a session share its `max_requests_per_1_minute`.
 
         Returns:
             The session. Send `session.for_browser()` to the page.
@@ -283,7 +284,8 @@ class AsyncChatKitClient(BaseClient):
             SessionDeletedError: `delete_sessions` was called for the user during this call.
             APIStatusError: The API rejected the request; the status selects a subclass.
             APIConnectionError: No response arrived. The session may exist; it expires by itself.
-            APIResponseValidationError: As for `create_session`.
+            APIResponseValidationError: The response does not match OpenAI's API description, or
+                names another user or workflow.
             TypeError: An option does not exist.
         """
         return await self._sessions.get_or_create(
@@ -308,10 +310,11 @@ class AsyncChatKitClient(BaseClient):
 
         Args:
             client_secret: The secret that the widget has now.
-            user: As for `create_session`. Take it from your login: a stolen secret is then useless.
+            user: Your id of the end user, 1 character or more. Take it from your login: a stolen
+                secret is then useless.
             timeout: Seconds for this call, both requests together; default: the client's. None:
                 no limit.
-            options: As for `create_session`: those that the user has today. An omitted option may
+            options: Those of `create_session` that the user has today. An omitted option may
                 keep the value that it had. To take it back, pass its default.
 
         Returns:
@@ -324,7 +327,8 @@ class AsyncChatKitClient(BaseClient):
             APIStatusError: The API rejected the creation of a session, or the refresh with 408,
                 409, 429 or 5xx.
             APIConnectionError: No response arrived.
-            APIResponseValidationError: As for `create_session`.
+            APIResponseValidationError: The response does not match OpenAI's API description, or
+                names another user or workflow.
             TypeError: An option does not exist.
         """
         client_secret = as_secret(client_secret)  # local variables are part of tracebacks

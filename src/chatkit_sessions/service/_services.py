@@ -173,7 +173,8 @@ class SessionsService:
             project: The project whose sessions the client creates and sees; default `default`.
             store: Where the client records and shares sessions. Default: the service's store, so
                 that clients in other processes share them, too.
-            timeout: As for `ChatKitClient`.
+            timeout: Seconds for a whole call, with its waits: more than 0, at most 1,000,000;
+                default 30. None: no limit.
 
         Returns:
             The client. Close it when it is no longer used.
@@ -209,13 +210,20 @@ class AsyncSessionsService:
     """`SessionsService` for async code. Safe to use from several tasks.
 
     Args:
-        store: As for `SessionsService`: an `AsyncRedisSessionStore`, for example, or a
-            `MemorySessionStore`.
-        workflows: As for `SessionsService`.
-        api_keys: As for `SessionsService`; `SessionsApp` accepts them.
-        max_requests_per_user_per_1_minute: As for `SessionsService`.
-        clock: As for `SessionsService`.
-        on_event: As for `SessionsService`.
+        store: Where sessions are stored, such as an `AsyncRedisSessionStore` that all issuing and
+            verifying processes share, or a `MemorySessionStore`. The service never closes it.
+        workflows: The workflow ids that exist: your own names, such as `{"support"}`. A session of
+            another one is neither created nor refreshed nor accepted. Default: any id.
+        api_keys: The keys that `SessionsApp` accepts, or a mapping of keys to projects. Keys of
+            one project see the same sessions. Default: none; only clients from `client` create
+            sessions.
+        max_requests_per_user_per_1_minute: The requests that a user can make in any minute with
+            all sessions together, in all processes, 1 or more; default: no limit. It counts the
+            same requests as the limit of a session. Users of different projects count apart.
+        clock: For tests: returns the current time, with a time zone. Requests are counted by the
+            store's clock.
+        on_event: Called with an `Event` for each verification, and by the clients from `client`,
+            such as for metrics; see `chatkit_sessions.events`. Default: nothing is reported.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -250,7 +258,30 @@ class AsyncSessionsService:
         project: str | None = None,
         count: bool | Callable[[], bool | Awaitable[bool]] = True,
     ) -> SessionContext:
-        """As `SessionsService.verify`; `count` may be a coroutine function."""
+        """Return the session behind a request to your chat server.
+
+        Args:
+            client_secret: The secret from `Authorization: Bearer …`; None if the request has none.
+            workflow_id: The workflow that this chat server runs: the secrets of other workflows
+                are unknown to it. Default: any of the service's `workflows`.
+            project: The project whose sessions this chat server accepts. Default: any.
+            count: Whether the request counts towards the session's `max_requests_per_1_minute`;
+                default: yes. Pass False for requests that only read. A function, which may be a
+                coroutine function, is called once the secret is verified: let it read the body.
+                The session is then read again, as it may have ended meanwhile. The function's
+                exceptions propagate unchanged.
+
+        Returns:
+            The session.
+
+        Raises:
+            ConfigurationError: The service has `workflows`, but not this one.
+            InvalidRequestError: The workflow or the project is not a string, or is empty.
+            InvalidClientSecretError: The secret is missing, unknown, of another workflow or
+                project, expired or cancelled; see `reason`.
+            ClientSecretRateLimitError: The session has reached its rate limit.
+            SessionStoreError: The store is unavailable.
+        """
         secret = _as_secret(client_secret)
         del client_secret
         audience = _audience(self._workflows, workflow_id, project)
@@ -259,13 +290,40 @@ class AsyncSessionsService:
     async def sessions_for(
         self, user: str, *, project: str = DEFAULT_PROJECT
     ) -> list[SessionContext]:
-        """As `SessionsService.sessions_for`."""
+        """Return the user's active sessions, whoever created them.
+
+        Args:
+            user: The end user's id.
+            project: The project that they were created in.
+
+        Returns:
+            The sessions, the last to expire first.
+
+        Raises:
+            InvalidRequestError: The user or the project is not a string, or is empty.
+            SessionStoreError: The store is unavailable.
+        """
         return await self._flow.sessions_for(
             _validate_text("user", user), _validate_text("project", project)
         )
 
     async def delete_sessions(self, user: str, *, project: str = DEFAULT_PROJECT) -> None:
-        """As `SessionsService.delete_sessions`."""
+        """End all of the user's sessions, whoever created them: in process, or over REST.
+
+        No secret that was returned before this call works after it. A refresh that is under way
+        fails. Clients that share a session (`get_or_create_session`) may return it until it expires
+        unless the user also signs out at one of them: `delete_sessions` of a client from `client`
+        does both.
+
+        Args:
+            user: The end user's id.
+            project: The project that the sessions were created in.
+
+        Raises:
+            InvalidRequestError: The user or the project is not a string, or is empty.
+            SessionStoreError: The store is unavailable, and sessions may continue; or too few
+                replicas confirmed the sign-out (`wait_replicas`). Call it again.
+        """
         await self._flow.end_sessions(
             _validate_text("user", user), _validate_text("project", project)
         )
@@ -278,7 +336,25 @@ class AsyncSessionsService:
         store: AsyncSessionStore | MemorySessionStore | None = None,
         timeout: float | None = 30.0,
     ) -> "AsyncChatKitClient":
-        """As `SessionsService.client`, for an `AsyncChatKitClient`."""
+        """Make a client whose sessions this service issues, without a network or an API key.
+
+        During a store outage its calls raise SessionStoreError.
+
+        Args:
+            workflow_id: The workflow of new sessions, one of `workflows`. Default: their only one;
+                otherwise `OPENAI_CHATKIT_WORKFLOW_ID`, as for `AsyncChatKitClient`.
+            project: The project whose sessions the client creates and sees; default `default`.
+            store: Where the client records and shares sessions. Default: the service's store, so
+                that clients in other processes share them, too.
+            timeout: Seconds for a whole call, with its waits: more than 0, at most 1,000,000;
+                default 30. None: no limit.
+
+        Returns:
+            The client. Close it when it is no longer used.
+
+        Raises:
+            ConfigurationError: The service has no such workflow, or another argument is invalid.
+        """
         from ._in_process import in_process_async_client  # noqa: PLC0415 -- as above
 
         return in_process_async_client(
@@ -294,7 +370,13 @@ class AsyncSessionsService:
     async def handle(
         self, request: ServiceRequest, *, read: Callable[[], bytes | Awaitable[bytes]] | None = None
     ) -> ServiceResponse:
-        """As `SessionsService.handle`; `read` may be a coroutine function."""
+        """Respond to a request to one of the routes.
+
+        Args:
+            request: The request.
+            read: Reads the body, once the API key is verified; it may be a coroutine function.
+                Default: the request has it.
+        """
         return await self._flow.handle(request, read=read)
 
 
@@ -490,8 +572,8 @@ def validate_service(
     Args:
         service: The application's service.
         expected: The class that the framework needs.
-        workflow_id: As for `SessionsService.verify`.
-        project: As for `SessionsService.verify`.
+        workflow_id: The workflow that the chat server runs; None: any of the service's.
+        project: The project whose sessions the chat server accepts; None: any.
 
     Raises:
         ConfigurationError: The service is of another class, or has no such workflow.

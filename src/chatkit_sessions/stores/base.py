@@ -125,19 +125,40 @@ class AsyncSessionStore(Protocol):
 
     @property
     def namespace(self) -> str:
-        """As `SessionStore.namespace`."""
+        """Separates applications, stages and tenants that share the store.
+
+        Empty for a store of one process: the API key then separates clients.
+        """
         ...
 
     async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        """As `SessionStore.get`."""
+        """Read entries, all at one moment.
+
+        Args:
+            group: The group.
+            names: The entries' names, 1 or more.
+
+        Returns:
+            The entry for each name; None if it does not exist or has expired. `listed` may be
+            wrong.
+        """
         ...
 
     async def names(self, group: str) -> list[str]:
-        """As `SessionStore.names`."""
+        """Return the names of the group's listed entries; expired ones may be among them."""
         ...
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        """As `SessionStore.commit`."""
+        """Make all changes at once if the conditions hold, otherwise none.
+
+        Args:
+            group: The group.
+            changes: The new entry for each name; None removes the entry.
+            when: The conditions: the value that each name must have; None: no entry.
+
+        Returns:
+            Whether the conditions held and the changes were made.
+        """
         ...

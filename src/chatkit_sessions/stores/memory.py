@@ -95,20 +95,20 @@ class MemorySessionStore:
         return self._namespace
 
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        """See `SessionStore.get`."""
+        """Read entries, all at one moment; see `SessionStore`."""
         with self._lock.get():
             now = self._clock()
             return [self._entry(group, name, now) for name in names]
 
     def names(self, group: str) -> list[str]:
-        """See `SessionStore.names`."""
+        """Return the names of the group's listed entries; see `SessionStore`."""
         with self._lock.get():
             return list(self._listed.get(group, ()))
 
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        """See `SessionStore.commit`."""
+        """Make all changes at once if the conditions hold; see `SessionStore`."""
         with self._lock.get():
             now = self._clock()
             for name, expected in when.items():
@@ -130,7 +130,7 @@ class MemorySessionStore:
         return self._clock()
 
     def evicted_seconds(self, group: str) -> float:
-        """See `SessionStore`."""
+        """For how many seconds a removed entry would have been needed; see `SessionStore`."""
         with self._lock.get():
             return self._evictions.seconds_left(group, self._clock())
 

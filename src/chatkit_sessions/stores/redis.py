@@ -153,11 +153,12 @@ class RedisSessionStore(_RedisStore):
 
         Args:
             url: `redis://…`, `rediss://…` (TLS) or `unix://…`, in redis-py's format.
-            namespace: See the class.
-            prefix: See the class.
+            namespace: Separates applications, stages and tenants in one Redis, such as
+                `shop-production`. Stores with the same namespace share the sessions of a user id.
+            prefix: The prefix of all keys: letters, digits and `_.:-`; default `chatkit`.
             timeout: Seconds that an operation may take, connecting included: more than 0, at most
                 1,000,000.
-            wait_replicas: See the class.
+            wait_replicas: How many replicas have to confirm a sign-out.
 
         Raises:
             ConfigurationError: The URL or one of the settings cannot be used.
@@ -203,7 +204,7 @@ class RedisSessionStore(_RedisStore):
             self._owned.close()
 
     def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        """See `SessionStore.get`."""
+        """Read entries, all at one moment; see `SessionStore`."""
         return self.get_with_time(group, names)[0]
 
     def get_with_time(self, group: str, names: Sequence[str]) -> tuple[list[Entry | None], float]:
@@ -215,13 +216,13 @@ class RedisSessionStore(_RedisStore):
         return run_blocking(self._redis.get_many, entries)
 
     def names(self, group: str) -> list[str]:
-        """See `SessionStore.names`."""
+        """Return the names of the group's listed entries; see `SessionStore`."""
         return run_blocking(self._redis.names, group)
 
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        """See `SessionStore.commit`."""
+        """Make all changes at once if the conditions hold; see `SessionStore`."""
         return run_blocking(self._redis.commit, group, changes, when)
 
     def commit_or_get(
@@ -259,10 +260,12 @@ class AsyncRedisSessionStore(_RedisStore):
     Args:
         client: Your redis-py client, `redis.asyncio.Redis` or `redis.asyncio.RedisCluster`, from
             the event loop that uses the store. The store never closes it.
-        namespace: As for `RedisSessionStore`.
-        prefix: As for `RedisSessionStore`.
-        timeout: As for `RedisSessionStore`.
-        wait_replicas: As for `RedisSessionStore`.
+        namespace: Separates applications, stages and tenants in one Redis, such as
+            `shop-production`. Stores with the same namespace share the sessions of a user id.
+        prefix: The prefix of all keys: letters, digits and `_.:-`; default `chatkit`.
+        timeout: Seconds that an operation may take, whatever the client is set to: more than 0, at
+            most 1,000,000.
+        wait_replicas: How many replicas have to confirm a sign-out; not with a cluster.
 
     Raises:
         ConfigurationError: The client or one of the settings cannot be used; by
@@ -307,12 +310,13 @@ class AsyncRedisSessionStore(_RedisStore):
         `aclose` closes them, and so does the end of their event loop.
 
         Args:
-            url: As for `RedisSessionStore.from_url`.
-            namespace: As for `RedisSessionStore`.
-            prefix: As for `RedisSessionStore`.
+            url: `redis://…`, `rediss://…` (TLS) or `unix://…`, in redis-py's format.
+            namespace: Separates applications, stages and tenants in one Redis, such as
+                `shop-production`. Stores with the same namespace share the sessions of a user id.
+            prefix: The prefix of all keys: letters, digits and `_.:-`; default `chatkit`.
             timeout: Seconds that an operation may take, connecting included: more than 0, at most
                 1,000,000.
-            wait_replicas: See the class.
+            wait_replicas: How many replicas have to confirm a sign-out.
 
         Raises:
             ConfigurationError: The URL or one of the settings cannot be used.
@@ -360,27 +364,27 @@ class AsyncRedisSessionStore(_RedisStore):
             await self._redis.sender.aclose()
 
     async def get(self, group: str, names: Sequence[str]) -> list[Entry | None]:
-        """See `AsyncSessionStore.get`."""
+        """Read entries, all at one moment; see `SessionStore`."""
         return (await self.get_with_time(group, names))[0]
 
     async def get_with_time(
         self, group: str, names: Sequence[str]
     ) -> tuple[list[Entry | None], float]:
-        """As `RedisSessionStore.get_with_time`."""
+        """Read entries, and the time that `now` returns; see `SessionStore`."""
         return await self._redis.get_with_time(group, names)
 
     async def get_many(self, entries: Sequence[tuple[str, str]]) -> list[Entry | None]:
-        """As `RedisSessionStore.get_many`."""
+        """Read entries of several groups in one round trip; see `SessionStore`."""
         return await self._redis.get_many(entries)
 
     async def names(self, group: str) -> list[str]:
-        """See `AsyncSessionStore.names`."""
+        """Return the names of the group's listed entries; see `SessionStore`."""
         return await self._redis.names(group)
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]
     ) -> bool:
-        """See `AsyncSessionStore.commit`."""
+        """Make all changes at once if the conditions hold; see `SessionStore`."""
         return await self._redis.commit(group, changes, when)
 
     async def commit_or_get(
@@ -391,23 +395,23 @@ class AsyncRedisSessionStore(_RedisStore):
         when: Mapping[str, bytes | None],
         names: Sequence[str],
     ) -> tuple[list[Entry | None], float] | None:
-        """As `RedisSessionStore.commit_or_get`."""
+        """Commit, or read if a condition does not hold; see `SessionStore`."""
         return await self._redis.commit_or_get(group, changes, when, names)
 
     async def commit_to_replicas(
         self, group: str, changes: Mapping[str, Entry | None], *, seconds: float
     ) -> bool:
-        """As `RedisSessionStore.commit_to_replicas`."""
+        """Commit, and wait until replicas have confirmed it; see `SessionStore`."""
         return await self._redis.commit_to_replicas(self.wait_replicas, group, changes, seconds)
 
     async def run_script(
         self, script: Script, group: str, names: Sequence[str], arguments: Sequence[Argument]
     ) -> object:
-        """As `RedisSessionStore.run_script`."""
+        """Run a script of this library's on entries of a group."""
         return await self._redis.run_script(script, group, names, arguments)
 
     async def now(self, group: str) -> float:
-        """As `RedisSessionStore.now`."""
+        """Seconds by the clock of the server that has the group, which `expires_at` counts by."""
         return (await self.get_with_time(group, _NO_ENTRY))[1]
 
 
@@ -444,13 +448,13 @@ class _Operations:
         return parse_entries([_required(each) for each in replies])
 
     async def names(self, group: str) -> list[str]:
-        """See `SessionStore.names`."""
+        """Return the names of the group's listed entries; see `SessionStore`."""
         return parse_names(await self._command(self._keys.names_command(group)))
 
     async def commit(
         self, group: str, changes: Mapping[str, Entry | None], when: Mapping[str, bytes | None]
     ) -> bool:
-        """See `SessionStore.commit`."""
+        """Make all changes at once if the conditions hold; see `SessionStore`."""
         return await self._commit(self._keys.commit_arguments(group, changes, when)) == 1
 
     async def commit_or_get(

@@ -366,8 +366,8 @@ class FakeChatKit:
         A session that a client created because the refresh failed does not count.
 
         Args:
-            user: As for `assert_created`.
-            times: As for `assert_created`.
+            user: Whose sessions to count. Default: everybody's.
+            times: How many there must be. Default: at least one.
 
         Raises:
             AssertionError: The number differs. The message has each user's number.
@@ -380,8 +380,8 @@ class FakeChatKit:
         """Check how many sessions were deleted; refreshed and expired sessions do not count.
 
         Args:
-            user: As for `assert_created`.
-            times: As for `assert_created`.
+            user: Whose sessions to count. Default: everybody's.
+            times: How many there must be. Default: at least one.
 
         Raises:
             AssertionError: The number differs. The message has each user's number.
