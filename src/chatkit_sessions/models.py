@@ -325,10 +325,11 @@ class CancelledSession(_Model):
         return status
 
 
-def _field_names(model: type[BaseModel]) -> frozenset[str]:
-    names = frozenset(model.model_fields)
-    return names.union(*(_field_names(each) for each in model.__subclasses__()))
+def _below(model: type[_Model]) -> list[type[_Model]]:
+    return [kind for each in model.__subclasses__() for kind in (each, *_below(each))]
 
 
-FIELD_NAMES: Final = _field_names(_Model)
+MODELS: Final = tuple(_below(_Model))
+"""Every model of this module."""
+FIELD_NAMES: Final = frozenset[str]().union(*(each.model_fields for each in MODELS))
 """The names of all fields that this library knows."""

@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, TypeVar
@@ -645,3 +647,20 @@ def test_users_can_construct_sessions_themselves() -> None:
     assert session.for_browser()["client_secret"] == "x"
     assert session.workflow == ChatKitWorkflow(id="wf")
     assert ChatKitSessionInfo(id="s", expires_at=MOMENT, source="record").user is None
+
+
+def test_a_new_client_has_built_every_model() -> None:
+    """Otherwise the first calls build them, in several threads at once."""
+    script = (
+        "from chatkit_sessions import ChatKitClient, models\n"
+        "print([each.__name__ for each in models.MODELS if each.__pydantic_complete__])\n"
+        "ChatKitClient(api_key='sk-test-0123456789', workflow_id='wf_1')\n"
+        "print([each.__name__ for each in models.MODELS if not each.__pydantic_complete__])\n"
+    )
+
+    done = subprocess.run(  # noqa: S603 -- our own script
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout == "[]\n[]\n"
+    assert {ChatKitSessionResponse, ChatKitWorkflow} < set(models.MODELS)

@@ -23,9 +23,9 @@ from chatkit_sessions.errors import (
     detail_as_dict,
 )
 from chatkit_sessions.models import (
+    MODELS,
     CancelledSession,
     ChatKitErrorDetail,
-    ChatKitErrorResponse,
     ChatKitSessionInfo,
     ChatKitSessionResponse,
     ChatKitWorkflow,
@@ -290,14 +290,6 @@ class _StoredSession(BaseModel):
     """The user's generation when it was put there."""
 
 
-_PARSED: Final[tuple[type[BaseModel], ...]] = (
-    ChatKitSessionResponse,
-    ChatKitSessionInfo,
-    CancelledSession,
-    ChatKitErrorResponse,
-    ChatKitWorkflow,
-    _StoredSession,
-)
 _building: Final = PerProcess(threading.Lock)
 
 
@@ -377,9 +369,10 @@ def build_schemas() -> None:
     In its first calls, several threads would build at once, and pydantic imports modules meanwhile,
     for which a child of `fork()` would wait forever if a thread of its parent was in between.
     """
+    built: list[type[BaseModel]] = [*MODELS, _StoredSession]
     with _building.get():
         record_schema()
-        for model in _PARSED:
+        for model in built:
             model.model_rebuild()
 
 
