@@ -21,6 +21,7 @@ import chatkit_sessions
 import chatkit_sessions.integrations.django
 import chatkit_sessions.integrations.fastapi
 import chatkit_sessions.integrations.flask
+import chatkit_sessions.integrations.litestar
 import chatkit_sessions.integrations.starlette
 import chatkit_sessions.service
 import chatkit_sessions.service.django
@@ -201,25 +202,26 @@ def test_every_error_has_its_section_in_troubleshooting() -> None:
     assert errors <= sections
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        chatkit_sessions,
-        chatkit_sessions.testing,
-        chatkit_sessions.stores,
-        chatkit_sessions.stores.redis,
-        chatkit_sessions.integrations,
-        chatkit_sessions.integrations.django,
-        chatkit_sessions.integrations.fastapi,
-        chatkit_sessions.integrations.flask,
-        chatkit_sessions.integrations.starlette,
-        chatkit_sessions.service,
-        chatkit_sessions.service.django,
-        chatkit_sessions.service.fastapi,
-        chatkit_sessions.service.flask,
-        chatkit_sessions.service.starlette,
-    ],
-)
+PUBLIC: list[ModuleType] = [
+    chatkit_sessions,
+    chatkit_sessions.testing,
+    chatkit_sessions.stores,
+    chatkit_sessions.stores.redis,
+    chatkit_sessions.integrations,
+    chatkit_sessions.integrations.django,
+    chatkit_sessions.integrations.fastapi,
+    chatkit_sessions.integrations.flask,
+    chatkit_sessions.integrations.litestar,
+    chatkit_sessions.integrations.starlette,
+    chatkit_sessions.service,
+    chatkit_sessions.service.django,
+    chatkit_sessions.service.fastapi,
+    chatkit_sessions.service.flask,
+    chatkit_sessions.service.starlette,
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
 def test_the_reference_has_every_public_name(module: ModuleType) -> None:
     pages = [page.read_text() for page in (ROOT / "docs/reference").glob("*.md")]
     directives = {
@@ -229,6 +231,15 @@ def test_the_reference_has_every_public_name(module: ModuleType) -> None:
     }
 
     assert set(module.__all__) - {"__version__"} <= directives
+
+
+def test_the_reference_says_where_each_name_is() -> None:
+    page = (ROOT / "docs/reference/client.md").read_text()
+    rows = re.findall(r"^\| `(chatkit_sessions\.[\w.]+)` \| (.+) \|$", page, re.MULTILINE)
+
+    assert {module: sorted(re.findall(r"`(\w+)`", names)) for module, names in rows} == {
+        module.__name__: sorted(module.__all__) for module in PUBLIC if module is not PUBLIC[0]
+    }
 
 
 @pytest.mark.parametrize("name", ["client", "server"])
