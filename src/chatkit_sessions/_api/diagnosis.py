@@ -198,6 +198,8 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
         if detail is None or is_redirect(status_code)
         else _diagnose_envelope(status_code, detail)
     )
+    if status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        hint = _TOO_LARGE
     if _OPENAI.fullmatch(host) and _has_ended(status_code, detail):
         hint = _ENDED
     return Diagnosis(error_type, hint.format(host=host))
@@ -264,8 +266,6 @@ def _diagnose_bare(status_code: int) -> Diagnosis:
     hint = _REDIRECT if is_redirect(status_code) else _NOT_THE_API
     if status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         hint = _PROXY_LOGIN
-    if status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        hint = _TOO_LARGE
     return Diagnosis(error_type_of(status_code), hint)
 
 
@@ -286,8 +286,6 @@ def _diagnose_envelope(status_code: int, detail: ChatKitErrorDetail) -> Diagnosi
     if error_type in {BadRequestError, UnprocessableEntityError}:
         return Diagnosis(error_type, _request_hint(detail))
     hint = _QUOTA if is_permanent(detail) else _OTHER_HINTS.get(error_type, _OTHER)
-    if status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        hint = _TOO_LARGE
     return Diagnosis(error_type, hint)
 
 

@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from chatkit_sessions._api import operations
 from chatkit_sessions._api.arguments import (
     requested_lifetime,
-    validate_client_secret,
     validate_min_remaining,
     validate_user,
     validate_workflow_id,
@@ -199,17 +198,16 @@ class Sessions:
         timeout: float | NotGiven | None,
     ) -> ChatKitSessionResponse:
         """Exchange a session's secret for another one."""
-        presented = validate_client_secret(client_secret)
         reject_unknown_options(options, method="refresh_session", others=("user", "timeout"))
-        request = self.request(user, options, replaces=presented)
+        request = self.request(user, options, replaces=client_secret)
         deadline = self.calls.deadline(timeout)
         async with self.calls.limit(deadline):
             self.calls.lifetime.check_open()
             identity = request.identity
-            snapshot = await self.registry.look_up(identity, deadline, presented=presented)
+            snapshot = await self.registry.look_up(identity, deadline, presented=client_secret)
             await self._publish_unpublished(deadline)
             session = snapshot.usable(
-                request.min_remaining, now=self.calls.expiry_clock(), instead_of=presented
+                request.min_remaining, now=self.calls.expiry_clock(), instead_of=client_secret
             )
             if session is not None:
                 self.calls.report("reuse", "ok")

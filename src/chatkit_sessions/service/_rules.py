@@ -497,10 +497,7 @@ class SessionRules:
             ClientSecretRateLimitError: The session has reached its rate limit.
         """
         record, entry = session
-        limit = record.settings.max_requests_per_1_minute
-        counted = count_request(requests, limit=limit)
-        if not isinstance(counted, Entry):
-            raise ClientSecretRateLimitError(counted, record.id)
+        counted = _counted(requests, record, limit=record.settings.max_requests_per_1_minute)
         when = {SESSION: entry.value, REQUESTS: value_of(requests)}
         return Transaction(self.group_of_session(record.id), {REQUESTS: counted}, when)
 
@@ -518,9 +515,7 @@ class SessionRules:
         Raises:
             ClientSecretRateLimitError: The user has reached the limit.
         """
-        counted = count_request(requests, limit=self._user_limit or 1)
-        if not isinstance(counted, Entry):
-            raise ClientSecretRateLimitError(counted, session.record.id)
+        counted = _counted(requests, session.record, limit=self._user_limit or 1)
         return Transaction(group, {REQUESTS: counted}, {REQUESTS: value_of(requests)})
 
     def authenticate(
@@ -705,6 +700,13 @@ def _digits(session_id: str) -> str:
 def _bytes(text: str) -> bytes:
     """Encode text of the application, which may hold a lone surrogate."""
     return text.encode("utf-8", "surrogatepass")
+
+
+def _counted(requests: Entry | None, record: ServiceRecord, *, limit: int) -> Entry:
+    counted = count_request(requests, limit=limit)
+    if not isinstance(counted, Entry):
+        raise ClientSecretRateLimitError(counted, record.id)
+    return counted
 
 
 def _require_beta_header(request: ServiceRequest) -> None:
