@@ -431,27 +431,22 @@ class Registry:
 
         During an outage, this process counts for itself.
         """
+        stand_in, is_out = self._state.stand_in, False
         while True:  # as long as others count, too; at most `limit` of them can
-            entries = await self._try_get(group, [REQUESTS], deadline)
-            if entries is None:
-                break
-            count = count_request(entries[0], limit=limit)
-            if not isinstance(count, Entry):
-                return count
-            committed = await self._try_commit(_counted(group, entries[0], count), deadline)
-            if committed is None:
-                break
-            if committed:
-                return 0.0
-        stand_in = self._state.stand_in
-        while True:
-            (entry,) = stand_in.get(group, [REQUESTS])
+            entries = None if is_out else await self._try_get(group, [REQUESTS], deadline)
+            is_out = entries is None
+            (entry,) = stand_in.get(group, [REQUESTS]) if entries is None else entries
             count = count_request(entry, limit=limit)
             if not isinstance(count, Entry):
                 return count
-            _, changes, when = _counted(group, entry, count)
-            if stand_in.commit(group, changes, when=when):
+            counted = Transaction(group, {REQUESTS: count}, {REQUESTS: value_of(entry)})
+            if is_out:
+                committed: bool | None = stand_in.commit(group, counted.changes, when=counted.when)
+            else:
+                committed = await self._try_commit(counted, deadline)
+            if committed:
                 return 0.0
+            is_out = is_out or committed is None
 
     async def _commit_or_look_up(
         self,
@@ -582,10 +577,6 @@ class Registry:
         return await self._access.try_store(
             lambda: self._access.commit(transaction, deadline, leads=leads)
         )
-
-
-def _counted(group: str, before: Entry | None, after: Entry) -> Transaction:
-    return Transaction(group, {REQUESTS: after}, {REQUESTS: value_of(before)})
 
 
 def _records_of(scope: Scope, ids: Iterable[str]) -> list[tuple[str, str]]:
