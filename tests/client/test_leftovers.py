@@ -364,50 +364,63 @@ STAGES = {
 }
 
 
+class Seen:
+    """What a server sees of the connection of a call that ends at its deadline, or before."""
+
+    def __init__(self) -> None:
+        self.begun, self.gone = threading.Event(), threading.Event()
+
+    def by(self, script: Callable[[Connection], None]) -> Callable[[Connection], None]:
+        """The script, watched."""
+
+        def watched(connection: Connection) -> None:
+            self.begun.set()
+            try:
+                script(connection)
+            finally:
+                self.gone.set()
+
+        return watched
+
+    def outcome(self, runtime: Runtime, url: str) -> str:
+        """The outcome of the call; `gone` tells of the time while its client is open."""
+        outcome = ""
+        while not self.begun.is_set():  # a busy machine may not even connect in time
+            (outcome,) = outcomes(
+                runtime,
+                url,
+                ["alice"],
+                lambda: self.begun.wait(1) and self.gone.wait(10),
+                timeout=0.1,
+            )
+        return outcome
+
+
 # Under trio, of the generators in which httpx wraps a body that is too large to be read.
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_failure_closes_its_connection(
     runtime: Runtime, tls: ssl.SSLContext | None, stage: str
 ) -> None:
-    begun, gone = threading.Event(), threading.Event()
+    seen = Seen()
 
     def fail(connection: Connection) -> None:
-        begun.set()
         connection.receive()
-        try:
-            connection.send(STAGES[stage])
-            connection.wait_for_the_client_to_go()
-        finally:
-            gone.set()
+        connection.send(STAGES[stage])
+        connection.wait_for_the_client_to_go()
 
-    with raw_server(fail, tls=tls) as server:
-        while not begun.is_set():  # on a busy machine, the handshake alone may take too long
-            (outcome,) = outcomes(
-                runtime,
-                server.url,
-                ["alice"],
-                lambda: begun.wait(1) and gone.wait(10),
-                timeout=0.1,
-            )
-            assert outcome.endswith("Error")
-
-        assert gone.is_set(), "while the client is open"
+    with raw_server(seen.by(fail), tls=tls) as server:
+        assert seen.outcome(runtime, server.url).endswith("Error")
+        assert seen.gone.is_set(), "while the client is open"
 
 
 def test_a_handshake_without_end_closes_its_connection(runtime: Runtime) -> None:
-    gone = threading.Event()
-
-    def never_shake_hands(connection: Connection) -> None:
-        connection.wait_for_the_client_to_go()
-        gone.set()
-
-    with raw_server(never_shake_hands) as server:
+    seen = Seen()
+    with raw_server(seen.by(Connection.wait_for_the_client_to_go)) as server:
         url = server.url.replace("http:", "https:")
-        got = outcomes(runtime, url, ["alice"], lambda: gone.wait(10), timeout=0.2)
 
-        assert got == ["APITimeoutError"]
-        assert gone.is_set(), "while the client is open"
+        assert seen.outcome(runtime, url) == "APITimeoutError"
+        assert seen.gone.is_set(), "while the client is open"
 
 
 def socks_proxies() -> dict[str, Callable[[Connection], None]]:
@@ -446,43 +459,31 @@ def test_every_stage_with_a_socks_proxy_ends_at_the_deadline_and_closes(
     runtime: Runtime, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("socksio")
-    gone = threading.Event()
-
-    def proxy(connection: Connection) -> None:
-        socks_proxies()[stage](connection)
-        gone.set()
-
-    with raw_server(proxy) as server:
+    seen = Seen()
+    with raw_server(seen.by(socks_proxies()[stage])) as server:
         monkeypatch.setenv("ALL_PROXY", server.url.removesuffix("/v1").replace("http", "socks5"))
-        (outcome,) = outcomes(
-            runtime, "https://192.0.2.1/v1", ["alice"], lambda: gone.wait(10), timeout=0.2
-        )
 
-        assert outcome in {"APITimeoutError", "APIConnectionError"}
-        assert gone.is_set(), "while the client is open"
+        assert seen.outcome(runtime, REMOTE) in {"APITimeoutError", "APIConnectionError"}
+        assert seen.gone.is_set(), "while the client is open"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_every_stage_with_an_http_proxy_ends_at_the_deadline_and_closes(
     runtime: Runtime, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = threading.Event()
+    seen = Seen()
 
     def establish(connection: Connection) -> None:
         connection.receive()
         connection.send(b"HTTP/1.1 200 Connected\r\n\r\n")
         connection.wait_for_the_client_to_go()
-        gone.set()
 
-    with raw_server(establish) as server:
+    with raw_server(seen.by(establish)) as server:
         url = server.url.removesuffix("/v1").replace("http:", f"{scheme}:")
         monkeypatch.setenv("HTTPS_PROXY", url)
-        (outcome,) = outcomes(
-            runtime, "https://192.0.2.1/v1", ["alice"], lambda: gone.wait(10), timeout=0.2
-        )
 
-        assert outcome in {"APITimeoutError", "APIConnectionError"}
-        assert gone.is_set() or scheme == "https", "while the client is open"
+        assert seen.outcome(runtime, REMOTE) in {"APITimeoutError", "APIConnectionError"}
+        assert seen.gone.is_set() or scheme == "https", "while the client is open"
 
 
 def test_connections_can_be_shown_in_a_traceback() -> None:
