@@ -434,19 +434,18 @@ class Registry:
         stand_in, is_out = self._state.stand_in, False
         while True:  # as long as others count, too; at most `limit` of them can
             entries = None if is_out else await self._try_get(group, [REQUESTS], deadline)
-            is_out = entries is None
             (entry,) = stand_in.get(group, [REQUESTS]) if entries is None else entries
             count = count_request(entry, limit=limit)
             if not isinstance(count, Entry):
                 return count
             counted = Transaction(group, {REQUESTS: count}, {REQUESTS: value_of(entry)})
-            if is_out:
+            if entries is None:
                 committed: bool | None = stand_in.commit(group, counted.changes, when=counted.when)
             else:
                 committed = await self._try_commit(counted, deadline)
             if committed:
                 return 0.0
-            is_out = is_out or committed is None
+            is_out = committed is None
 
     async def _commit_or_look_up(
         self,

@@ -104,6 +104,15 @@ def test_requests_are_counted_without_the_store_even_if_others_count_too() -> No
     assert stand_in.conflicts == 0
 
 
+def test_requests_are_counted_without_a_store_that_takes_no_writes() -> None:
+    store = Store(OUT, OUT, OUT)
+    registry = Registry(store, clock, ThreadEvent)
+    registry.requires_store = True  # for reading, which works
+
+    assert run_blocking(registry.admit, IDENTITY.group, NO_LIMIT, limit=1) == 0
+    assert store.outcomes == [OUT], "it is not asked again"
+
+
 def test_a_lease_is_renewed_and_released() -> None:
     store, lease = Store(), Lease(b"me")
     registry = Registry(store, clock, ThreadEvent)
