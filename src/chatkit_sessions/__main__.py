@@ -19,7 +19,7 @@ from ._config.settings import (
     describe_unread,
     require_workflow_id,
 )
-from ._redaction import MASK, redact
+from ._redaction import redact, redact_url
 from ._troubleshooting import PAGES, find_section, read, titles
 from ._version import __version__
 from .errors import ChatKitError
@@ -201,10 +201,7 @@ def _describe_key(key: str) -> str:
 
 
 def _shown(value: str, key: str) -> str:
-    # A slash or the scheme may be missing, and a password may hold `?`, `#` and `@`.
-    without_credentials = re.sub(r"\A((?:\w+:)?/+)?.*@", rf"\g<1>{MASK}@", value, flags=re.DOTALL)
-    without_query = re.sub(r"[?#].*", f"?{MASK}", without_credentials, flags=re.DOTALL)
-    return repr(redact(without_query, [SecretStr(key)]))
+    return repr(redact(redact_url(value), [SecretStr(key)]))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ _NAMED_LIKE_A_SECRET = re.compile(r"secret|token|key", re.IGNORECASE)
 _PERCENT_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 # No format has an escape for these characters (RFC 3986, section 2.3).
 _WRITTEN_IN_ONE_WAY = re.compile(r"[A-Za-z0-9_.~\-]+")
+_BEFORE_THE_HOST = re.compile(r"\A((?:\w+:)?/+)?.*@", re.DOTALL)
+_AFTER_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
 _MAX_REPR: Final = 60
 
 
@@ -122,8 +124,9 @@ def is_masked(secret: str) -> bool:
 def safe_repr(value: object) -> str:
     """The repr of an argument: short enough for a message, without secrets."""
     if isinstance(value, str):
+        shown = redact_url(value) if "://" in value else value[: 2 * _MAX_REPR]
         # ascii(), because a message has to survive every log's encoding.
-        text = ascii(redact(value[: 2 * _MAX_REPR]))
+        text = ascii(redact(shown[: 2 * _MAX_REPR]))
         if len(text) <= _MAX_REPR and len(value) <= _MAX_REPR:
             return text
         return f"{text[:_MAX_REPR]}… ({len(value):,} characters)"
@@ -134,6 +137,12 @@ def safe_repr(value: object) -> str:
     except ValueError:
         return "an integer of very many digits"
     return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without credentials and query; what is before its host need not be complete."""
+    # A slash or the scheme may be missing, and a password may hold `?`, `#` and `@`.
+    return _AFTER_THE_PATH.sub(f"?{MASK}", _BEFORE_THE_HOST.sub(rf"\g<1>{MASK}@", url))
 
 
 def with_article(noun: str) -> str:

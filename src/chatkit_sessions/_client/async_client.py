@@ -29,7 +29,7 @@ from chatkit_sessions._config.settings import (
     NotGiven,
     load_settings,
 )
-from chatkit_sessions._config.validation import as_secret
+from chatkit_sessions._config.validation import as_secret, concealed
 from chatkit_sessions._http.async_network import connect
 from chatkit_sessions._http.clients import (
     AsyncHTTPClient,
@@ -109,6 +109,7 @@ class AsyncChatKitClient(BaseClient):
         on_event: OnEvent | None = None,
     ) -> None:
         api_key = as_secret(api_key)  # local variables are part of tracebacks
+        store, http_client = concealed(store), concealed(http_client)
         settings = load_settings(
             api_key=api_key,
             workflow_id=workflow_id,
@@ -172,7 +173,7 @@ class AsyncChatKitClient(BaseClient):
             ConfigurationError: A setting is invalid.
         """
         key: SecretStr | AsyncKeySource | NotGiven = as_secret(api_key)
-        api_key = key
+        api_key, store = key, concealed(store)
         if not isinstance(store, NotGiven):
             validate_store(store, owner="AsyncChatKitClient", awaits=True)
         settings = self._sessions.calls.settings.changed(

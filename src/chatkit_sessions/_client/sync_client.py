@@ -26,7 +26,7 @@ from chatkit_sessions._config.settings import (
     NotGiven,
     load_settings,
 )
-from chatkit_sessions._config.validation import as_secret, reject_awaitable
+from chatkit_sessions._config.validation import as_secret, concealed, reject_awaitable
 from chatkit_sessions._http.clients import (
     SuppliedClient,
     SyncHTTPClient,
@@ -102,6 +102,7 @@ class ChatKitClient(BaseClient):
         on_event: OnEvent | None = None,
     ) -> None:
         api_key = as_secret(api_key)  # local variables are part of tracebacks
+        store, http_client = concealed(store), concealed(http_client)
         settings = load_settings(
             api_key=api_key,
             workflow_id=workflow_id,
@@ -164,7 +165,7 @@ class ChatKitClient(BaseClient):
             ConfigurationError: A setting is invalid.
         """
         key: SecretStr | KeySource | NotGiven = as_secret(api_key)
-        api_key = key
+        api_key, store = key, concealed(store)
         if not isinstance(store, NotGiven):
             validate_store(store, owner="ChatKitClient", awaits=False)
         settings = self._sessions.calls.settings.changed(

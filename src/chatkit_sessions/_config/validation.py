@@ -4,7 +4,7 @@ import inspect
 import ipaddress
 import re
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -36,6 +36,14 @@ def as_secret(key: str | Other) -> SecretStr | Other:
     if isinstance(key, bytes | bytearray):
         return type(key)()
     return SecretStr(key) if isinstance(key, str) else key
+
+
+def concealed(argument: Other) -> Other:
+    """Wrap text where an object is expected: it may be a URL with a password.
+
+    As for `as_secret`, tracebacks have the local variables until the argument is rejected.
+    """
+    return cast("Other", as_secret(argument))
 
 
 def validate_key_source(key: SecretStr | Other, source: str) -> SecretStr | Other:

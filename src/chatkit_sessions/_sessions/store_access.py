@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from pydantic import SecretStr
+
 from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import (
     NotStartedError,
@@ -19,7 +21,7 @@ from chatkit_sessions._concurrency.threads import (
     PerProcess,
     ThreadLimiter,
 )
-from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions._redaction import safe_repr, with_article
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores._redis_commands import Script
@@ -76,9 +78,14 @@ def validate_store(store: object, *, owner: str, awaits: bool) -> None:
     asynchronous = awaits and not isinstance(store, MemorySessionStore)
     methods = [getattr(store, name, None) for name in ("get", "names", "commit")]
     if not all(callable(method) for method in methods) or isinstance(store, type):
+        is_text = isinstance(store, str | SecretStr)
+        kind = "AsyncRedisSessionStore" if awaits else "RedisSessionStore"
         raise ConfigurationError(
             "`store` must be a session store, such as those of chatkit_sessions.stores, "
-            f"not {safe_repr(store)}."
+            f"not {'a string' if is_text else with_article(type(store).__name__)}.",
+            hint=f"Pass the URL to `{kind}.from_url`, and `store` what that returns."
+            if is_text
+            else None,
         )
     if any(inspect.iscoroutinefunction(method) != asynchronous for method in methods):
         raise ConfigurationError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.threads import run_blocking
-from chatkit_sessions._config.validation import reject_awaitable, validate_on_event
+from chatkit_sessions._config.validation import concealed, reject_awaitable, validate_on_event
 from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
@@ -65,6 +65,7 @@ class SessionsService:
     ) -> None:
         keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
+        store = concealed(store)
         self._store, self._clock, self._on_event = store, clock, on_event
         validate_store(store, owner="SessionsService", awaits=False)
         user_limit = max_requests_per_user_per_1_minute
@@ -184,11 +185,12 @@ class SessionsService:
         """
         from ._in_process import in_process_client  # noqa: PLC0415 -- only this needs httpx
 
+        store = self._store if store is None else concealed(store)
         return in_process_client(
             self._flow,
             workflow_id=_workflow_of_client(workflow_id, self._workflows),
             project=project,
-            store=self._store if store is None else store,
+            store=store,
             timeout=timeout,
             clock=self._clock,
             on_event=self._on_event,
@@ -241,6 +243,7 @@ class AsyncSessionsService:
     ) -> None:
         keys = _conceal_keys(api_keys)
         del api_keys  # local variables are part of tracebacks
+        store = concealed(store)
         self._store, self._clock, self._on_event = store, clock, on_event
         validate_store(store, owner="AsyncSessionsService", awaits=True)
         user_limit = max_requests_per_user_per_1_minute
@@ -357,11 +360,12 @@ class AsyncSessionsService:
         """
         from ._in_process import in_process_async_client  # noqa: PLC0415 -- as above
 
+        store = self._store if store is None else concealed(store)
         return in_process_async_client(
             self._flow,
             workflow_id=_workflow_of_client(workflow_id, self._workflows),
             project=project,
-            store=self._store if store is None else store,
+            store=store,
             timeout=timeout,
             clock=self._clock,
             on_event=self._on_event,

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.tasks import PerLoop, under_trio
 from chatkit_sessions._concurrency.threads import PerProcess, run_blocking
-from chatkit_sessions._config.validation import as_secret, problem_with_timeout
+from chatkit_sessions._config.validation import as_secret, concealed, problem_with_timeout
 from chatkit_sessions._redaction import safe_repr
 from chatkit_sessions.errors import ConfigurationError
 
@@ -122,6 +122,7 @@ class RedisSessionStore(_RedisStore):
         timeout: float = OPERATION_TIMEOUT,
         wait_replicas: int = 0,
     ) -> None:
+        client = concealed(client)  # it may be a URL
         super().__init__(
             client,
             asynchronous=False,
@@ -281,6 +282,7 @@ class AsyncRedisSessionStore(_RedisStore):
         timeout: float = OPERATION_TIMEOUT,
         wait_replicas: int = 0,
     ) -> None:
+        client = concealed(client)  # it may be a URL
         super().__init__(
             client,
             asynchronous=True,
