@@ -15,7 +15,7 @@ from flask import Flask
 from starlette.testclient import TestClient
 
 from chatkit_sessions.testing import FakeServer
-from pages import DOCUMENTS, ROOT, files_of
+from pages import DOCUMENTS, ROOT, files_of_all
 
 LOOKS_LIKE_AN_APPLICATION = re.compile(
     r"^app = (?!web|Litestar)|^def (make_app|make_own_app)\(", re.MULTILINE
@@ -57,7 +57,7 @@ def test_an_application_serves_by_the_command_beneath_it(
     environment = {**server.environment, "LOGIN_SECRET": "a secret", "REDIS_URL": "redis://[::1]:1"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    files = files_of("docs/self-hosted.md") | files_of("docs/tutorial.md")
+    files = files_of_all()
     for name, content in {**files, f"{wanted['module']}.py": code}.items():
         (tmp_path / name).write_text(content)
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)

@@ -32,7 +32,7 @@ import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
 from chatkit_sessions._troubleshooting import SITE
 from chatkit_sessions.testing import FakeServer
-from pages import files_of
+from pages import files_of_all
 from redis_server import ACL_RULES, RedisServer, is_installed
 from support import current_event_loop, logging_as_it_was
 
@@ -47,10 +47,10 @@ def _environment(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Iterator[None]:
-    # What pages import: the tutorials' files.
-    for name, content in (files_of("docs/self-hosted.md") | files_of("docs/tutorial.md")).items():
+    for name, content in files_of_all().items():
         (tmp_path / name).write_text(content)
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.setattr(sys, "argv", ["app.py", "version"])  # of Django's commands
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType] -- untyped
     if is_installed():
@@ -66,7 +66,7 @@ def _environment(
     cached = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": os.environ["REDIS_URL"]}
     with override_settings(CACHES={"default": cached}):
         yield
-    for name in ("app", "chat", "own", "threads"):
+    for name in ("app", "chat", "own", "pieces", "threads"):
         sys.modules.pop(name, None)
 
 

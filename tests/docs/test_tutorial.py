@@ -88,19 +88,35 @@ def test_the_app_is_imported_without_a_key(project: pytest.Pytester) -> None:
 
 # The application of each framework with its own chat server.
 
+DJANGO = "get_wsgi_application()"
+
+
+def asynchronous_django() -> str:
+    """The Django application with what the page has its reader replace."""
+    code = code_of("docs/platform.md", "python", DJANGO).replace("wsgi", "asgi")
+    replaced = code_of("docs/platform.md", "python", "async def end_chat")
+    code = code.replace("SessionsService", "AsyncSessionsService")
+    return code.replace("urlpatterns = [", f"{replaced}\n\nurlpatterns = [")
+
+
 APPLICATIONS = {
     "FastAPI": lambda: files_of("docs/self-hosted.md")["app.py"],
-    "Flask": lambda: code_of("docs/platform.md", "python", 'Flask("shop")'),
-    "Django": lambda: code_of("docs/platform.md", "python", "get_asgi_application()"),
+    "Flask": lambda: code_of("docs/platform.md", "python", "import ResponseReturnValue"),
+    "Django": lambda: code_of("docs/platform.md", "python", DJANGO),
+    "Django, ASGI": asynchronous_django,
 }
 TESTS_OF_APPLICATIONS = {
     "FastAPI": 'TestClient(make_app(str(tmp_path / "chat.db")))',
     "Flask": ".test_client()",
     "Django": "from django.test import Client",
+    "Django, ASGI": "from django.test import Client",
 }
 ONE_MORE_TEST = """
+import inspect
+
 import app
 import httpx
+from django.core.management import call_command
 from fastapi.testclient import TestClient
 
 INPUT = {
@@ -112,17 +128,24 @@ INPUT = {
 
 def browser_of_the_app():
     served = app.application if hasattr(app, "application") else app.make_app("more.db")
-    if hasattr(served, "wsgi_app"):
+    if hasattr(app, "application"):
+        call_command("migrate", verbosity=0)
+    if not inspect.iscoroutinefunction(served.__call__):
         transport = httpx.WSGITransport(served)
         return httpx.Client(transport=transport, base_url="http://localhost")
     return TestClient(served, base_url="http://localhost")
 
 
+def token_of(browser):
+    token = browser.cookies.get("csrftoken")
+    return {"X-CSRFToken": token} if token else {}
+
+
 def test_the_reply_arrives_in_pieces_and_a_foreign_thread_is_a_404():
     browser = browser_of_the_app()
-    token = browser.get("/").cookies.get("csrftoken")
-    headers = {"X-CSRFToken": token} if token else {}
-    browser.post("/sign-in/ada", headers=headers)
+    browser.get("/")
+    browser.post("/sign-in/ada", headers=token_of(browser))
+    headers = token_of(browser)
     assert browser.get("/user").json() == {"user": "ada"}
     assert browser.post("/sign-in/eve", headers=headers).status_code == 404
     script = browser.get("/chatkit-fetch.js")
@@ -150,6 +173,7 @@ def test_the_tests_of_an_own_chat_server_pass(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     files = {
         **files_of("docs/self-hosted.md"),
+        **files_of("docs/platform.md"),
         "app.py": APPLICATIONS[framework](),
         "test_app.py": code_of(TESTS, "python", TESTS_OF_APPLICATIONS[framework]),
         "test_more.py": ONE_MORE_TEST,

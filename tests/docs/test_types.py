@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pages import DOCUMENTS, ROOT, files_of
+from pages import DOCUMENTS, ROOT, files_of_all
 
 # Some blocks go on where an earlier one ended; that their names exist shows when they run. Some of
 # the libraries that they import, such as celery, have no types.
@@ -17,13 +17,13 @@ HEADER = (
 
 # Whose `app` a block imports, if it is not the tutorial's: what each of the two contains.
 APPLICATIONS = {
-    ".test_client()": "def pieces_of(",
+    ".test_client()": "import ResponseReturnValue",
     'TestClient(make_app(str(tmp_path / "chat.db")))': '"""The page, the login, the sessions',
 }
 
 
 def test_every_python_block_is_typed_strictly(tmp_path: Path) -> None:
-    for name, content in (files_of("docs/self-hosted.md") | files_of("docs/tutorial.md")).items():
+    for name, content in files_of_all().items():
         if name.endswith(".py"):
             (tmp_path / name).write_text(content)
     blocks: dict[str, str] = {}

@@ -24,3 +24,9 @@ def files_of(page: str) -> dict[str, str]:
         re.DOTALL | re.MULTILINE,
     )
     return dict(named)
+
+
+def files_of_all() -> dict[str, str]:
+    """The files of the pages with an application, which other blocks import."""
+    pages = ("docs/platform.md", "docs/self-hosted.md", "docs/tutorial.md")
+    return {name: content for page in pages for name, content in files_of(page).items()}
