@@ -1,22 +1,21 @@
-"""Async Django with a login, and sessions that every worker shares in Redis.
+"""Django with a login, and sessions that every worker shares in Redis.
 
-uvicorn app:application --workers 2
+gunicorn app:application --workers 2 --threads 8
 """
 
 import logging
 import os
-from functools import cache
 
 from django.conf import settings
-from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST
 
-from chatkit_sessions import AsyncChatKitClient, ChatKitError
+from chatkit_sessions import ChatKitClient, ChatKitError
 from chatkit_sessions.integrations.django import chatkit_urls
-from chatkit_sessions.stores.redis import AsyncRedisSessionStore
+from chatkit_sessions.stores.redis import RedisSessionStore
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +33,9 @@ if not settings.configured:
     )
 
 
-@cache
-def get_chatkit() -> AsyncChatKitClient:
-    """Make each worker's client, with the first request."""
-    url = os.environ["REDIS_URL"]
-    store = AsyncRedisSessionStore.from_url(url, namespace="shop-production")
-    return AsyncChatKitClient(store=store)
-
-
-async def chatkit_of(_: HttpRequest) -> AsyncChatKitClient:
-    """Return the worker's client; as a coroutine function, it makes the views asynchronous."""
-    return get_chatkit()
+# Each worker's client, with its connections to Redis.
+store = RedisSessionStore.from_url(os.environ["REDIS_URL"], namespace="shop-production")
+chatkit = ChatKitClient(store=store)
 
 
 def signed_in_user(request: HttpRequest) -> str | None:
@@ -54,24 +45,24 @@ def signed_in_user(request: HttpRequest) -> str | None:
 
 
 @ensure_csrf_cookie
-async def page(_: HttpRequest) -> HttpResponse:
+def page(_: HttpRequest) -> HttpResponse:
     """Your page; it sends the cookie's CSRF token with every POST."""
     return HttpResponse("<title>Shop</title>")
 
 
 @require_POST
-async def sign_in(request: HttpRequest) -> HttpResponse:
+def sign_in(request: HttpRequest) -> HttpResponse:
     """Replace this with your login."""
     request.session["user_id"] = "ada"
     return HttpResponse(status=204)
 
 
 @require_POST
-async def sign_out(request: HttpRequest) -> HttpResponse:
+def sign_out(request: HttpRequest) -> HttpResponse:
     """End the user's sessions of every worker and device, then the login."""
     if user := signed_in_user(request):
         try:
-            await get_chatkit().delete_sessions(user)
+            chatkit.delete_sessions(user)
         except ChatKitError:  # the login ends all the same
             logger.exception("Not all chat sessions of a user have ended: they expire.")
     request.session.clear()
@@ -82,6 +73,6 @@ urlpatterns = [
     path("", page),
     path("sign-in", sign_in),
     path("sign-out", sign_out),
-    *chatkit_urls(chatkit_of, user=signed_in_user, reuse=True),
+    *chatkit_urls(chatkit, user=signed_in_user, reuse=True),
 ]
-application = get_asgi_application()
+application = get_wsgi_application()
