@@ -181,8 +181,9 @@ def settings(environment: Mapping[str, str]) -> list[str]:
         value = environment.get(name)
         shown = _shown(value, key) if value else f"{without}{_unread(name, environment)}"
         lines.append(f"{name}: {shown}")
-        if name == WORKFLOW_VARIABLE and value and not value.startswith("wf_"):
-            lines[-1] += " (does not begin with wf_: is this a workflow's id?)"
+        is_of_openai = not environment.get(URL_VARIABLE)
+        if name == WORKFLOW_VARIABLE and value and not value.startswith("wf_") and is_of_openai:
+            lines[-1] += f" (OpenAI's begin with wf_; for your own server, set {URL_VARIABLE})"
     # Where both spellings are set, Python reads the lower one.
     proxies = [each if each in environment else each.upper() for each in _PROXIES]
     found = [(name, environment.get(name)) for name in (*proxies, *_CERTIFICATES)]

@@ -220,11 +220,13 @@ def test_of_a_key_the_last_four_characters_are_shown_if_it_is_long_enough() -> N
 
 
 def test_a_workflow_id_of_another_kind_is_doubted() -> None:
-    doubt = "(does not begin with wf_: is this a workflow's id?)"
+    doubt = "(OpenAI's begin with wf_; for your own server, set OPENAI_BASE_URL)"
 
     assert settings({"OPENAI_CHATKIT_WORKFLOW_ID": "asst_1"})[1].endswith(f"'asst_1' {doubt}")
     assert doubt not in settings({"OPENAI_CHATKIT_WORKFLOW_ID": "wf_1"})[1]
     assert doubt not in settings({})[1]
+    own = {"OPENAI_CHATKIT_WORKFLOW_ID": "support", "OPENAI_BASE_URL": "https://shop.test/v1"}
+    assert settings(own)[1] == "OPENAI_CHATKIT_WORKFLOW_ID: 'support'"
 
 
 def test_variables_of_proxies_and_certificates_are_listed_where_they_have_an_effect() -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 import io
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import pytest
 
-from chatkit_sessions import ChatKitClient
+from chatkit_sessions import ChatKitClient, ConfigurationError
 from chatkit_sessions.service import (
     AsyncSessionsService,
     SessionsApp,
@@ -138,9 +138,27 @@ def test_asgi_sends_no_body_to_head() -> None:
     assert (start["status"], body["body"]) == (405, b"")
 
 
+@pytest.mark.parametrize(
+    ("app", "service"), [(SessionsApp, AsyncSessionsService), (SessionsWSGIApp, SessionsService)]
+)
+def test_routes_that_would_reject_every_key_are_not_made(
+    app: Callable[[Any], object], service: Callable[[MemorySessionStore], object]
+) -> None:
+    with pytest.raises(ConfigurationError, match="has no `api_keys`"):
+        app(service(MemorySessionStore()))
+
+
+def test_a_wrong_key_is_told_whose_keys_are_accepted() -> None:
+    status, _, body = wsgi(BODY, HTTP_AUTHORIZATION="Bearer sk-of-somebody-else")
+
+    assert status == "401 Unauthorized"
+    assert b"This service's `api_keys` do not have it." in body
+    assert b"openai.com" not in body
+
+
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
 def test_asgi_leaves_other_connections_alone(kind: str) -> None:
-    app = SessionsApp(AsyncSessionsService(MemorySessionStore()))
+    app = SessionsApp(AsyncSessionsService(MemorySessionStore(), api_keys=[API_KEY]))
 
     async def never(*_: object) -> Any:  # noqa: ANN401 -- never called
         raise AssertionError

@@ -82,14 +82,44 @@ def test_a_client_for_a_workflow_that_the_service_does_not_have_is_not_made(
         services(workflows={"support", "sales"}).client(workflow_id="suport")
 
     assert raised.value.message == "This service has no workflow 'suport'."
-    assert raised.value.hint.startswith("Its `workflows` are 'sales', 'support'.")
+    assert raised.value.hint.startswith("This service's `workflows` are 'sales', 'support'.")
     with pytest.raises(ConfigurationError, match="are empty"):
         services(workflows=()).client(workflow_id="support")
 
 
 def test_a_call_for_a_workflow_that_does_not_exist_is_an_error(service: BlockingService) -> None:
-    with pytest.raises(WorkflowNotFoundError):
+    with pytest.raises(WorkflowNotFoundError) as raised:
         service.client().create_session("ada", workflow_id="sales")
+
+    assert raised.value.message.endswith("This service's `workflows` are 'support'.")
+    assert "the `workflows` of your service" in raised.value.hint
+    assert "Agent Builder" not in str(raised.value)
+
+
+def test_a_leftover_variable_is_no_workflow_of_the_service(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_CHATKIT_WORKFLOW_ID", "wf_old")
+
+    with pytest.raises(ConfigurationError) as raised:
+        services(workflows={"support", "sales"}).client(workflow_id=None)
+
+    assert raised.value.message == (
+        "This service has no workflow 'wf_old', which OPENAI_CHATKIT_WORKFLOW_ID names."
+    )
+    assert raised.value.hint.startswith("This service's `workflows` are 'sales', 'support'.")
+
+
+def test_without_a_default_each_call_names_its_workflow(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_CHATKIT_WORKFLOW_ID", raising=False)
+    client = services(workflows={"support", "sales"}).client(workflow_id=None)
+
+    assert client.create_session("ada", workflow_id="sales").workflow is not None
+    with pytest.raises(ConfigurationError, match="No workflow id") as raised:
+        client.create_session("ada")
+    assert "pass one to `service.client`, or to the call" in raised.value.hint
 
 
 @pytest.mark.parametrize(

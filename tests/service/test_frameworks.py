@@ -252,7 +252,7 @@ def test_a_workflow_that_the_service_does_not_have_is_rejected_at_once(
     with pytest.raises(ConfigurationError, match="This service has no workflow 'suport'") as raised:
         ChatServer(framework, workflow_id="suport")
 
-    assert raised.value.hint.startswith("Its `workflows` are 'sales', 'support'.")
+    assert raised.value.hint.startswith("This service's `workflows` are 'sales', 'support'.")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ _WORKFLOW = (
     "made, closes on 2026-11-30; afterwards also check whether the workflow still exists, and set "
     "OPENAI_BASE_URL where a ChatKit-compatible server has taken its place."
 )
+_OWN_SETTINGS: Final = {
+    "workflows": "Pass one of them: OPENAI_CHATKIT_WORKFLOW_ID, `workflow_id`, or that of an "
+    "endpoint's `options`. Or add this one to the `workflows` of your service.",
+    "api_keys": "Compare OPENAI_API_KEY (or `api_key`) with the `api_keys` of your service, and "
+    "check that {host} is where it runs.",
+}
+"""For a service of this library, whose messages name its settings."""
+_OWN_SERVICE: Final = re.compile(r"\bThis service's `(workflows|api_keys)`")
 _SESSION = (
     "No session of this id exists for the key's project. Check that the id (`cksess_…`) is the "
     "one that `create_session` returned, and that it was created with a key of the same project."
@@ -202,6 +210,9 @@ def diagnose(status_code: int, detail: ChatKitErrorDetail | None, *, host: str) 
         hint = _TOO_LARGE
     if _OPENAI.fullmatch(host) and _has_ended(status_code, detail):
         hint = _ENDED
+    own = None if detail is None else _OWN_SERVICE.search(detail.message[:_MAX_READ])
+    if own is not None:
+        hint = _OWN_SETTINGS[own[1]]
     return Diagnosis(error_type, hint.format(host=host))
 
 

@@ -183,8 +183,8 @@ def require_workflow_id(workflow_id: str | None) -> str:
         raise ConfigurationError(
             f"No workflow id: set {WORKFLOW_VARIABLE}, or pass `workflow_id` to the client or to "
             f"the call{describe_unread(WORKFLOW_VARIABLE)}.",
-            hint="It begins with `wf_`; Agent Builder shows it beside the published workflow. A "
-            "ChatKit-compatible server has ids of its own.",
+            hint="A service of `chatkit_sessions.service` has the ids in its `workflows`: pass one "
+            "to `service.client`, or to the call. OpenAI's hosted workflows begin with `wf_`.",
         )
     problem = problem_with_id(workflow_id)
     if problem is not None:

@@ -34,11 +34,11 @@ class SessionsApp:
         service: The service that handles the requests.
 
     Raises:
-        ConfigurationError: The service is of another class.
+        ConfigurationError: The service is of another class, or has no `api_keys`.
     """
 
     def __init__(self, service: AsyncSessionsService) -> None:
-        validate_service(service, AsyncSessionsService)
+        validate_service(service, AsyncSessionsService, needs_keys=True)
         self._service = service
 
     async def __call__(
@@ -77,11 +77,11 @@ class SessionsWSGIApp:
         service: The service that handles the requests.
 
     Raises:
-        ConfigurationError: The service is of another class.
+        ConfigurationError: The service is of another class, or has no `api_keys`.
     """
 
     def __init__(self, service: SessionsService) -> None:
-        validate_service(service, SessionsService)
+        validate_service(service, SessionsService, needs_keys=True)
         self._service = service
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

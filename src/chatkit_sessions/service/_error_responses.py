@@ -95,12 +95,14 @@ def missing_api_key() -> ErrorResponse:
     return ErrorResponse(401, "Missing bearer or basic authentication in header")
 
 
-def incorrect_api_key(api_key: str) -> ErrorResponse:
+def incorrect_api_key(api_key: str, *, as_openai: bool) -> ErrorResponse:
     """The key is unknown; the message shows only its ends."""
+    advice = "This service's `api_keys` do not have it."
+    if as_openai:
+        advice = "You can find your API key at https://platform.openai.com/account/api-keys."
     return ErrorResponse(
         401,
-        f"Incorrect API key provided: {_masked(api_key)}. "
-        "You can find your API key at https://platform.openai.com/account/api-keys.",
+        f"Incorrect API key provided: {_masked(api_key)}. {advice}",
         code="invalid_api_key",
     )
 
@@ -220,9 +222,9 @@ def session_not_found(session_id: str) -> ErrorResponse:
     return ErrorResponse(404, f"Chatkit Session with id '{session_id}' not found.")
 
 
-def workflow_not_found(workflow_id: str) -> ErrorResponse:
+def workflow_not_found(workflow_id: str, advice: str = "") -> ErrorResponse:
     """A workflow that does not exist for this key's project."""
-    return ErrorResponse(404, f"Workflow with id '{workflow_id}' not found.")
+    return ErrorResponse(404, f"Workflow with id '{workflow_id}' not found.{advice}")
 
 
 def request_too_large(maximum: int) -> ErrorResponse:

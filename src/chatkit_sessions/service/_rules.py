@@ -213,6 +213,12 @@ class Audience(NamedTuple):
 Task: TypeAlias = CreateTask | RefreshTask | ReadTask | SignOutTask
 
 
+def describe_workflows(workflows: Collection[str]) -> str:
+    """The workflows of a service, as a sentence of an error's."""
+    known = ", ".join(map(repr, sorted(workflows)))
+    return f"This service's `workflows` are {known or 'empty'}."
+
+
 class SessionRules:
     """The rules of one service.
 
@@ -224,6 +230,7 @@ class SessionRules:
         token_hex: Returns random text, with two hexadecimal digits per byte of its argument.
         user_limit: Requests a minute of all of a user's sessions; None: no limit.
         max_body: The most bytes of a request's body; None: no limit.
+        as_openai: Whether messages are OpenAI's, word for word; otherwise they name the settings.
     """
 
     def __init__(
@@ -236,6 +243,7 @@ class SessionRules:
         token_hex: Callable[[int], str],
         user_limit: int | None = None,
         max_body: int | None = MAX_REQUEST_BODY,
+        as_openai: bool = False,
     ) -> None:
         self._groups = Groups(namespace)
         self._find_project = find_project
@@ -244,6 +252,7 @@ class SessionRules:
         self._token_hex = token_hex
         self._user_limit = user_limit
         self._max_body = max_body
+        self._as_openai = as_openai
 
     def screen(
         self, request: ServiceRequest, served: Collection[Operation], *, project: str | None = None
@@ -277,8 +286,10 @@ class SessionRules:
         self._require_bounded(len(body))
         if call.operation == "create":
             settings = parse_create_body(body)
-            if not self._has_workflow(settings.workflow_id, project):
-                raise error_responses.workflow_not_found(settings.workflow_id)
+            known = self._workflows_of(project)
+            if known is not None and settings.workflow_id not in known:
+                advice = "" if self._as_openai else f" {describe_workflows(known)}"
+                raise error_responses.workflow_not_found(settings.workflow_id, advice)
             return CreateTask(settings, project)
         if call.operation == "refresh":
             return RefreshTask(parse_refresh_body(body), project)
@@ -298,7 +309,9 @@ class SessionRules:
             raise error_responses.missing_api_key()
         project = self._find_project(api_key)
         if project is None:
-            raise error_responses.incorrect_api_key(api_key.get_secret_value())
+            raise error_responses.incorrect_api_key(
+                api_key.get_secret_value(), as_openai=self._as_openai
+            )
         return project
 
     # What is in the store.
@@ -572,14 +585,11 @@ class SessionRules:
             raise ClientSecretRateLimitError(float(wait), session.record.id)
         return wait is not None
 
-    def _has_workflow(self, workflow_id: str, project: str) -> bool:
-        known = self._workflows_of(project)
-        return known is None or workflow_id in known
-
     def _is_for(self, audience: Audience, record: ServiceRecord) -> bool:
         workflow_id, project = record.settings.workflow_id, record.project
+        known = self._workflows_of(project)
         return (
-            self._has_workflow(workflow_id, project)  # it may have been removed since
+            (known is None or workflow_id in known)  # it may have been removed since
             and audience.workflow_id in {None, workflow_id}
             and audience.project in {None, project}
         )

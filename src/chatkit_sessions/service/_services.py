@@ -1,6 +1,7 @@
 """The two services, and the checks of their arguments."""
 
 import hmac
+import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.threads import run_blocking
+from chatkit_sessions._config.settings import WORKFLOW_VARIABLE
 from chatkit_sessions._config.validation import concealed, reject_awaitable, validate_on_event
-from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions._redaction import safe_repr, with_article
 from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 from chatkit_sessions.events import OnEvent
@@ -20,7 +22,13 @@ from chatkit_sessions.stores.memory import MemorySessionStore
 
 from ._flow import ServiceFlow
 from ._records import SessionContext, digest
-from ._rules import Audience, ServiceRequest, ServiceResponse, SessionRules
+from ._rules import (
+    Audience,
+    ServiceRequest,
+    ServiceResponse,
+    SessionRules,
+    describe_workflows,
+)
 
 if TYPE_CHECKING:
     from chatkit_sessions import AsyncChatKitClient, ChatKitClient
@@ -70,6 +78,7 @@ class SessionsService:
         validate_store(store, owner="SessionsService", awaits=False)
         user_limit = max_requests_per_user_per_1_minute
         self._workflows = known = _validate_workflows(workflows)
+        self._has_keys = bool(keys)
         self._flow = _make_flow(store, keys, known, user_limit, clock=clock, on_event=on_event)
 
     def __repr__(self) -> str:
@@ -170,7 +179,7 @@ class SessionsService:
 
         Args:
             workflow_id: The workflow of new sessions, one of `workflows`. Default: their only one;
-                otherwise `OPENAI_CHATKIT_WORKFLOW_ID`, as for `ChatKitClient`.
+                otherwise `OPENAI_CHATKIT_WORKFLOW_ID`, or each call names one.
             project: The project whose sessions the client creates and sees; default `default`.
             store: Where the client records and shares sessions. Default: the service's store, so
                 that clients in other processes share them, too.
@@ -248,6 +257,7 @@ class AsyncSessionsService:
         validate_store(store, owner="AsyncSessionsService", awaits=True)
         user_limit = max_requests_per_user_per_1_minute
         self._workflows = known = _validate_workflows(workflows)
+        self._has_keys = bool(keys)
         self._flow = _make_flow(store, keys, known, user_limit, clock=clock, on_event=on_event)
 
     def __repr__(self) -> str:
@@ -345,7 +355,7 @@ class AsyncSessionsService:
 
         Args:
             workflow_id: The workflow of new sessions, one of `workflows`. Default: their only one;
-                otherwise `OPENAI_CHATKIT_WORKFLOW_ID`, as for `AsyncChatKitClient`.
+                otherwise `OPENAI_CHATKIT_WORKFLOW_ID`, or each call names one.
             project: The project whose sessions the client creates and sees; default `default`.
             store: Where the client records and shares sessions. Default: the service's store, so
                 that clients in other processes share them, too.
@@ -496,18 +506,25 @@ def _validate_workflows(workflows: object) -> frozenset[str] | None:
 
 
 def _workflow_of_client(workflow_id: str | None, workflows: frozenset[str] | None) -> str | None:
-    """The workflow of a client's new sessions; None: the environment names it.
+    """The workflow of a client's new sessions; None: each call names one.
 
     Raises:
         ConfigurationError: The service has no such workflow.
     """
-    if workflow_id is None:
-        return min(workflows) if workflows is not None and len(workflows) == 1 else None
-    _validate_workflow(workflow_id, workflows)
-    return workflow_id
+    if workflow_id is not None:
+        _validate_workflow(workflow_id, workflows)
+        return workflow_id
+    if workflows is not None and len(workflows) == 1:
+        return min(workflows)
+    named = os.environ.get(WORKFLOW_VARIABLE) or None
+    if named is not None:
+        _validate_workflow(named, workflows, source=f", which {WORKFLOW_VARIABLE} names")
+    return named
 
 
-def _validate_workflow(workflow_id: object, workflows: frozenset[str] | None) -> None:
+def _validate_workflow(
+    workflow_id: object, workflows: frozenset[str] | None, *, source: str = ""
+) -> None:
     """Reject a workflow that the service does not have.
 
     Raises:
@@ -515,10 +532,9 @@ def _validate_workflow(workflow_id: object, workflows: frozenset[str] | None) ->
     """
     if workflows is None or (isinstance(workflow_id, str) and workflow_id in workflows):
         return
-    known = ", ".join(map(repr, sorted(workflows)))
     raise ConfigurationError(
-        f"This service has no workflow {safe_repr(workflow_id)}.",
-        hint=f"Its `workflows` are {known}." if known else "Its `workflows` are empty.",
+        f"This service has no workflow {safe_repr(workflow_id)}{source}.",
+        hint=describe_workflows(workflows),
     )
 
 
@@ -570,6 +586,7 @@ def validate_service(
     *,
     workflow_id: str | None = None,
     project: str | None = None,
+    needs_keys: bool = False,
 ) -> None:
     """Reject, when a chat server is set up, what would fail each of its requests.
 
@@ -578,16 +595,23 @@ def validate_service(
         expected: The class that the framework needs.
         workflow_id: The workflow that the chat server runs; None: any of the service's.
         project: The project whose sessions the chat server accepts; None: any.
+        needs_keys: Whether requests need one of the service's API keys.
 
     Raises:
-        ConfigurationError: The service is of another class, or has no such workflow.
+        ConfigurationError: The service is of another class, or has no such workflow, or no keys.
         InvalidRequestError: The workflow or the project is not a string, or is empty.
     """
     if not isinstance(service, expected):
         raise ConfigurationError(
-            f"`service` must be the {expected.__name__} that verifies, got {safe_repr(service)}."
+            f"`service` must be the {expected.__name__} that verifies, got "
+            f"{with_article(type(service).__name__)}."
         )
     _audience(service._workflows, workflow_id, project)  # noqa: SLF001 -- of one module
+    if needs_keys and not service._has_keys:  # noqa: SLF001 -- as above
+        raise ConfigurationError(
+            "The service has no `api_keys`, so its routes would reject every request.",
+            hint=_KEYS_HINT,
+        )
 
 
 def _make_flow(

@@ -226,6 +226,7 @@ class FakeChatKit:
             clock=self._now,
             token_hex=secrets.token_hex,
             max_body=None,  # the contract has no bound
+            as_openai=True,
         )
         self._flow = ServiceFlow(self._store, self._rules)
         self._clients: list[ChatKitClient | AsyncChatKitClient] = []
