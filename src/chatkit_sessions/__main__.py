@@ -20,7 +20,7 @@ from ._config.settings import (
     require_workflow_id,
 )
 from ._redaction import redact, redact_url
-from ._troubleshooting import PAGES, find_section, read, titles
+from ._troubleshooting_page import PAGES, find_section, read, titles
 from ._version import __version__
 from .errors import ChatKitError
 from .testing import FakeChatKit

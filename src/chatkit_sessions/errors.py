@@ -35,7 +35,7 @@ from typing import ClassVar, Final, TypeVar
 
 from pydantic import JsonValue
 
-from ._troubleshooting import reference
+from ._troubleshooting_page import reference
 from .models import ChatKitErrorDetail
 
 _Error = TypeVar("_Error", bound="ChatKitError")

@@ -30,7 +30,7 @@ import chatkit_sessions.service.flask
 import chatkit_sessions.service.starlette
 import chatkit_sessions.stores.redis
 import chatkit_sessions.testing
-from chatkit_sessions._troubleshooting import SITE
+from chatkit_sessions._troubleshooting_page import SITE
 from chatkit_sessions.testing import FakeServer
 from pages import files_of_all
 from redis_server import ACL_RULES, RedisServer, is_installed

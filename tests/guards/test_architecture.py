@@ -33,7 +33,7 @@ PACKAGE = Path(chatkit_sessions.__file__).parent
 
 # Who may import whom: each room those that stand before it, rooms of one line not each other.
 ROOMS = [
-    {"_version", "_redaction", "_troubleshooting", "options"},
+    {"_version", "_redaction", "_troubleshooting_page", "options"},
     {"models"},
     {"errors"},
     {"events"},

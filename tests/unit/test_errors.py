@@ -12,7 +12,7 @@ import pytest
 
 import chatkit_sessions
 from chatkit_sessions import errors
-from chatkit_sessions._troubleshooting import reference
+from chatkit_sessions._troubleshooting_page import reference
 from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,

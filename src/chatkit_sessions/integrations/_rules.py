@@ -15,7 +15,7 @@ from chatkit_sessions._api.arguments import validate_user
 from chatkit_sessions._api.diagnosis import is_permanent
 from chatkit_sessions._config.validation import is_coroutine_function
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
-from chatkit_sessions._troubleshooting import reference
+from chatkit_sessions._troubleshooting_page import reference
 from chatkit_sessions.errors import (
     APIConnectionError,
     APIResponseValidationError,
