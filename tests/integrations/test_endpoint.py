@@ -441,7 +441,9 @@ def test_a_store_that_does_not_answer_keeps_a_user_from_signing_out_but_not_from
     store.out = True
 
     assert app.create().status_code == 200
-    assert_refused(app("DELETE", "/session"), 503, "store_unavailable")
+    answer = app("DELETE", "/session")
+    assert_refused(answer, 503, "store_unavailable")
+    assert answer.headers["retry-after"] == "1"
 
 
 def test_the_call_ends_with_an_error_once_the_client_is_closed(backend: Backend) -> None:

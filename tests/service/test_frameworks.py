@@ -333,7 +333,29 @@ def test_too_many_requests_are_rejected_with_429(server: ChatServer) -> None:
     assert 59 <= int(answer.headers["retry-after"]) <= 61
 
 
-def test_a_store_outage_is_503(server: ChatServer) -> None:
+@pytest.mark.parametrize("service", [SessionsService, AsyncSessionsService])
+def test_a_view_of_django_is_of_its_services_kind(
+    service: type[SessionsService | AsyncSessionsService],
+) -> None:
+    decorate = django_session(service(MemorySessionStore()))
+
+    def plain(request: HttpRequest, session: SessionContext) -> HttpResponse:
+        raise AssertionError((request, session))
+
+    async def asynchronous(request: HttpRequest, session: SessionContext) -> HttpResponse:
+        raise AssertionError((request, session))
+
+    if service is SessionsService:
+        decorate(plain)
+        with pytest.raises(ConfigurationError, match=r"an async function, .* a SessionsService"):
+            decorate(asynchronous)
+    else:
+        decorate(asynchronous)
+        with pytest.raises(ConfigurationError, match=r"a plain function, .* an AsyncSessionsServ"):
+            decorate(plain)
+
+
+def test_a_store_outage_is_503(server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
     authorization = f"Bearer {server.secret()}"
     server.store.is_down = True
 
@@ -341,6 +363,7 @@ def test_a_store_outage_is_503(server: ChatServer) -> None:
 
     assert (answer.status_code, answer.error_code) == (503, "store_unavailable")
     assert answer.headers["retry-after"] == "1"
+    assert "ERROR" in {each.levelname for each in caplog.records if "with 503: " in each.message}
     server.store.is_down = False
     assert server.post(authorization).status_code == 200
 

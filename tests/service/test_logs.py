@@ -94,6 +94,27 @@ def test_the_first_unknown_secret_in_a_store_of_one_process_is_a_warning(
     assert "Several workers or hosts need one store" in warning
 
 
+def test_a_service_to_which_all_secrets_are_unknown_warns_once(
+    services: Services, service: BlockingService, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, unknown = service.create_secret(), f"ek_{'0' * 64}"
+
+    other = services()
+    for _ in range(2):
+        reject(other, unknown)
+    assert lines(caplog, logging.WARNING) == []
+    for _ in range(3):
+        reject(other, unknown)
+    (warning,) = lines(caplog, logging.WARNING)
+    assert warning.startswith("All client secrets so far are unknown to this service, whose store ")
+    assert "need the same store and namespace" in warning
+
+    service.verify(known)
+    for _ in range(5):
+        reject(service, unknown)
+    assert lines(caplog, logging.WARNING) == [warning]
+
+
 def in_memory(kind: Kind, runner: asyncio.Runner) -> BlockingService:
     """A service as a worker has it that shares no store."""
     if kind == "sync":

@@ -104,8 +104,42 @@ def test_what_is_not_shaped_like_a_secret_costs_no_call_of_the_store(
     assert services.store.calls == []
 
 
-def test_what_is_not_a_string_is_unknown(service: BlockingService) -> None:
-    assert reason_of(service, b"ek_1") == "unknown"  # type: ignore[arg-type]
+@pytest.mark.parametrize("given", [b"ek_1", 1, ["ek_1"]])
+def test_what_no_request_carries_is_a_mistake_of_the_caller(
+    service: BlockingService,
+    given: Any,  # noqa: ANN401 -- many types
+) -> None:
+    with pytest.raises(InvalidRequestError, match="as a string or a SecretStr"):
+        service.verify(given)
+
+
+def test_a_session_is_not_its_secret(service: BlockingService) -> None:
+    session = service.client().create_session("ada")
+
+    with pytest.raises(InvalidRequestError, match="got a ChatKitSessionResponse"):
+        service.verify(session)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("secret", "problem"),
+    [
+        (f"Bearer ek_{'0' * 64}", "begins with `Bearer `: pass the secret alone"),
+        ("**********", "is masked"),
+        (f"cksess_{'0' * 48}", "is a session's id"),
+        (" ", "is empty"),
+    ],
+)
+def test_an_unknown_text_is_rejected_with_what_it_looks_like(
+    service: BlockingService, caplog: pytest.LogCaptureFixture, secret: str, problem: str
+) -> None:
+    caplog.set_level("INFO", "chatkit_sessions")
+
+    with pytest.raises(InvalidClientSecretError) as raised:
+        service.verify(secret)
+
+    assert raised.value.reason == "unknown"
+    assert raised.value.message.startswith(f"The client secret {problem}")
+    assert raised.value.message in caplog.text
 
 
 def test_a_wrong_a_foreign_and_a_cut_secret_are_unknown(

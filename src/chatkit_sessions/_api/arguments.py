@@ -81,19 +81,22 @@ def validate_client_secret(client_secret: object) -> SecretStr:
             "`client_secret` must be the session's current secret as a string or a SecretStr, "
             f"got {with_article(type(secret).__name__)}."
         )
-    problem = _problem_with_secret(secret)
+    problem = problem_with_secret(secret)
     if problem is not None:
         raise InvalidRequestError(f"`client_secret` {problem}.")
     return secret
 
 
 @hidden_from_tracebacks
-def _problem_with_secret(masked: SecretStr) -> str | None:
+def problem_with_secret(masked: SecretStr) -> str | None:
+    """Why a text is no client secret, or None."""
     secret = masked.get_secret_value()
     if not secret.strip():
         return "is empty: to begin with, create a session"
     if is_masked(secret):
         return "is masked (asterisks only): it was read from a dump; pass the secret itself"
+    if secret.lower().startswith("bearer "):
+        return "begins with `Bearer `: pass the secret alone"
     if secret.startswith("cksess_"):
         return "is a session's id: pass the secret that the widget holds"
     return None if _is_unicode(secret) else "is not valid Unicode text"

@@ -168,7 +168,8 @@ class EndpointRules:
         )
         if isinstance(error, RateLimitError) and code == "rate_limit_exceeded":
             return self.limit(request, error.retry_after or _UPSTREAM_RETRY_AFTER)
-        return self.reject(request, code)
+        headers = {"Retry-After": "1"} if code == "store_unavailable" else None
+        return self.reject(request, code, headers=headers)
 
     def limit(self, request: EndpointRequest, seconds: float) -> EndpointResponse:
         """The response to too many requests, of the user or the application."""

@@ -71,6 +71,7 @@ def rejection_of(error: VerificationError) -> Rejection:
     if isinstance(error, BrokenBodyError):
         logger.warning("A request to the chat server was rejected with 400: %s", error.message)
         return Rejection(400, "invalid_request", error.message, {})
+    logger.error("A request to the chat server was rejected with 503: %s", error)
     message = "Chat sessions cannot be verified right now: try again."
     return Rejection(503, "store_unavailable", message, {"Retry-After": "1"})
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from chatkit_sessions._api.arguments import problem_with_secret
 from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import maybe_await
 from chatkit_sessions._redaction import MaskedBytes
@@ -58,6 +59,18 @@ _USER_TIMEOUT: Final = 30.0
 _LIMITS_PER_REQUEST: Final = 3.0
 """How many times the limit of one store operation a request may take with all of its operations."""
 
+_UNKNOWN_BEFORE_WARNING: Final = 3
+"""Secrets that are shaped like a session's and unknown, before the first one that is known."""
+_UNKNOWN_IN_MEMORY: Final = (
+    "A client secret is unknown to this process, whose sessions are in a MemorySessionStore. Hint: "
+    "Several workers or hosts need one store, such as Redis: pass the same store to the service in "
+    "each of them."
+)
+_UNKNOWN_SO_FAR: Final = (
+    "All client secrets so far are unknown to this service, whose store has the namespace %r. "
+    "Hint: The processes that create sessions need the same store and namespace."
+)
+
 _FIRST_UNIX_TIME: Final = 1_000_000_000.0
 """No machine has run for so long: a clock that shows less counts from its start."""
 
@@ -83,7 +96,8 @@ class ServiceFlow:
         self._on_event = on_event
         self._access = StoreAccess(store, on_event)
         self._rules = rules
-        self._hints_at_memory = isinstance(store, MemorySessionStore)
+        self._is_in_memory = isinstance(store, MemorySessionStore)
+        self._unknown_before_warning = 1 if self._is_in_memory else _UNKNOWN_BEFORE_WARNING
 
     async def handle(
         self,
@@ -162,7 +176,8 @@ class ServiceFlow:
             raise InvalidClientSecretError("missing")
         group = self._rules.group_of_secret(client_secret)
         if group is None:
-            raise InvalidClientSecretError("unknown")
+            problem = problem_with_secret(client_secret)
+            raise InvalidClientSecretError("unknown", problem=problem)
         deadline = self._deadline()
         if callable(count):
             await self._authenticated(group, client_secret, audience, deadline)
@@ -230,14 +245,18 @@ class ServiceFlow:
         self, entry: Entry | None, client_secret: SecretStr, audience: Audience
     ) -> StoredSession:
         """Check a secret; warn once if another process may know a secret that this one does not."""
-        if entry is None and self._hints_at_memory:
-            self._hints_at_memory = False
-            logger.warning(
-                "A client secret is unknown to this process, whose sessions are in a "
-                "MemorySessionStore. Hint: Several workers or hosts need one store, such as Redis: "
-                "pass the same store to the service in each of them."
-            )
+        if entry is not None and not self._is_in_memory:
+            self._unknown_before_warning = 0  # what creates sessions uses this store
+        elif entry is None and self._unknown_before_warning:
+            self._unknown_before_warning -= 1
+            if not self._unknown_before_warning:
+                logger.warning(*self._warning_of_unknown())
         return self._rules.authenticate(entry, client_secret, audience)
+
+    def _warning_of_unknown(self) -> tuple[str, ...]:
+        if self._is_in_memory:
+            return (_UNKNOWN_IN_MEMORY,)
+        return _UNKNOWN_SO_FAR, self.store.namespace
 
     async def _carry_out(self, task: Task) -> ServiceResponse:
         deadline = self._deadline()

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
+from chatkit_sessions._api.arguments import validate_client_secret
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.settings import WORKFLOW_VARIABLE
-from chatkit_sessions._config.validation import concealed, reject_awaitable, validate_on_event
+from chatkit_sessions._config.validation import (
+    as_secret,
+    concealed,
+    reject_awaitable,
+    validate_on_event,
+)
 from chatkit_sessions._redaction import safe_repr, with_article
 from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
@@ -110,14 +116,15 @@ class SessionsService:
         Raises:
             ConfigurationError: The service has `workflows`, but not this one. Or `count` is a
                 coroutine function, which AsyncSessionsService takes.
-            InvalidRequestError: The workflow or the project is not a string, or is empty.
+            InvalidRequestError: The workflow or the project is not a string, or is empty; or the
+                secret is no text.
             InvalidClientSecretError: The secret is missing, unknown, of another workflow or
                 project, expired or cancelled; see `reason`.
             ClientSecretRateLimitError: The session has reached its rate limit.
             SessionStoreError: The store is unavailable.
         """
-        secret = _as_secret(client_secret)
-        del client_secret
+        client_secret = as_secret(client_secret)  # local variables are part of tracebacks
+        secret = _reject_no_text(client_secret)
         is_counted = _as_flow(count, "count") if callable(count) else count
         audience = _audience(self._workflows, workflow_id, project)
         return run_blocking(self._flow.verify, secret, audience, count=is_counted)
@@ -289,14 +296,15 @@ class AsyncSessionsService:
 
         Raises:
             ConfigurationError: The service has `workflows`, but not this one.
-            InvalidRequestError: The workflow or the project is not a string, or is empty.
+            InvalidRequestError: The workflow or the project is not a string, or is empty; or the
+                secret is no text.
             InvalidClientSecretError: The secret is missing, unknown, of another workflow or
                 project, expired or cancelled; see `reason`.
             ClientSecretRateLimitError: The session has reached its rate limit.
             SessionStoreError: The store is unavailable.
         """
-        secret = _as_secret(client_secret)
-        del client_secret
+        client_secret = as_secret(client_secret)  # local variables are part of tracebacks
+        secret = _reject_no_text(client_secret)
         audience = _audience(self._workflows, workflow_id, project)
         return await self._flow.verify(secret, audience, count=count)
 
@@ -646,8 +654,8 @@ def _as_flow(function: Callable[[], T], argument: str) -> Callable[[], Awaitable
     return call
 
 
-def _as_secret(client_secret: object) -> SecretStr | None:
+def _reject_no_text(client_secret: object) -> SecretStr | None:
+    """Reject what no request can carry, such as a session. Any text may be one of a request."""
     if client_secret is None or isinstance(client_secret, SecretStr):
         return client_secret
-    # Any other type is treated as an unknown secret.
-    return SecretStr(client_secret if isinstance(client_secret, str) else "?")
+    return validate_client_secret(client_secret)

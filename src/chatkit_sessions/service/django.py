@@ -9,6 +9,8 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
+from chatkit_sessions.errors import ConfigurationError
+
 from ._chat_server import (
     VERIFICATION_ERRORS,
     BrokenBodyError,
@@ -22,6 +24,7 @@ from ._rules import bearer_token
 from ._services import AsyncSessionsService, SessionsService, validate_service
 
 try:
+    from asgiref.sync import iscoroutinefunction
     from django.conf import settings
     from django.db import connections, transaction
     from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
@@ -55,8 +58,8 @@ def chatkit_session(
     Django has for synchronous views only.
 
     Args:
-        service: Verifies the client secret. With an `AsyncSessionsService`, the view must be
-            `async def`.
+        service: Verifies the client secret: an `AsyncSessionsService` for an `async def` view, a
+            `SessionsService` for others.
         workflow_id: The workflow that this chat server runs; another one's secrets are rejected
             as unknown. Default: any of the service's `workflows`.
         project: The project whose sessions are accepted. Default: any.
@@ -66,6 +69,7 @@ def chatkit_session(
 
     Raises:
         ConfigurationError: The service is another class's, or has `workflows`, but not this one.
+            When decorating: the view is `async def` and the service is not, or vice versa.
     """
     is_async = isinstance(service, AsyncSessionsService)
     expected = AsyncSessionsService if is_async else SessionsService
@@ -74,6 +78,13 @@ def chatkit_session(
     def decorate(
         view: Callable[Concatenate[HttpRequest, SessionContext, P], R],
     ) -> Callable[Concatenate[HttpRequest, P], R]:
+        if iscoroutinefunction(view) != is_async:
+            raise ConfigurationError(
+                f"The view is {'a plain' if is_async else 'an async'} function, and the service "
+                f"{'an Async' if is_async else 'a '}SessionsService.",
+                hint="Use an AsyncSessionsService for `async def` views, a SessionsService for "
+                "others.",
+            )
         decorated: Callable[..., object]
         if isinstance(service, AsyncSessionsService):
             awaited = partial(service.verify, workflow_id=workflow_id, project=project)

@@ -34,9 +34,14 @@ class InvalidClientSecretError(ChatKitError):
 
     _advice = "Reject the request with 401: the page then gets a new secret."
 
-    def __init__(self, reason: InvalidReason, session_id: str | None = None) -> None:
-        super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
-        self._restored_by(reason, session_id)
+    def __init__(
+        self, reason: InvalidReason, session_id: str | None = None, problem: str | None = None
+    ) -> None:
+        if problem is None:
+            super().__init__(_MESSAGES[reason], hint=_HINTS.get(reason))
+        else:
+            super().__init__(f"The client secret {problem}.")
+        self._restored_by(reason, session_id, problem)
         self.reason: InvalidReason = reason
         self.session_id = session_id
 
