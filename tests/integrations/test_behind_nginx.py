@@ -18,7 +18,9 @@ from redis_server import free_port
 pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parents[2] / "docs/production.md"
-CONFIGURATIONS = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+(SHOWN,) = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+OWN_HOST = re.sub(r"(Host) +\$http_host;", r"\1 backend.internal;", SHOWN, count=1)
+CONFIGURATIONS = [SHOWN, OWN_HOST]
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 STARLETTE = """
@@ -27,6 +29,24 @@ from chatkit_sessions.integrations.starlette import chatkit_routes
 from chatkit_sessions.testing import FakeChatKit
 chatkit = FakeChatKit().async_client()
 app = Starlette(routes=chatkit_routes(chatkit, user=lambda request: "ada"))
+
+import asyncio
+from starlette.responses import Response, StreamingResponse
+read = asyncio.Event()
+
+async def chat(request):
+    async def pieces():
+        yield b"first"
+        await read.wait()
+        yield b"second"
+    return StreamingResponse(pieces())
+
+async def first_piece_is_read(request):
+    read.set()
+    return Response()
+
+app.add_route("/chatkit", chat, methods=["POST"])
+app.add_route("/read", first_piece_is_read, methods=["POST"])
 """
 FLASK = """
 from flask import Flask
@@ -36,6 +56,23 @@ from chatkit_sessions.testing import FakeChatKit
 app = Flask("shop")
 app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)
 app.register_blueprint(chatkit_blueprint(FakeChatKit().client(), user=lambda: "ada"))
+"""
+FLASK += """
+import threading
+read = threading.Event()
+
+@app.post("/chatkit")
+def chat():
+    def pieces():
+        yield b"first"
+        read.wait()
+        yield b"second"
+    return app.response_class(pieces())
+
+@app.post("/read")
+def first_piece_is_read():
+    read.set()
+    return ""
 """
 SERVERS = {"uvicorn": STARLETTE, "gunicorn": FLASK}
 
@@ -49,7 +86,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
         fd = listener.fileno()
         arguments = {
             "uvicorn": ["--fd", str(fd), "shop:app"],
-            "gunicorn": ["--bind", f"fd://{fd}", "shop:app"],
+            "gunicorn": ["--threads", "2", "--bind", f"fd://{fd}", "shop:app"],
         }
         command = [sys.executable, "-m", server, *arguments[server]]
         process = subprocess.Popen(  # noqa: S603 -- our own
@@ -123,3 +160,14 @@ def test_pages_of_the_site_get_in_through_nginx_and_no_others(page: httpx.Client
     assert ask("https://evil.example", X_Forwarded_Host="evil.example") == 403
     assert ask("http://backend.internal") == 403
     assert ask("null") == 403
+
+
+def test_pieces_of_a_reply_arrive_before_the_next_is_sent(page: httpx.Client) -> None:
+    by_name = {"sni_hostname": "shop.example"}
+    with page.stream("POST", "/chatkit", extensions=by_name) as reply:
+        pieces = reply.iter_raw()
+        assert next(pieces) == b"first"
+
+        page.post("/read", extensions=by_name)
+
+        assert b"".join(pieces) == b"second"
