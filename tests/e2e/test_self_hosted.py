@@ -17,7 +17,7 @@ from typing import Protocol, cast
 import httpx
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Route, expect, sync_playwright
 
 from browsers import CHROMIUM, FLAGS, serving
 from chatkit_sessions import SessionStoreError
@@ -257,7 +257,27 @@ def test_who_is_not_signed_in_any_more_gets_401_and_no_other_secret(
     ada.sent.clear()
 
     assert ada.statuses_of(LIST) == [401]
-    assert ada.sessions_asked_for() == [f"{SESSION}/refresh"]
+    assert ada.sessions_asked_for() == [f"{SESSION}/refresh", SESSION]
+
+
+def test_a_route_that_only_creates_sessions_is_enough(visit: Callable[[], Visitor]) -> None:
+    ada = visit()
+    ada.page.route(f"**{SESSION}/refresh", lambda route: route.fulfill(status=404))
+    ada.page.route(f"**{SESSION}", with_the_secret_alone)
+    ada.sign_in("ada")
+
+    for _ in range(2):
+        sign_out_elsewhere(ada)
+        ada.sent.clear()
+
+        assert ada.statuses_of(LIST, times=4) == [200] * 4
+        assert ada.sessions_asked_for() == [f"{SESSION}/refresh", SESSION]
+
+
+def with_the_secret_alone(route: Route) -> None:
+    """Respond as a route of one's own that returns nothing but the secret."""
+    response = route.fetch()
+    route.fulfill(response=response, json={"client_secret": response.json()["client_secret"]})
 
 
 def test_a_reached_rate_limit_is_passed_on(visit: Callable[[], Visitor]) -> None:

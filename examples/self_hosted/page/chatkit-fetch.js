@@ -5,12 +5,13 @@ export function createChatKitFetch({ sessionUrl = "/api/chatkit/session", sessio
   let renewAt = 0; // by performance.now(): the clock on the wall may be wrong
   let renewing = null; // parallel requests wait for the same renewal
 
-  async function renew() {
-    const response = await fetch(secret ? `${sessionUrl}/refresh` : sessionUrl, {
+  async function renew(current = secret) {
+    const response = await fetch(current ? `${sessionUrl}/refresh` : sessionUrl, {
       method: "POST",
       headers: { "Content-Type": "application/json", ...sessionHeaders },
-      body: JSON.stringify(secret ? { currentClientSecret: secret } : {}),
+      body: JSON.stringify(current ? { currentClientSecret: current } : {}),
     });
+    if (current && response.status >= 400 && response.status < 500) return renew(null); // not refreshed
     if (response.status === 401) secret = null; // signed out
     if (!response.ok) return response;
     const session = await response.json();
