@@ -29,8 +29,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from browsers import CHROMIUM, FLAGS, serving
 from chatkit_sessions import AsyncChatKitClient, ChatKitClient, SessionStoreError
-from chatkit_sessions.service import SessionContext, SessionsService
+from chatkit_sessions.service import AsyncSessionsService, SessionContext, SessionsService
 from chatkit_sessions.stores import MemorySessionStore
+from chatkit_sessions.testing import FakeChatKit
 from pages import code_of, files_of
 
 ROOT = Path(__file__).parents[2]
@@ -249,6 +250,42 @@ PREFLIGHT = {
 
 def secret_of(site: ChatKitClient) -> str:
     return site.create_session("ada").client_secret.get_secret_value()
+
+
+# The move from a hosted workflow.
+
+
+@pytest.mark.parametrize("app", ["self-hosted.md"], indirect=True)
+def test_a_page_with_a_secret_of_openais_gets_one_of_the_service(app: FastAPI) -> None:
+    with FakeChatKit() as openai, TestClient(app, base_url="http://localhost") as browser:
+        old = openai.client().create_session("ada").client_secret.get_secret_value()
+        sign_in(browser)
+
+        rejected = browser.post("/chatkit", json=LIST, headers={"Authorization": f"Bearer {old}"})
+        new = browser.post(f"{SESSION}/refresh", json={"currentClientSecret": old}).json()
+        headers = {"Authorization": f"Bearer {new['client_secret']}"}
+        accepted = browser.post("/chatkit", json=LIST, headers=headers)
+        browser.post("/sign-out")
+
+    assert "client_secret_unknown" in rejected.text
+    assert (rejected.status_code, accepted.status_code) == (401, 200)
+    openai.assert_deleted(times=0)
+
+
+def test_the_old_page_and_the_new_one_have_an_endpoint_each() -> None:
+    names: dict[str, object] = {"signed_in_user": lambda: "ada"}
+    exec(code_of("docs/platform.md", "python", "def add_endpoints"), names)  # noqa: S102 -- our own docs
+    service = AsyncSessionsService(MemorySessionStore(), workflows={"support"})
+    app = FastAPI()
+    with FakeChatKit() as openai:
+        add_endpoints = cast("Callable[..., None]", names["add_endpoints"])
+        add_endpoints(app, openai.async_client(), service.client())
+        with TestClient(app) as browser:
+            old = browser.post(SESSION, json={}).json()["session_id"]
+            new = browser.post("/api/own-chat/session", json={}).json()["session_id"]
+
+    assert list(openai.sessions) == [old]
+    assert old != new
 
 
 # The model.
