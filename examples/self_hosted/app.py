@@ -24,7 +24,6 @@ from chatkit.types import (
 from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import ValidationError
 from threads import ThreadsInMemory
 
 from chatkit_sessions.integrations import CreateSessionOptions
@@ -95,16 +94,16 @@ class Login:
 
 
 async def respond(server: Assistant, request: Request, context: SessionContext) -> Response:
-    """Let the chat server process a request. A thread that is not the user's is a 404."""
+    """Let the chat server process a request. A thread or item that is not the user's is a 404."""
     try:
         result = await server.process(await request.body(), context)
         if not isinstance(result, StreamingResult):
             return Response(result.json, media_type="application/json")
         events = aiter(result)
         first = await anext(events)  # before the response has begun
-    except NotFoundError:
+    except (NotFoundError, StopAsyncIteration):  # StopAsyncIteration: no such item to retry
         raise HTTPException(404) from None
-    except ValidationError:  # not what a widget sends
+    except (ValueError, RuntimeError):  # not what a widget sends, or not supported
         raise HTTPException(400) from None
 
     async def stream() -> AsyncIterator[bytes]:

@@ -115,7 +115,17 @@ def events_of(text: str) -> list[dict[str, object]]:
     return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
 
 
+def retry_of(streamed: str) -> JSON:
+    """An item that does not exist, in the thread that began with a response."""
+    thread = cast("JSON", events_of(streamed)[0]["thread"])
+    return {"thread_id": thread["id"], "item_id": "msg_of_nobody"}
+
+
 LIST: JSON = {"type": "threads.list", "params": {}}
+FILE: JSON = {"name": "a.txt", "size": 1, "mime_type": "text/plain"}
+ATTACH: JSON = {"type": "attachments.create", "params": FILE}
+SOUND: JSON = {"audio_base64": "AAAA", "mime_type": "audio/webm"}
+DICTATE: JSON = {"type": "input.transcribe", "params": SOUND}
 
 
 def test_who_is_signed_in_chats_and_the_reply_arrives_in_pieces(app: FastAPI) -> None:
@@ -129,6 +139,11 @@ def test_who_is_signed_in_chats_and_the_reply_arrives_in_pieces(app: FastAPI) ->
         foreign: JSON = {"type": "threads.get_by_id", "params": {"thread_id": "thr_of_bob"}}
         assert browser.post("/chatkit", json=foreign, headers=headers).status_code == 404
         assert browser.post("/chatkit", json={"type": "bogus"}, headers=headers).status_code == 400
+        retry = {"type": "threads.retry_after_item", "params": retry_of(streamed)}
+        assert browser.post("/chatkit", json=retry, headers=headers).status_code == 404
+        for unsupported in (ATTACH, DICTATE):
+            response = browser.post("/chatkit", json=unsupported, headers=headers)
+            assert response.status_code == 400
 
     assert streamed.count('"delta":"') == 4
     assert '"text":"You said: Hello there "' in streamed

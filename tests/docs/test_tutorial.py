@@ -95,7 +95,7 @@ def asynchronous_django() -> str:
     """The Django application with what the page has its reader replace."""
     code = code_of("docs/platform.md", "python", DJANGO).replace("wsgi", "asgi")
     replaced = code_of("docs/platform.md", "python", "async def end_chat")
-    code = code.replace("SessionsService", "AsyncSessionsService")
+    code = code.replace("import SessionContext,", "import AsyncSessionsService, SessionContext,")
     return code.replace("urlpatterns = [", f"{replaced}\n\nurlpatterns = [")
 
 

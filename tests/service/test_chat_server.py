@@ -114,3 +114,11 @@ def test_a_thread_that_is_not_the_users_is_a_404(
     answer = ask("bob", kind, {"thread_id": thread_id, **more})
 
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+
+
+def test_an_unknown_item_is_a_404_and_what_the_server_lacks_a_400(ask: Ask, thread: str) -> None:
+    retry: dict[str, object] = {"thread_id": thread, "item_id": "msg_0"}
+    file: dict[str, object] = {"name": "a.txt", "size": 1, "mime_type": "text/plain"}
+
+    assert ask("ada", "threads.retry_after_item", retry).status_code == 404
+    assert ask("ada", "attachments.create", file).status_code == 400
