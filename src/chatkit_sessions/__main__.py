@@ -96,8 +96,8 @@ def _parser() -> Parser:
     explain_command.add_argument(
         "section",
         nargs="?",
-        help="an error's class, such as AuthenticationError, or a status, such as 401; "
-        "without it, the sections are listed",
+        help="an error's class, such as AuthenticationError, a status, such as 401, or a code, "
+        "such as client_secret_unknown; without it, the sections are listed",
     )
     explain_command.add_argument(
         "--language", choices=sorted(PAGES), help="default: the language of this environment"
@@ -110,7 +110,8 @@ def explain(section: str | None, language: str) -> int:
     """Print a section of the troubleshooting page, or the titles of all sections.
 
     Args:
-        section: Its title, in upper or lower case; an error's class with its module; or a status.
+        section: Its title, in upper or lower case; an error's class with its module; a status; or a
+            code that the page mentions.
         language: `en` or `es`.
 
     Returns:

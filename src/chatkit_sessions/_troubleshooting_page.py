@@ -34,10 +34,18 @@ def titles(page: str) -> list[str]:
 
 
 def find_section(page: str, title: str) -> str | None:
-    """A section with its subsections, as text for a terminal; None if there is no such section."""
+    """A section with its subsections, as text for a terminal; None if there is no such section.
+
+    Args:
+        page: The page's Markdown.
+        title: The section's title, or a code that its text mentions.
+    """
     found: list[str] = []
     depth = 0
-    for level, heading, text in _sections(page):
+    sections = _sections(page)
+    if title.lower() not in {heading.lower() for _, heading, _ in sections}:
+        title = next((heading for _, heading, text in sections if f"`{title}`" in text), title)
+    for level, heading, text in sections:
         if found and level <= depth:
             break
         if found or heading.lower() == title.lower():

@@ -38,6 +38,7 @@ from pydantic import JsonValue
 from ._troubleshooting_page import reference
 from .models import ChatKitErrorDetail
 
+_REFERENCE: Final = "See: "
 _Error = TypeVar("_Error", bound="ChatKitError")
 
 
@@ -50,19 +51,21 @@ class ChatKitError(Exception):
             error.
     """
 
-    _advice: ClassVar[str] = "Look this kind of error up."
+    _advice: ClassVar[str] = ""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         self._restored_by(message, hint)
         self.message = message
         where = reference(_section(type(self)))
-        self.hint: str = f"{(hint or self._advice).removesuffix(where).rstrip()} {where}"
+        advice = (hint or self._advice).removesuffix(where).rstrip()
+        self.hint: str = f"{advice} {where}".lstrip()
 
     def _restored_by(self, *args: object) -> None:
         Exception.__init__(self, *args)
 
     def __str__(self) -> str:
-        return f"{self._headline()}\nHint: {self.hint}"
+        label = "" if self.hint.startswith(_REFERENCE) else "Hint: "
+        return f"{self._headline()}\n{label}{self.hint}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._headline()!r})"
@@ -92,13 +95,9 @@ def _blank(error_type: type[_Error], *args: object) -> _Error:
 class ConfigurationError(ChatKitError):
     """A setting is missing or invalid; nothing was sent."""
 
-    _advice = "Correct the setting that the message names; nothing was sent."
-
 
 class InvalidRequestError(ChatKitError, ValueError):
     """An argument is outside the bounds of OpenAI's API description; nothing was sent."""
-
-    _advice = "Correct the argument that the message names; nothing was sent."
 
 
 class SessionNotRecordedError(ChatKitError):

@@ -75,13 +75,13 @@ def reject_unknown_options(names: Iterable[str], *, method: str, others: Collect
     """
     for name in names:
         if name not in OPTION_NAMES:
-            meant = did_you_mean(name, others)
+            meant = did_you_mean(name, [*OPTION_NAMES, *others])
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}.{meant}")
 
 
-def did_you_mean(name: object, others: Iterable[str] = ()) -> str:
-    """The end of a message about a name that no option has: a similar one, if there is one."""
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: a similar one, if there is one."""
     import difflib  # noqa: PLC0415 -- only where a name is wrong
 
-    near = difflib.get_close_matches(str(name), [*sorted(OPTION_NAMES), *others], n=1)
+    near = difflib.get_close_matches(str(name), sorted(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -169,6 +169,14 @@ def test_says_what_to_pass_for_a_user_that_is_not_a_string(
     assert script.requests == []
 
 
+def test_a_user_that_was_not_awaited_is_named(connect: Connect) -> None:
+    async def user() -> str:
+        raise AssertionError
+
+    with pytest.raises(InvalidRequestError, match="got a coroutine: await it"):
+        connect(Script([ok()])).create_session(cast("str", user()))
+
+
 def test_needs_a_workflow_only_when_a_call_does(connect: Connect) -> None:
     script = Script([ok(workflow={"id": "wf_9"})])
     chatkit = connect(script, workflow_id=None)
@@ -176,7 +184,7 @@ def test_needs_a_workflow_only_when_a_call_does(connect: Connect) -> None:
     with pytest.raises(ConfigurationError, match="OPENAI_CHATKIT_WORKFLOW_ID") as caught:
         chatkit.create_session("user_123")
 
-    assert "Agent Builder" in str(caught.value)
+    assert "pass one to `service.client`, or to the call" in caught.value.hint
     assert script.requests == []
     assert chatkit.create_session("user_123", workflow_id="wf_9").id == "cksess_new"
 

@@ -308,6 +308,13 @@ def test_an_error_is_explained(capsys: pytest.CaptureFixture[str], name: str) ->
     assert not any(line.startswith("WorkflowNotFoundError") for line in lines), "another section"
 
 
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_code_is_explained(capsys: pytest.CaptureFixture[str], language: str) -> None:
+    assert main(["explain", "client_secret_unknown", "--language", language]) == 0
+
+    assert capsys.readouterr().out.startswith("InvalidClientSecretError\n===")
+
+
 def test_an_error_is_explained_in_spanish(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "AuthenticationError", "--language", "es"]) == 0
 

@@ -62,7 +62,7 @@ EXTRAS = {
     "integrations.django": {"django", "asgiref"},
     "service.starlette": {"starlette"},
     "service.flask": {"flask", "werkzeug"},
-    "service.django": {"django"},
+    "service.django": {"django", "asgiref"},
 }
 # What some modules need that no extra installs.
 OTHERS = {
@@ -397,7 +397,7 @@ def test_the_settings_of_the_endpoints_are_those_of_the_frameworks_functions() -
     settings = get_type_hints(EndpointSettings)
 
     hints = get_type_hints(EndpointFlow.__init__)
-    others = {"client", "expected", "return"}
+    others = {"client", "expected", "unknown", "return"}
     assert settings == {name: hints[name] for name in hints if name not in others}
 
 

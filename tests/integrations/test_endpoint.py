@@ -3,12 +3,19 @@
 import json
 import logging
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from chatkit_sessions import ConfigurationError
-from chatkit_sessions.integrations import MAX_BODY, CreateSessionOptions, EndpointSettings
+from chatkit_sessions.integrations import (
+    MAX_BODY,
+    AsyncChatKitEndpoint,
+    ChatKitEndpoint,
+    CreateSessionOptions,
+    EndpointSettings,
+)
+from chatkit_sessions.service import AsyncSessionsService, SessionsService
 from chatkit_sessions.stores import Entry, MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from endpoint_apps import (
@@ -758,3 +765,24 @@ def test_no_secret_is_shown(
     for session in fake.sessions.values():
         assert session.client_secret not in shown
     assert fake.api_key not in json.dumps(shown)
+
+
+@pytest.mark.parametrize("make", [ChatKitEndpoint, AsyncChatKitEndpoint])
+def test_a_setting_that_does_not_exist_is_named_with_a_similar_one(
+    make: Any,  # noqa: ANN401 -- either class
+) -> None:
+    with pytest.raises(
+        TypeError, match=r"an endpoint has no setting 'resue'\. Did you mean 'reuse'"
+    ):
+        make(None, resue=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "service"),
+    [(ChatKitEndpoint, SessionsService), (AsyncChatKitEndpoint, AsyncSessionsService)],
+)
+def test_a_service_is_no_client(make: Any, service: Any) -> None:  # noqa: ANN401 -- either class
+    with pytest.raises(ConfigurationError, match="SessionsService") as raised:
+        make(service(MemorySessionStore()))
+
+    assert raised.value.hint.startswith("Pass a client of the service: `service.client()`.")

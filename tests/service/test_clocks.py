@@ -108,8 +108,8 @@ class LateStore(MemorySessionStore):
     """A store with a clock of its own, at which new sessions arrive late."""
 
     def __init__(self) -> None:
-        super().__init__(clock=lambda: self.seconds)
         self.seconds = NOON.timestamp()
+        super().__init__(clock=lambda: self.seconds)
 
     def commit(
         self, group: str, changes: Mapping[str, Entry | None], *, when: Mapping[str, bytes | None]

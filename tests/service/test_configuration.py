@@ -1,13 +1,17 @@
 """What a service is given, and what it refuses."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from chatkit_sessions import ConfigurationError
+from chatkit_sessions import ConfigurationError, InvalidRequestError
 from chatkit_sessions.service import AsyncSessionsService, SessionsService
 from chatkit_sessions.service._rules import Headers, ServiceRequest
+from chatkit_sessions.service.flask import chatkit_session as flask_session
+from chatkit_sessions.service.starlette import chatkit_session as starlette_session
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
 from secrets_shown import everything_shown
@@ -90,7 +94,9 @@ def test_a_project_has_a_name(project: Any) -> None:  # noqa: ANN401 -- many typ
         SessionsService(MemorySessionStore(), api_keys={KEY: project})
 
 
-@pytest.mark.parametrize("workflows", ["support", b"support", [""], [1], {None}, [[]], 5])
+@pytest.mark.parametrize(
+    "workflows", ["support", b"support", [""], [1], {None}, [[]], 5, {"support "}]
+)
 def test_workflows_are_a_collection_of_ids(workflows: Any) -> None:  # noqa: ANN401 -- many types
     with pytest.raises(ConfigurationError, match="`workflows`"):
         SessionsService(MemorySessionStore(), workflows=workflows)
@@ -138,3 +144,19 @@ def test_the_repr_names_the_store(service: type[SessionsService]) -> None:
 
     assert "MemorySessionStore(namespace='shop'" in shown
     assert KEY not in shown
+
+
+@pytest.mark.parametrize("service", [SessionsService, AsyncSessionsService])
+def test_count_is_no_text(service: Any) -> None:  # noqa: ANN401 -- either class
+    made = service(MemorySessionStore())
+    call = made.verify if service is SessionsService else asyncio_verify(made)
+    chatkit_session: Any = flask_session if service is SessionsService else starlette_session
+
+    with pytest.raises(InvalidRequestError, match="`count` must be True, False or a function"):
+        call("ek_1", count="no")
+    with pytest.raises(InvalidRequestError, match="`count` must be"):
+        chatkit_session(made, count="no")
+
+
+def asyncio_verify(service: AsyncSessionsService) -> Callable[..., object]:
+    return lambda *args, **kwargs: asyncio.run(service.verify(*args, **kwargs))

@@ -61,6 +61,38 @@ def test_a_server_with_too_many_clients_is_not_called_silent(redis_server: Redis
             execute(client, "CONFIG", "SET", "maxclients", 10_000)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        redis.AuthenticationError("Authentication required."),
+        redis.ResponseError("NOAUTH Authentication required."),
+        redis.ResponseError(
+            "HELLO must be called with the client already authenticated, otherwise …"
+        ),
+        redis.ResponseError("WRONGPASS invalid username-password pair or user is disabled."),
+    ],
+)
+def test_a_server_that_wants_a_password_is_hinted_at(said: Exception) -> None:
+    assert failure(said).hint.startswith("Redis wants a password, or another one: ")
+
+
+@pytest.mark.parametrize("store", [RedisSessionStore, AsyncRedisSessionStore])
+@pytest.mark.parametrize(
+    "url", [" redis://h", "redis://h ", "redis://h/abc", "redis://h/0/1", "redis://h:x", "http://h"]
+)
+def test_a_url_that_would_lead_elsewhere_is_rejected(
+    store: type[RedisSessionStore | AsyncRedisSessionStore], url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="`url` must be redis://"):
+        store.from_url(url, namespace="shop")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0", "/15", "/2/", "?db=3"])
+def test_the_number_of_a_database_is_part_of_a_url(path: str) -> None:
+    RedisSessionStore.from_url(f"redis://h{path}", namespace="shop").close()
+    RedisSessionStore.from_url("unix:///run/redis.sock", namespace="shop").close()
+
+
 def test_a_server_without_tls_is_hinted_at() -> None:
     silent = failure(TimeoutError("no connection within 1 s"))
 

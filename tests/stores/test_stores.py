@@ -20,6 +20,7 @@ from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions.stores import AsyncSessionStore, Entry, MemorySessionStore, SessionStore
 from chatkit_sessions.stores.memory import Evictions
 from chatkit_sessions.stores.redis import AsyncRedisSessionStore, RedisSessionStore
+from chatkit_sessions.testing import FakeClock
 from redis_server import RedisServer, execute
 from support import Kind, Time
 from troubled_redis import announce, troubled
@@ -400,7 +401,14 @@ class TestInMemory:
             assert evictions.seconds_left(group, 0.0) >= until
         assert evictions.seconds_left("another", 100.0) == 0
 
-    @pytest.mark.parametrize("max_entries", [0, -1])
+    @pytest.mark.parametrize(
+        "clock", [cast("Callable[[], float]", FakeClock().now), lambda: cast("float", "1")]
+    )
+    def test_its_clock_returns_seconds(self, clock: Callable[[], float]) -> None:
+        with pytest.raises(ValueError, match="clock must return seconds as a number"):
+            MemorySessionStore(clock=clock)
+
+    @pytest.mark.parametrize("max_entries", [0, -1, "3"])
     def test_it_has_room_for_something(self, max_entries: int) -> None:
         with pytest.raises(ValueError, match="1 or more"):
             MemorySessionStore(max_entries=max_entries)

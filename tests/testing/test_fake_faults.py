@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from typing import get_args
+from typing import Any, cast, get_args
 
 import httpx
 import pytest
@@ -175,3 +175,8 @@ def test_arguments_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         fake.fail_next(**arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_an_operation_that_does_not_exist_is_refused(fake: FakeChatKit) -> None:
+    with pytest.raises(ValueError, match=r"operation must be one of .*create.*, not 'creat'"):
+        fake.fail_next(503, operation=cast("Any", "creat"))

@@ -139,11 +139,11 @@ def test_a_beta_refusal_with_status_400_is_caught_as_either_parent() -> None:
     ],
 )
 class TestPlainErrors:
-    def test_a_hint_is_never_only_a_reference(self, error_class: type[ChatKitError]) -> None:
+    def test_a_reference_alone_is_not_called_a_hint(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened")
 
-        assert re.match(r"(Look|Correct) [^.]+\. See: Troubleshooting: ", error.hint)
-        assert str(error) == f"what happened\nHint: {error.hint}"
+        assert error.hint.startswith("See: Troubleshooting: ")
+        assert str(error) == f"what happened\n{error.hint}"
 
     def test_its_text_ends_with_the_hint(self, error_class: type[ChatKitError]) -> None:
         error = error_class("what happened", hint="Check this.")
@@ -189,7 +189,7 @@ def test_a_status_error_needs_no_more_than_message_and_status(
 ) -> None:
     error = error_class("what happened", status_code=404)
 
-    assert str(error) == f"404: what happened\nHint: {error.hint}"
+    assert str(error) == f"404: what happened\n{error.hint}"
     assert error.status_code == 404
     assert error.error is None
     assert error.body is None

@@ -4,18 +4,17 @@ The bounds of a session's options are those of the published contract (`CreateCh
 validated here so that a mistake is reported at once and in the caller's own words.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, TypeGuard
 
-from pydantic import JsonValue, SecretStr
+from pydantic import JsonValue
 
-from chatkit_sessions._config.validation import problem_with_id, problem_with_timeout
+from chatkit_sessions._config.validation import is_unicode, problem_with_id, problem_with_timeout
 from chatkit_sessions._redaction import (
-    hidden_from_tracebacks,
-    is_masked,
     redact,
     safe_repr,
     with_article,
@@ -58,6 +57,9 @@ def validate_user(user: object) -> str:
         return validate_unicode(user if issubclass(type(user), str) else str(user), "user")
     if isinstance(user, Mapping):
         given = 'an object: pass its id, such as `user["id"]`'
+    elif inspect.iscoroutine(user):
+        user.close()  # else Python warns that nobody awaited it
+        given = "a coroutine: await it; a synchronous endpoint needs a plain function as `user`"
     elif isinstance(user, int) and not isinstance(user, bool):
         given = f"the integer {safe_repr(user)}: pass `str(user)`"
     else:
@@ -71,35 +73,6 @@ def validate_workflow_id(workflow_id: object) -> str:
     if problem is not None:
         raise invalid_argument("workflow_id", problem, safe_repr(workflow_id))
     return str(workflow_id)
-
-
-def validate_client_secret(client_secret: object) -> SecretStr:
-    """Reject a malformed client secret; the message never quotes it."""
-    secret = SecretStr(client_secret) if isinstance(client_secret, str) else client_secret
-    if not isinstance(secret, SecretStr):
-        raise InvalidRequestError(
-            "`client_secret` must be the session's current secret as a string or a SecretStr, "
-            f"got {with_article(type(secret).__name__)}."
-        )
-    problem = problem_with_secret(secret)
-    if problem is not None:
-        raise InvalidRequestError(f"`client_secret` {problem}.")
-    return secret
-
-
-@hidden_from_tracebacks
-def problem_with_secret(masked: SecretStr) -> str | None:
-    """Why a text is no client secret, or None."""
-    secret = masked.get_secret_value()
-    if not secret.strip():
-        return "is empty: to begin with, create a session"
-    if is_masked(secret):
-        return "is masked (asterisks only): it was read from a dump; pass the secret itself"
-    if secret.lower().startswith("bearer "):
-        return "begins with `Bearer `: pass the secret alone"
-    if secret.startswith("cksess_"):
-        return "is a session's id: pass the secret that the widget holds"
-    return None if _is_unicode(secret) else "is not valid Unicode text"
 
 
 def validate_call_timeout(timeout: float | None) -> float | None:
@@ -138,17 +111,9 @@ def problem_with_session_id(session_id: object) -> str | None:
 
 def validate_unicode(text: str, argument: str) -> str:
     """Reject text that no JSON document can hold."""
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise invalid_argument(argument, "must be valid Unicode text", "a lone surrogate")
     return text
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def create_body(user: str, *, workflow_id: str, options: SessionOptions) -> dict[str, JsonValue]:

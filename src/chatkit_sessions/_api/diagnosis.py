@@ -140,8 +140,8 @@ _PROXY_LOGIN = (
     "HTTPS_PROXY=http://user:password@proxy.example.com:3128."
 )
 _TOO_LARGE = (
-    "The request is too large for {host}, or for a proxy before it. Pass fewer or shorter "
-    "`state_variables`: a service of this library accepts requests of up to 64 KiB."
+    "The request is too large for {host}, or for a proxy before it. Pass a shorter `user`, or "
+    "fewer or shorter `state_variables`: a service of this library accepts 64 KiB."
 )
 _SERVER = (
     "The fault is on the server's side at {host}. Try again later; if it lasts, look at "

@@ -14,11 +14,12 @@ from typing import Final, NamedTuple, cast
 
 from pydantic import SecretBytes, SecretStr, ValidationError
 
+from chatkit_sessions._config.validation import validate_client_secret
 from chatkit_sessions._redaction import hidden_from_tracebacks
 from chatkit_sessions.errors import APIResponseValidationError, APIStatusError
 from chatkit_sessions.models import ChatKitSessionResponse
 
-from .arguments import problem_with_session_id, validate_client_secret
+from .arguments import problem_with_session_id
 from .diagnosis import is_rejection
 from .operations import (
     SESSIONS,

@@ -1,4 +1,4 @@
-"""Validating settings: the value, or a `ConfigurationError` that says what to change."""
+"""Validating settings and secrets: the value, or an error that says what to change."""
 
 import inspect
 import ipaddress
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from chatkit_sessions._redaction import hidden_from_tracebacks, is_masked, safe_repr
-from chatkit_sessions.errors import ConfigurationError
+from chatkit_sessions._redaction import hidden_from_tracebacks, is_masked, safe_repr, with_article
+from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 
 from .retry_policy import MAX_SECONDS, RetryPolicy
 
@@ -132,6 +132,44 @@ def _problem_with_header(value: str) -> str | None:
     if not (value.isascii() and value.isprintable()):
         return "holds a control character or one outside ASCII, which no HTTP header can carry"
     return None
+
+
+def validate_client_secret(client_secret: object) -> SecretStr:
+    """Reject a malformed client secret; the message never quotes it."""
+    secret = SecretStr(client_secret) if isinstance(client_secret, str) else client_secret
+    if not isinstance(secret, SecretStr):
+        raise InvalidRequestError(
+            "`client_secret` must be the session's current secret as a string or a SecretStr, "
+            f"got {with_article(type(secret).__name__)}."
+        )
+    problem = problem_with_secret(secret)
+    if problem is not None:
+        raise InvalidRequestError(f"`client_secret` {problem}.")
+    return secret
+
+
+@hidden_from_tracebacks
+def problem_with_secret(masked: SecretStr) -> str | None:
+    """Why a text is no client secret, or None."""
+    secret = masked.get_secret_value()
+    if not secret.strip():
+        return "is empty: to begin with, create a session"
+    if is_masked(secret):
+        return "is masked (asterisks only): it was read from a dump; pass the secret itself"
+    if secret.lower().startswith("bearer "):
+        return "begins with `Bearer `: pass the secret alone"
+    if secret.startswith("cksess_"):
+        return "is a session's id: pass the secret that the widget holds"
+    return None if is_unicode(secret) else "is not valid Unicode text"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a JSON document can hold a text: not a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def problem_with_id(value: object) -> str | None:

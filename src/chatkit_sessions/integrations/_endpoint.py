@@ -21,7 +21,7 @@ from chatkit_sessions.errors import (
     UnprocessableEntityError,
 )
 from chatkit_sessions.models import ChatKitSessionInfo, ChatKitSessionResponse
-from chatkit_sessions.options import SessionOptions
+from chatkit_sessions.options import SessionOptions, did_you_mean
 
 from ._requests import (
     Action,
@@ -88,6 +88,10 @@ class EndpointFlow:
         client: The application's client, or its function that returns one.
         expected: The class that the client must have.
         reuse: This and the others: see `EndpointSettings`.
+        unknown: What no setting is.
+
+    Raises:
+        TypeError: There is no such setting; the message suggests a similar one.
     """
 
     def __init__(
@@ -102,7 +106,11 @@ class EndpointFlow:
         timeout: float | None = 10.0,
         session_path: str = "/session",
         refresh_path: str = "/session/refresh",
+        **unknown: object,
     ) -> None:
+        for name in unknown:
+            meant = did_you_mean(name, EndpointSettings.__annotations__)
+            raise TypeError(f"an endpoint has no setting {name!r}.{meant}")
         self._expected = expected
         self._awaits = expected is AsyncChatKitClient
         self._timeout = validate_timeout(timeout)

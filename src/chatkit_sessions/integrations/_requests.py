@@ -17,7 +17,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias, cast
 from pydantic import SecretStr
 from typing_extensions import TypedDict  # pydantic and FastAPI take no other before Python 3.12
 
-from chatkit_sessions._api.arguments import problem_with_session_id, validate_client_secret
+from chatkit_sessions._api.arguments import problem_with_session_id
+from chatkit_sessions._config.validation import validate_client_secret
 from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 from chatkit_sessions.options import SessionOptions

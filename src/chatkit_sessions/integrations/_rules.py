@@ -14,7 +14,7 @@ from pydantic import SecretBytes
 from chatkit_sessions._api.arguments import validate_user
 from chatkit_sessions._api.diagnosis import is_permanent
 from chatkit_sessions._config.validation import is_coroutine_function
-from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr, with_article
 from chatkit_sessions._troubleshooting_page import reference
 from chatkit_sessions.errors import (
     APIConnectionError,
@@ -485,8 +485,11 @@ def validate_client(client: object, expected: type, *, endpoint: str) -> None:
             "function that calls it.",
         )
     if not isinstance(client, expected):
+        is_service = hasattr(client, "client") and hasattr(client, "verify")
         raise ConfigurationError(
-            f"{endpoint} needs the client {expected.__name__}, got {safe_repr(client)}."
+            f"{endpoint} needs the client {expected.__name__}, got "
+            f"{with_article(type(client).__name__)}.",
+            hint="Pass a client of the service: `service.client()`." if is_service else None,
         )
 
 
@@ -540,7 +543,7 @@ def validate_options(options: object) -> SessionOptions:
         if name not in OPTION_NAMES:
             raise ConfigurationError(
                 f"`options` returned {safe_repr(name)}, which is not an option of a session."
-                f"{did_you_mean(name)}",
+                f"{did_you_mean(name, OPTION_NAMES)}",
                 hint=f"The options are {', '.join(sorted(OPTION_NAMES))}.",
             )
     return cast("SessionOptions", options)

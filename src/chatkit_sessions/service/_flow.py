@@ -12,9 +12,9 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from chatkit_sessions._api.arguments import problem_with_secret
 from chatkit_sessions._concurrency.clocks import Deadline
 from chatkit_sessions._concurrency.threads import maybe_await
+from chatkit_sessions._config.validation import problem_with_secret
 from chatkit_sessions._redaction import MaskedBytes
 from chatkit_sessions._sessions.rate_limit import REQUESTS
 from chatkit_sessions._sessions.store_access import StoreAccess, evicted_error, not_confirmed_error

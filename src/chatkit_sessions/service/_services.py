@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from pydantic import SecretStr
 
-from chatkit_sessions._api.arguments import validate_client_secret
 from chatkit_sessions._concurrency.threads import run_blocking
 from chatkit_sessions._config.settings import WORKFLOW_VARIABLE
 from chatkit_sessions._config.validation import (
     as_secret,
     concealed,
+    problem_with_id,
     reject_awaitable,
+    validate_client_secret,
     validate_on_event,
 )
 from chatkit_sessions._redaction import safe_repr, with_article
@@ -117,7 +118,7 @@ class SessionsService:
             ConfigurationError: The service has `workflows`, but not this one. Or `count` is a
                 coroutine function, which AsyncSessionsService takes.
             InvalidRequestError: The workflow or the project is not a string, or is empty; or the
-                secret is no text.
+                secret is no text, or `count` is of another type.
             InvalidClientSecretError: The secret is missing, unknown, of another workflow or
                 project, expired or cancelled; see `reason`.
             ClientSecretRateLimitError: The session has reached its rate limit.
@@ -125,6 +126,7 @@ class SessionsService:
         """
         client_secret = as_secret(client_secret)  # local variables are part of tracebacks
         secret = _reject_no_text(client_secret)
+        _validate_count(count)
         is_counted = _as_flow(count, "count") if callable(count) else count
         audience = _audience(self._workflows, workflow_id, project)
         return run_blocking(self._flow.verify, secret, audience, count=is_counted)
@@ -297,7 +299,7 @@ class AsyncSessionsService:
         Raises:
             ConfigurationError: The service has `workflows`, but not this one.
             InvalidRequestError: The workflow or the project is not a string, or is empty; or the
-                secret is no text.
+                secret is no text, or `count` is of another type.
             InvalidClientSecretError: The secret is missing, unknown, of another workflow or
                 project, expired or cancelled; see `reason`.
             ClientSecretRateLimitError: The session has reached its rate limit.
@@ -305,6 +307,7 @@ class AsyncSessionsService:
         """
         client_secret = as_secret(client_secret)  # local variables are part of tracebacks
         secret = _reject_no_text(client_secret)
+        _validate_count(count)
         audience = _audience(self._workflows, workflow_id, project)
         return await self._flow.verify(secret, audience, count=count)
 
@@ -506,9 +509,11 @@ def _validate_workflows(workflows: object) -> frozenset[str] | None:
         )
     known = list(cast("Iterable[object]", workflows))
     for each in known:
-        if not isinstance(each, str) or not each:
+        problem = problem_with_id(each)
+        if problem is not None:
             raise ConfigurationError(
-                f"Each of `workflows` must be an id, such as 'support', got {safe_repr(each)}."
+                "Each of `workflows` must be an id, such as 'support'. One "
+                f"{problem}: {safe_repr(each)}."
             )
     return frozenset(map(str, known))
 
@@ -562,6 +567,18 @@ def _audience(
     return Audience(workflow_id, project)
 
 
+def _validate_count(count: object) -> None:
+    """Reject a text such as `no`, which would count.
+
+    Raises:
+        InvalidRequestError: It is neither True nor False, nor a function.
+    """
+    if not isinstance(count, bool) and not callable(count):
+        raise InvalidRequestError(
+            f"`count` must be True, False or a function, got {safe_repr(count)}."
+        )
+
+
 def _validate_text(argument: str, value: object) -> str:
     """Reject anything but a user's id, or a project.
 
@@ -594,6 +611,7 @@ def validate_service(
     *,
     workflow_id: str | None = None,
     project: str | None = None,
+    count: bool | None = None,
     needs_keys: bool = False,
 ) -> None:
     """Reject, when a chat server is set up, what would fail each of its requests.
@@ -603,6 +621,7 @@ def validate_service(
         expected: The class that the framework needs.
         workflow_id: The workflow that the chat server runs; None: any of the service's.
         project: The project whose sessions the chat server accepts; None: any.
+        count: Whether requests count; None: the chat server decides for each.
         needs_keys: Whether requests need one of the service's API keys.
 
     Raises:
@@ -615,6 +634,8 @@ def validate_service(
             f"{with_article(type(service).__name__)}."
         )
     _audience(service._workflows, workflow_id, project)  # noqa: SLF001 -- of one module
+    if count is not None:
+        _validate_count(count)
     if needs_keys and not service._has_keys:  # noqa: SLF001 -- as above
         raise ConfigurationError(
             "The service has no `api_keys`, so its routes would reject every request.",

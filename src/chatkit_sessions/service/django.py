@@ -73,7 +73,7 @@ def chatkit_session(
     """
     is_async = isinstance(service, AsyncSessionsService)
     expected = AsyncSessionsService if is_async else SessionsService
-    validate_service(service, expected, workflow_id=workflow_id, project=project)
+    validate_service(service, expected, workflow_id=workflow_id, project=project, count=count)
 
     def decorate(
         view: Callable[Concatenate[HttpRequest, SessionContext, P], R],

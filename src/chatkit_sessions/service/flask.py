@@ -54,7 +54,9 @@ def chatkit_session(
     Raises:
         ConfigurationError: The service is another class's, or has `workflows`, but not this one.
     """
-    validate_service(service, SessionsService, workflow_id=workflow_id, project=project)
+    validate_service(
+        service, SessionsService, workflow_id=workflow_id, project=project, count=count
+    )
 
     def verified_session() -> SessionContext:
         secret = bearer_token(request.headers.get("Authorization"))

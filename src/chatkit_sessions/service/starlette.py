@@ -58,7 +58,9 @@ def chatkit_session(
     Raises:
         ConfigurationError: The service is another class's, or has `workflows`, but not this one.
     """
-    validate_service(service, AsyncSessionsService, workflow_id=workflow_id, project=project)
+    validate_service(
+        service, AsyncSessionsService, workflow_id=workflow_id, project=project, count=count
+    )
 
     async def verified_session(request: Request) -> SessionContext:
         # Repeated values are joined, so that none can hide behind another.

@@ -85,6 +85,15 @@ _HINT: Final = (
     "Check that Redis runs, uses TLS if and only if the URL begins with `rediss://`, accepts the "
     "user and password, permits the commands and has memory left."
 )
+_LOGIN_NEEDED: Final = re.compile(
+    r"^(?:NOAUTH|WRONGPASS|HELLO must be called|Authentication required|"
+    r"invalid username-password|AUTH failed)",
+    re.IGNORECASE,
+)
+_LOGIN: Final = (
+    "Redis wants a password, or another one: `rediss://user:password@host:6379/0`, or that of your "
+    "client; the user is `default` where Redis has only a password."
+)
 _A_CLUSTER: Final = (
     "This Redis is a cluster: pass `redis.RedisCluster(host=…)`, or the one of `redis.asyncio`, to "
     "the store instead of a URL or another client."
@@ -599,9 +608,9 @@ def failure(error: Exception) -> SessionStoreError:
     reason = ascii(redact(said[:MAX_REASON]))
     is_silent = not isinstance(error, _REPLIED) and not said.startswith(_TOO_MANY)
     state = "does not respond" if is_silent else "cannot be used"
+    hint = _LOGIN if _LOGIN_NEEDED.search(said) else _HINTS.get(_code_of(error) or "", _HINT)
     return SessionStoreError(
-        f"The session store {state} ({type(error).__name__}: {reason}).",
-        hint=_HINTS.get(_code_of(error) or "", _HINT),
+        f"The session store {state} ({type(error).__name__}: {reason}).", hint=hint
     )
 
 

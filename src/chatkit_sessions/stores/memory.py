@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatkit_sessions._concurrency.clocks import seconds_with_suspension
 from chatkit_sessions._concurrency.threads import PerProcess
+from chatkit_sessions._redaction import safe_repr
 
 from .base import Entry
 
@@ -59,7 +60,7 @@ class MemorySessionStore:
         clock: For tests: returns seconds that never go back, by which entries expire.
 
     Raises:
-        ValueError: `max_entries` is less than 1.
+        ValueError: `max_entries` is less than 1, or `clock` returns no number.
     """
 
     def __init__(
@@ -69,8 +70,14 @@ class MemorySessionStore:
         max_entries: int = _MAX_ENTRIES,
         clock: Callable[[], float] = seconds_with_suspension,
     ) -> None:
-        if max_entries < 1:
-            raise ValueError(f"max_entries must be 1 or more, got {max_entries}")
+        number: object = max_entries
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"max_entries must be 1 or more, got {safe_repr(max_entries)}")
+        if not isinstance(clock(), int | float):
+            raise ValueError(  # noqa: TRY004 -- the same error for each wrong argument
+                "clock must return seconds as a number, such as time.monotonic; the clock of a "
+                "client or service, which returns a datetime, is another one"
+            )
         self._namespace = namespace
         self._max_entries = max_entries
         self._clock = clock

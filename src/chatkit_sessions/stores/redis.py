@@ -4,16 +4,18 @@ Install redis-py with `pip install "chatkit-sessions[redis]"`.
 """
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, cast
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from chatkit_sessions._concurrency.tasks import PerLoop, under_trio
 from chatkit_sessions._concurrency.threads import PerProcess, run_blocking
 from chatkit_sessions._config.validation import as_secret, concealed, problem_with_timeout
-from chatkit_sessions._redaction import safe_repr
+from chatkit_sessions._redaction import hidden_from_tracebacks, safe_repr
 from chatkit_sessions.errors import ConfigurationError
 
 from ._redis_commands import (
@@ -62,6 +64,7 @@ OPERATION_TIMEOUT: Final = 1.0
 """Seconds that an operation may take: a call goes on without the store then."""
 MAX_CONNECTIONS: Final = 40
 """More than one are open where a sign-out waits for replicas, or an operation hangs."""
+_DATABASE: Final = re.compile(r"/?[0-9]*/?")
 _NO_ENTRY: Final = ("",)
 """Read for the time alone: a key leads to the group's node of a cluster."""
 # A kept connection that the server has closed meanwhile is made anew, once. That is safe: every
@@ -594,17 +597,26 @@ def _validate_wait_replicas(wait_replicas: object, client: object) -> int:
 
 def _validate_url(url: object) -> SecretStr:
     """Reject a URL that redis-py cannot read, without quoting it: it may hold a password."""
-    if isinstance(url, SecretStr):
-        try:
-            parse_url(url.get_secret_value())
-        except ValueError:
-            pass  # its text quotes the URL
-        else:
-            return url
+    if isinstance(url, SecretStr) and _is_url(url):
+        return url
     raise ConfigurationError(
         "`url` must be redis://, rediss:// or unix://, such as rediss://user:password@host:6379/0; "
         "in a password, characters other than letters, digits, `-`, `.`, `_` and `~` are "
-        "percent-encoded."
+        "percent-encoded. After the host there is nothing but the number of a database."
+    )
+
+
+@hidden_from_tracebacks
+def _is_url(masked: SecretStr) -> bool:
+    url = masked.get_secret_value()
+    try:
+        parse_url(url)
+        parts = urlsplit(url)
+    except ValueError:  # whose text quotes the URL
+        return False
+    # Of another path redis-py takes the database 0, and white space it finds too late.
+    return url == url.strip() and (
+        parts.scheme == "unix" or _DATABASE.fullmatch(parts.path) is not None
     )
 
 

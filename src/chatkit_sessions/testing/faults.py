@@ -101,6 +101,10 @@ def make_failure(
     """
     if times is not None and times < 1:
         raise ValueError(f"times must be 1 or more, not {times}")
+    if operation is not None and operation not in OPERATIONS:
+        raise ValueError(
+            f"operation must be one of {', '.join(sorted(OPERATIONS))}, not {operation!r}"
+        )
     if inspect.iscoroutinefunction(when):
         raise ValueError("when must be a plain function, not a coroutine function")
     if fault is not None:

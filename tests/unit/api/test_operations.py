@@ -17,12 +17,12 @@ from chatkit_sessions._api import operations
 from chatkit_sessions._api.arguments import (
     create_body,
     validate_call_timeout,
-    validate_client_secret,
     validate_user,
     validate_workflow_id,
 )
 from chatkit_sessions._api.operations import Operation
 from chatkit_sessions._api.refresh import RejectedSession, refresh as refresh_operation
+from chatkit_sessions._config.validation import validate_client_secret
 from chatkit_sessions.errors import InvalidRequestError
 from chatkit_sessions.models import (
     CancelledSession,
