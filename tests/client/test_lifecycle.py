@@ -225,7 +225,7 @@ def test_an_http_client_of_the_other_kind_is_refused_by_type_checkers_and_at_onc
 @pytest.mark.parametrize("make", [ChatKitClient, AsyncChatKitClient])
 def test_what_is_no_http_client_is_refused_at_once(make: Callable[..., object]) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"must be an httpx\.(Async)?Client or .*, not str"
+        ConfigurationError, match=r"must be an httpx\.(Async)?Client or .*, not a string"
     ):
         make(api_key=KEY, http_client="https://proxy.test")
 
