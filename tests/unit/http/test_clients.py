@@ -72,7 +72,7 @@ def test_type_checkers_refuse_other_kinds() -> None:
         ChatKitClient(api_key=KEY, http_client=httpx2.AsyncClient())  # type: ignore[arg-type]  # the wrong kind
     with pytest.raises(ConfigurationError, match=r"an httpx2\.Client: AsyncChatKitClient takes"):
         AsyncChatKitClient(api_key=KEY, http_client=httpx2.Client())  # type: ignore[arg-type]  # the wrong kind
-    with pytest.raises(ConfigurationError, match=r"must be .* or an httpx2\.Client, not Client"):
+    with pytest.raises(ConfigurationError, match=r"must be .* or an httpx2\.Client, not a Client"):
         ChatKitClient(api_key=KEY, http_client=Client())  # type: ignore[arg-type]  # no client at all
 
 
