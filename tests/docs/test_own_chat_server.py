@@ -33,6 +33,7 @@ from chatkit_sessions.service import AsyncSessionsService, SessionContext, Sessi
 from chatkit_sessions.stores import MemorySessionStore
 from chatkit_sessions.testing import FakeChatKit
 from pages import code_of, files_of
+from redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "examples/self_hosted/page"
@@ -59,7 +60,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Load]:
     monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType] -- untyped
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     yield write_and_import
-    for name in ("app", "chat", "own", "threads"):
+    for name in ("app", "chat", "own", "shared", "threads"):
         sys.modules.pop(name, None)
 
 
@@ -265,6 +266,28 @@ PREFLIGHT = {
 
 def secret_of(site: ChatKitClient) -> str:
     return site.create_session("ada").client_secret.get_secret_value()
+
+
+# Several workers.
+
+
+def test_workers_with_one_redis_accept_each_others_secrets(
+    load: Load, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    code = code_of("docs/stores.md", "python", "def make_shared_app")
+    make = cast(
+        "Callable[[], FastAPI]", load(FILES | {"shared.py": code}, "shared").make_shared_app
+    )
+    with (
+        TestClient(make(), base_url="http://localhost") as first,
+        TestClient(make(), base_url="http://localhost") as second,
+    ):
+        headers = sign_in(first)
+        assert second.post("/chatkit", json=LIST, headers=headers).status_code == 200
+
+        first.post("/sign-out")
+        assert second.post("/chatkit", json=LIST, headers=headers).status_code == 401
 
 
 # The move from a hosted workflow.

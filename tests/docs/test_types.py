@@ -17,6 +17,7 @@ HEADER = (
 
 # Whose `app` a block imports, if it is not the tutorial's: what each of the two contains.
 APPLICATIONS = {
+    'make_app("chat.db", service)': '"""The page, the login, the sessions',
     ".test_client()": "import ResponseReturnValue",
     'TestClient(make_app(str(tmp_path / "chat.db")))': '"""The page, the login, the sessions',
 }
