@@ -145,6 +145,13 @@ def redact_url(url: str) -> str:
     return _AFTER_THE_PATH.sub(f"?{MASK}", _BEFORE_THE_HOST.sub(rf"\g<1>{MASK}@", url))
 
 
+def type_of(argument: object) -> str:
+    """The type of an argument, for a message that must not quote it."""
+    if isinstance(argument, str | SecretStr):  # wrapped for tracebacks
+        return "a string"
+    return with_article(type(argument).__name__)
+
+
 def with_article(noun: str) -> str:
     """`a str`, `an object`."""
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

@@ -3,11 +3,9 @@
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from pydantic import SecretStr
-
 from chatkit_sessions._api.protocol import Request, Response
 from chatkit_sessions._concurrency.clocks import Deadline, Timeouts
-from chatkit_sessions._redaction import plain_headers, with_article
+from chatkit_sessions._redaction import plain_headers, type_of
 from chatkit_sessions.errors import ConfigurationError
 
 from .exchange import Body
@@ -218,8 +216,6 @@ def errors_of_client(http_client: object, *, is_async: bool) -> HTTPErrors:
                 f"`http_client` is an {family}.{other}: {_OURS[kind]} takes an {family}.{kind}, "
                 f"{_OURS[other]} takes this one."
             )
-    is_text = isinstance(http_client, SecretStr)  # as `concealed` wraps it
-    given = "a string" if is_text else with_article(type(http_client).__name__)
     raise ConfigurationError(
-        f"`http_client` must be an httpx.{kind} or an httpx2.{kind}, not {given}."
+        f"`http_client` must be an httpx.{kind} or an httpx2.{kind}, not {type_of(http_client)}."
     )

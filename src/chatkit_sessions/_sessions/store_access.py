@@ -21,7 +21,7 @@ from chatkit_sessions._concurrency.threads import (
     PerProcess,
     ThreadLimiter,
 )
-from chatkit_sessions._redaction import safe_repr, with_article
+from chatkit_sessions._redaction import safe_repr, type_of
 from chatkit_sessions.errors import ConfigurationError, SessionStoreError
 from chatkit_sessions.events import OnEvent, report
 from chatkit_sessions.stores._redis_commands import Script
@@ -82,7 +82,7 @@ def validate_store(store: object, *, owner: str, awaits: bool) -> None:
         kind = "AsyncRedisSessionStore" if awaits else "RedisSessionStore"
         raise ConfigurationError(
             "`store` must be a session store, such as those of chatkit_sessions.stores, "
-            f"not {'a string' if is_text else with_article(type(store).__name__)}.",
+            f"not {type_of(store)}.",
             hint=f"Pass the URL to `{kind}.from_url`, and `store` what that returns."
             if is_text
             else None,

@@ -14,7 +14,7 @@ from pydantic import SecretBytes
 from chatkit_sessions._api.arguments import validate_user
 from chatkit_sessions._api.diagnosis import is_permanent
 from chatkit_sessions._config.validation import is_coroutine_function
-from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr, with_article
+from chatkit_sessions._redaction import MaskedBytes, hidden_from_tracebacks, safe_repr, type_of
 from chatkit_sessions._troubleshooting_page import reference
 from chatkit_sessions.errors import (
     APIConnectionError,
@@ -487,8 +487,7 @@ def validate_client(client: object, expected: type, *, endpoint: str) -> None:
     if not isinstance(client, expected):
         is_service = hasattr(client, "client") and hasattr(client, "verify")
         raise ConfigurationError(
-            f"{endpoint} needs the client {expected.__name__}, got "
-            f"{with_article(type(client).__name__)}.",
+            f"{endpoint} needs the client {expected.__name__}, got {type_of(client)}.",
             hint="Pass a client of the service: `service.client()`." if is_service else None,
         )
 

@@ -174,10 +174,7 @@ class ServiceFlow:
     ) -> SessionContext:
         if client_secret is None or not client_secret.get_secret_value():
             raise InvalidClientSecretError("missing")
-        group = self._rules.group_of_secret(client_secret)
-        if group is None:
-            problem = problem_with_secret(client_secret)
-            raise InvalidClientSecretError("unknown", problem=problem)
+        group = self._group_of(client_secret)
         deadline = self._deadline()
         if callable(count):
             await self._authenticated(group, client_secret, audience, deadline)
@@ -188,6 +185,14 @@ class ServiceFlow:
         else:
             record = await self._authenticated(group, client_secret, audience, deadline)
         return SessionContext.of(record)
+
+    def _group_of(self, client_secret: SecretStr) -> str:
+        """The group of a secret's session; malformed secrets cost no call of the store."""
+        group = self._rules.group_of_secret(client_secret)
+        if group is None:
+            problem = problem_with_secret(client_secret)
+            raise InvalidClientSecretError("unknown", problem=problem)
+        return group
 
     async def _authenticated(
         self, group: str, client_secret: SecretStr, audience: Audience, deadline: Deadline
@@ -298,9 +303,7 @@ class ServiceFlow:
         return entries, seconds if is_unix_time else None
 
     async def _refresh(self, task: RefreshTask, deadline: Deadline) -> ServiceResponse:
-        group = self._rules.group_of_secret(task.client_secret)
-        if group is None:
-            raise InvalidClientSecretError("unknown")
+        group = self._group_of(task.client_secret)
         for _ in range(_MAX_ATTEMPTS):
             entry, requests = await self._access.get(group, [SESSION, REQUESTS], deadline)
             audience = Audience(project=task.project)

@@ -20,7 +20,7 @@ from chatkit_sessions._config.validation import (
     validate_client_secret,
     validate_on_event,
 )
-from chatkit_sessions._redaction import safe_repr, with_article
+from chatkit_sessions._redaction import safe_repr, type_of
 from chatkit_sessions._sessions.store_access import validate_store
 from chatkit_sessions.errors import ConfigurationError, InvalidRequestError
 from chatkit_sessions.events import OnEvent
@@ -630,8 +630,7 @@ def validate_service(
     """
     if not isinstance(service, expected):
         raise ConfigurationError(
-            f"`service` must be the {expected.__name__} that verifies, got "
-            f"{with_article(type(service).__name__)}."
+            f"`service` must be the {expected.__name__} that verifies, got {type_of(service)}."
         )
     _audience(service._workflows, workflow_id, project)  # noqa: SLF001 -- of one module
     if count is not None:

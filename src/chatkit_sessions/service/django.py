@@ -78,7 +78,7 @@ def chatkit_session(
     def decorate(
         view: Callable[Concatenate[HttpRequest, SessionContext, P], R],
     ) -> Callable[Concatenate[HttpRequest, P], R]:
-        if iscoroutinefunction(view) != is_async:
+        if iscoroutinefunction(view) != is_async:  # pyright: ignore[reportDeprecated] -- before Python 3.12, that of inspect does not see what Django marks
             raise ConfigurationError(
                 f"The view is {'a plain' if is_async else 'an async'} function, and the service "
                 f"{'an Async' if is_async else 'a '}SessionsService.",
