@@ -56,8 +56,7 @@ from chatkit_sessions.testing import FakeChatKit
 app = Flask("shop")
 app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)
 app.register_blueprint(chatkit_blueprint(FakeChatKit().client(), user=lambda: "ada"))
-"""
-FLASK += """
+
 import threading
 read = threading.Event()
 
