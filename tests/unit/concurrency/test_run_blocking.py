@@ -4,7 +4,7 @@ import _thread
 import asyncio
 import signal
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from itertools import starmap
 from operator import itemgetter
 
@@ -73,6 +73,15 @@ def test_a_flow_that_waits_for_an_event_loop_is_closed_and_reported() -> None:
     assert ended == ["closed"]
 
 
+@pytest.fixture
+def _interrupts() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, and so do its tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts")
 def test_a_signal_before_the_first_step_leaves_no_coroutine_unawaited() -> None:
     """The signal arrives within the call of C that makes the coroutine: its handler runs after."""
     made = starmap(step, [(1,)])
