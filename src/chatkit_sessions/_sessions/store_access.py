@@ -178,7 +178,10 @@ class StoreAccess:
         ]
 
     def _shortcut(self, name: str) -> Callable[..., Any] | None:
-        """A method that saves round trips; None where the store has none to be used."""
+        """A method that saves round trips; None where the store has none to be used.
+
+        It is no part of the protocols: whoever asks for it names its type.
+        """
         return None if name in self._bypasses else getattr(self.store, name, None)
 
     # Each is tried twice, or once in an outage, and raises SessionStoreError if it fails again

@@ -27,6 +27,12 @@ _HINTS: Final[dict[InvalidReason, str]] = {
 class InvalidClientSecretError(ChatKitError):
     """The client secret is invalid: reject the request with 401.
 
+    Args:
+        reason: See the attribute.
+        session_id: See the attribute.
+        problem: What the secret looks like instead, for the message: "begins with …". Default: the
+            message says no more than the reason.
+
     Attributes:
         reason: `missing`, `unknown`, `expired` or `cancelled`.
         session_id: The secret's session, for your logs; None if the secret belongs to none.
